@@ -1,0 +1,1 @@
+"""Data sets: MVTec-style folders, the embedded demo, pretraining sources, downloads."""

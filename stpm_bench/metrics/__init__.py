@@ -1,0 +1,1 @@
+"""Metrics: arrays in, a float or a curve out; no torch, no files."""
