@@ -1,0 +1,88 @@
+"""A network cut at the deepest level asked for; it yields the feature pyramid."""
+
+from collections.abc import Sequence
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from stpm_bench.errors import InputError
+from stpm_bench.levels import level_names
+
+# Every network here, teacher or student, sees images normalised by the statistics of ImageNet.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def create(backbone: str, levels: Sequence[int], seed: int) -> nn.Module:
+    """Return an untrained network that maps (N, 3, H, W) float32 to a tuple of feature maps.
+
+    The network ends at the deepest of `levels`; its parameters carry torchvision's names and are
+    drawn from `seed` alone, without touching the global random state. The output holds one map
+    (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in the order of `levels`.
+
+    Raises:
+        InputError: the backbone is unknown, or does not have one of the levels.
+    """
+    nodes = level_names(backbone, levels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        whole = torchvision.models.get_model(backbone, weights=None)
+    extractor = create_feature_extractor(whole, {node: node for node in nodes})
+    return Pyramid(extractor, nodes)
+
+
+class Pyramid(nn.Module):
+    """Puts the extractor's maps in the order of the levels, and keeps torchvision's keys."""
+
+    def __init__(self, extractor: nn.Module, nodes: Sequence[str]):
+        super().__init__()
+        self.extractor = extractor
+        self.nodes = tuple(nodes)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        maps = self.extractor(images)
+        return tuple(maps[node] for node in self.nodes)
+
+
+def state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the network's tensors on the CPU under torchvision's names."""
+    return {key: value.cpu() for key, value in network.extractor.state_dict().items()}
+
+
+def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Copy `weights` into a network made by `create`; keys beyond its deepest level are ignored.
+
+    Args:
+        weights: torchvision's keys to tensors; a classifier or deeper levels may be among them.
+        source: what the error names: the file that the weights came from.
+
+    Raises:
+        InputError: a key that the network needs is missing or has another shape; names the first.
+    """
+    own = network.extractor.state_dict()
+    for key, tensor in own.items():
+        if key.endswith("num_batches_tracked"):  # files from before PyTorch 0.4.1 lack it
+            continue
+        found = weights.get(key)
+        if found is None or found.shape != tensor.shape:
+            is_there = "it is missing" if found is None else f"it has {tuple(found.shape)}"
+            raise InputError(
+                f"{source}: does not fit the backbone. The first key that differs is {key!r}: "
+                f"expected {tuple(tensor.shape)}, {is_there}. "
+                "Name the backbone that the file was trained with, or another file, "
+                "under the config key 'teachers'."
+            )
+    network.extractor.load_state_dict({key: weights.get(key, own[key]) for key in own})
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Return uint8 images (N, H, W, 3) as float32 (N, 3, H, W), channels last in memory.
+
+    Values 0..255 become (x / 255 - mean) / std with ImageNet's mean and standard deviation.
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device) * 255
+    std = torch.tensor(IMAGENET_STD, device=images.device) * 255
+    # (N, H, W, 3) seen as (N, 3, H, W) is the channels-last layout: no copy is made.
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2)

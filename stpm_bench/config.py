@@ -1,0 +1,156 @@
+"""The config: read, checked against its schema and against itself, and completed."""
+
+import difflib
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from stpm_bench.datasets import demo, mvtec
+from stpm_bench.errors import InputError
+from stpm_bench.levels import level_names
+
+SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def read(path: str | Path) -> dict:
+    """Return the completed config of a YAML file (see `complete`).
+
+    Raises:
+        InputError: the file is missing, is not YAML, or `complete` finds an error.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a config") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {error}") from error
+    return complete(config)
+
+
+def complete(config: dict) -> dict:
+    """Return a copy of `config` with every default filled in and `all` spelled out.
+
+    `data.categories` becomes a list, and so does each study's `category`.
+
+    Raises:
+        InputError: a key, category, level, teacher, fraction or anything else is not allowed; the
+            message names every such key and lists what is allowed.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
+    if messages:
+        raise InputError("\n".join(messages))
+    config = with_defaults(deepcopy(config), schema)
+    config["data"]["categories"] = chosen_categories(config["data"])
+    for study in config["studies"].values():
+        if study["category"] == "all":
+            study["category"] = config["data"]["categories"]
+    messages = list(contradictions(config))
+    if messages:
+        raise InputError("\n".join(messages))
+    return config
+
+
+def message(error: jsonschema.ValidationError) -> str:
+    """Return one line for one violation of the schema: the key, what is wrong, what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path)
+    name = f"config key '{key}'" if key else "the config"
+    if error.validator == "additionalProperties":
+        allowed = list(error.schema["properties"])
+        unknown = [k for k in error.instance if k not in allowed]
+        spelled = ", ".join(f"'{key}.{k}'" if key else f"'{k}'" for k in unknown)
+        near = [m for k in unknown for m in difflib.get_close_matches(str(k), allowed, n=1)]
+        hint = f"; did you mean {', '.join(repr(m) for m in near)}?" if near else ""
+        return f"config key {spelled} is unknown; allowed here: {', '.join(allowed)}{hint}"
+    if error.validator == "required":
+        missing = [k for k in error.validator_value if k not in error.instance]
+        return f"{name} lacks {', '.join(repr(k) for k in missing)}, which it needs"
+    if error.validator == "enum":
+        allowed = ", ".join(str(value) for value in error.validator_value)
+        return f"{name} is {error.instance!r}; allowed: {allowed}"
+    if error.validator == "not":
+        return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
+    if error.validator == "anyOf":
+        return f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
+    if error.validator in ("exclusiveMinimum", "maximum") and "fraction" in key:
+        return f"{name} is {error.instance!r}; a fraction is above 0 and at most 1"
+    return f"{name}: {error.message}"
+
+
+def with_defaults(value: dict, schema: dict) -> dict:
+    """Fill in, at every depth, the defaults that the schema names."""
+    for key, part in schema.get("properties", {}).items():
+        if "default" in part:
+            value.setdefault(key, deepcopy(part["default"]))
+        if isinstance(value.get(key), dict):
+            with_defaults(value[key], part)
+    return value
+
+
+def chosen_categories(data: dict) -> list[str]:
+    """Return the categories that a config's `data` asks for, in the order of its list.
+
+    Raises:
+        InputError: a category is not in the data set; lists those that are.
+    """
+    if data["demo"] and data["mvtec_ad"]:
+        raise InputError(
+            "config key 'data' has both 'demo: true' and 'mvtec_ad'; expected one of them"
+        )
+    if data["demo"]:
+        available, where = list(demo.CATEGORIES), "the demo set"
+    elif data["mvtec_ad"] is None:
+        available, where = sorted(mvtec.CATEGORIES), "MVTec AD"
+    else:
+        folder = Path(data["mvtec_ad"])
+        if not folder.is_dir():
+            raise InputError(
+                f"config key 'data.mvtec_ad': no such folder: {folder}; expected a folder with one "
+                "folder a category inside (bottle/train/good/000.png, ...), or null to download it"
+            )
+        available, where = mvtec.list_categories(folder), str(folder)
+        if not available:
+            raise InputError(
+                f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "
+                "bottle/ with train/good/ and test/ inside"
+            )
+    if data["categories"] == "all":
+        return available
+    for category in data["categories"]:
+        if category not in available:
+            raise InputError(
+                f"config key 'data.categories': {category!r} is not in {where}; "
+                f"allowed: all, {', '.join(available)}"
+            )
+    return data["categories"]
+
+
+def contradictions(config: dict) -> Iterator[str]:
+    """Yield a line for each name that one part of the config uses and no other part defines."""
+    for name, teacher in config["teachers"].items():
+        file = teacher.get("weights")
+        if file not in (None, "torchvision") and not Path(file).is_file():
+            yield (
+                f"config key 'teachers.{name}.weights': no such file: {file}; expected a file of "
+                "weights, or 'torchvision'"
+            )
+    for study_name, study in config["studies"].items():
+        key = f"config key 'studies.{study_name}"
+        for category in study["category"]:
+            if category not in config["data"]["categories"]:
+                allowed = ", ".join(config["data"]["categories"])
+                yield f"{key}.category': {category!r} is unknown; allowed: all, {allowed}"
+        for teacher in study["teacher"]:
+            if teacher not in config["teachers"]:
+                allowed = ", ".join(config["teachers"])
+                yield f"{key}.teacher': {teacher!r} is not under 'teachers'; allowed: {allowed}"
+                continue
+            levels = sorted({level for subset in study["layers"] for level in subset})
+            try:
+                level_names(config["teachers"][teacher]["backbone"], levels)
+            except InputError as error:
+                yield f"{key}.layers': {error}"

@@ -1,0 +1,66 @@
+"""Where and in which precision a step computes, and how it is made repeatable."""
+
+import contextlib
+import os
+
+import torch
+
+from stpm_bench.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for the config's `device`: auto (a GPU where there is one), cpu or cuda.
+
+    Raises:
+        InputError: cuda was asked for and there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise InputError(
+            "config key 'device': 'cuda' was asked for, but PyTorch sees no CUDA device here; "
+            "use 'auto' or 'cpu', or install a CUDA build of PyTorch"
+        )
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype for the config's `precision`: auto, float32 or bfloat16.
+
+    `auto` is bfloat16 where the hardware multiplies it natively (AMX or AVX-512 BF16 on a CPU,
+    compute capability 8.0 and later on a GPU), float32 elsewhere, where bfloat16 is only emulated.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            capabilities = cpu_capabilities()
+            native = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+        name = "bfloat16" if native else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def cpu_capabilities() -> dict:
+    """Return what PyTorch knows of this processor; empty where it cannot tell."""
+    get = getattr(torch.cpu, "get_capabilities", None)  # PyTorch 2.10 and later
+    if get is not None:
+        return get()
+    return {
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+        "avx512_bf16": getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)(),
+    }
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
+    """Return the context in which convolutions run in `precision`; weights stay float32."""
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16, cache_enabled=False
+    )
+
+
+def set_deterministic(threads: int | None = None) -> None:
+    """Make the same seed give the same bits on the same machine with the same thread count."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # its choice of kernel depends on the clock
+    if threads:
+        torch.set_num_threads(threads)

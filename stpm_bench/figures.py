@@ -1,0 +1,176 @@
+"""Figures: arrays and tables in, a matplotlib figure out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")  # figures are written, never shown: works without a screen
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from stpm_bench.files import whole
+from stpm_bench.tables import METRICS, SETTING
+
+COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
+PAGE_WIDTH = 6.9
+STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "legend.fontsize": 6,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "axes.linewidth": 0.6,
+    "figure.dpi": 200,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: text stays text
+    "axes.grid": True,
+    "grid.linewidth": 0.3,
+    "grid.alpha": 0.5,
+}
+
+
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write a figure to each path, in the format of its suffix, without the date in the file."""
+    for path in paths:
+        with whole(path) as temporary:
+            dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None
+            figure.savefig(temporary, metadata=dated, bbox_inches="tight")
+    plt.close(figure)
+
+
+def panel(
+    images: np.ndarray,
+    masks: np.ndarray,
+    level_maps: dict[str, np.ndarray],
+    anomaly_maps: np.ndarray,
+    defects: Sequence[str],
+    scores: np.ndarray,
+    title: str,
+) -> Figure:
+    """Draw the paper's Figure 1 for one category: a row for each kind of defect.
+
+    The row of a defect is its image of median score, neither the best nor the worst case. Columns:
+    the image with the mask's outline, the mask, each level's map, the fused map. A column's maps
+    share one colour scale, so that rows can be compared; the scale is a square root, because the
+    product of levels has heavy tails.
+
+    Args:
+        images: (N, S, S, 3) uint8. masks: (N, S, S) bool. anomaly_maps: (N, S, S) float.
+        level_maps: level -> (N, H_l, W_l) float.
+        defects: N names, 'good' where there is none.
+        scores: (N,) image scores.
+    """
+    names = pd.Series(list(defects))
+    kinds = sorted(set(names) - {"good"}) + ["good"] * ("good" in set(names))
+    rows = []
+    for kind in kinds:
+        members = np.flatnonzero(names == kind)
+        rows.append(members[np.argsort(scores[members], kind="stable")[len(members) // 2]])
+    maps = {f"level {level}\n({m.shape[-1]}²)": m for level, m in level_maps.items()}
+    maps[f"fused\n({anomaly_maps.shape[-1]}²)"] = anomaly_maps
+    n_columns = 2 + len(maps)
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        cell = PAGE_WIDTH / n_columns
+        figure, axes = plt.subplots(
+            len(rows),
+            n_columns,
+            figsize=(PAGE_WIDTH, cell * len(rows) + 0.5),
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+        for axis, name in zip(axes[0], ["image", "ground truth", *maps], strict=True):
+            axis.set_title(name)
+        for line, (row, kind) in zip(axes, zip(rows, kinds, strict=True), strict=True):
+            line[0].imshow(images[row])
+            if masks[row].any():
+                # A white line under a dashed black one shows on any photograph.
+                line[0].contour(masks[row], [0.5], colors="white", linewidths=1.0)
+                line[0].contour(
+                    masks[row], [0.5], colors="black", linewidths=0.6, linestyles="dashed"
+                )
+            line[0].set_ylabel(f"{kind}\nscore {scores[row]:.2g}")
+            line[1].imshow(masks[row], cmap="gray", vmin=0, vmax=1)
+        for column, (_, values) in enumerate(maps.items(), start=2):
+            scale = PowerNorm(0.5, vmin=0, vmax=float(values[rows].max()) or 1.0)
+            for axis, row in zip(axes[:, column], rows, strict=True):
+                axis.imshow(values[row], cmap="viridis", norm=scale, interpolation="nearest")
+        figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def study(table: pd.DataFrame, name: str) -> Figure:
+    """Draw a study's three metrics: mean over categories, and each category, for each setting.
+
+    Args:
+        table: what `tables.study_table` returns.
+    """
+    varying = [axis for axis in SETTING if table[axis].nunique() > 1]
+    groups = {"textures", "objects", "mean"}
+    shown = table.copy()
+    axis_name = ", ".join(varying) if varying else "category"
+    by_category = not varying  # one setting: its categories are what there is to compare
+    shown["setting"] = (
+        shown["category"] if by_category else shown[varying].astype(str).agg(", ".join, axis=1)
+    )
+    order = list(dict.fromkeys(shown["setting"]))
+    if by_category:
+        order = [c for c in order if c not in groups] + ["mean"]
+    place = {setting: i for i, setting in enumerate(order)}
+    single, mean = shown[~shown["category"].isin(groups)], shown[shown["category"] == "mean"]
+    colours = sns.color_palette("colorblind")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(METRICS), figsize=(PAGE_WIDTH, 2.4), sharex=True, layout="constrained"
+        )
+        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
+            if by_category:
+                shown_mean = pd.concat([single, mean])
+            else:
+                shown_mean = mean
+                sns.stripplot(
+                    single,
+                    x="setting",
+                    y=metric,
+                    order=order,
+                    ax=axis,
+                    color="0.6",
+                    size=2.5,
+                    jitter=0.15,
+                    zorder=1,
+                )
+            axis.errorbar(
+                [place[setting] for setting in shown_mean["setting"]],
+                shown_mean[metric],
+                yerr=shown_mean[f"{metric}_sd"].fillna(0),
+                fmt="o",
+                markersize=4,
+                color=colours[0],
+                capsize=2,
+                linewidth=1,
+                zorder=2,
+            )
+            axis.set(
+                xticks=range(len(order)),
+                xticklabels=order,
+                xlabel=axis_name,
+                ylabel="",
+                title=label,
+                xlim=(-0.5, len(order) - 0.5),
+            )
+            axis.tick_params(axis="x", labelrotation=90 if len(order) > 4 else 0)
+        n_categories = single["category"].nunique()
+        what = "mean ± sd over seeds" if by_category else "blue: mean over categories ± sd over "
+        what += "" if by_category else "seeds; grey: each category"
+        figure.suptitle(
+            f"{name}: {what} ({n_categories} categories, {table['seeds'].max()} seeds at most)",
+            fontsize=7,
+        )
+    return figure

@@ -1,0 +1,67 @@
+"""Studies to cells: the one place that knows which combinations exist."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+# A cell's folder spells its axes, so that any single cell can be asked for by name.
+CELL = (
+    "category-{category}_layers-{layers}_teacher-{teacher}"
+    "_fraction-{fraction}_seed-{seed}_protocol-{protocol}"
+)
+AXES = ("category", "layers", "teacher", "fraction", "seed", "protocol")
+
+
+class Cell(NamedTuple):
+    """One combination of the axes: one student."""
+
+    category: str
+    layers: str
+    teacher: str
+    fraction: float
+    seed: int
+    protocol: str
+
+    @property
+    def folder(self) -> str:
+        return CELL.format(**self._asdict())
+
+
+def spell_layers(levels: Sequence[int]) -> str:
+    """Return levels in ascending order as the tables write them: [3, 1] is '1+3'."""
+    return "+".join(str(level) for level in sorted(levels))
+
+
+def parse_layers(layers: str) -> list[int]:
+    """Return the levels of a spelling: '1+3' is [1, 3]."""
+    return [int(level) for level in layers.split("+")]
+
+
+def cells_of(study: dict, protocol: str) -> list[Cell]:
+    """Return the product of a study's axes, each cell once, in the order of the config."""
+    product = itertools.product(
+        study["category"],
+        map(spell_layers, study["layers"]),
+        study["teacher"],
+        map(float, study["fraction"]),
+        study["seed"],
+    )
+    return list(dict.fromkeys(Cell(*values, protocol) for values in product))
+
+
+def studies(config: dict) -> pd.DataFrame:
+    """Return every study's cells: column `study`, then the axes; a shared cell has several rows."""
+    rows = [
+        (name, *cell)
+        for name, study in config["studies"].items()
+        for cell in cells_of(study, config["protocol"])
+    ]
+    return pd.DataFrame(rows, columns=["study", *AXES])
+
+
+def cells(table: pd.DataFrame) -> list[Cell]:
+    """Return the cells of a table with the axes as columns, each once, in its order."""
+    unique = table[list(AXES)].drop_duplicates()
+    return [Cell(*row) for row in unique.itertuples(index=False)]

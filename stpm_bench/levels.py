@@ -1,0 +1,34 @@
+"""The levels of each backbone: known without torch, which is slow to import."""
+
+from collections.abc import Sequence
+
+from stpm_bench.errors import InputError
+
+# Level l is the last feature map at stride 2 ** (l + 1), named as torchvision names its module:
+# 1 is conv2_x of a ResNet, 4 is conv5_x.
+RESNET = ("layer1", "layer2", "layer3", "layer4")
+LEVELS = {
+    "resnet18": RESNET,
+    "resnet34": RESNET,
+    "resnet50": RESNET,
+    "wide_resnet50_2": RESNET,
+    "mobilenet_v2": ("features.3", "features.6", "features.13", "features.17"),
+}
+
+
+def level_names(backbone: str, levels: Sequence[int]) -> list[str]:
+    """Return torchvision's name of each level's last module.
+
+    Raises:
+        InputError: the backbone is unknown, or does not have one of the levels.
+    """
+    if backbone not in LEVELS:
+        raise InputError(f"backbone {backbone!r} is unknown; allowed: {', '.join(LEVELS)}")
+    names = LEVELS[backbone]
+    for level in levels:
+        if not 1 <= level <= len(names):
+            raise InputError(
+                f"level {level} does not exist in backbone {backbone!r}; "
+                f"allowed: {', '.join(str(i + 1) for i in range(len(names)))}"
+            )
+    return [names[level - 1] for level in levels]

@@ -1,0 +1,50 @@
+"""Which training images a cell uses, and which of them validate."""
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+
+from stpm_bench.errors import InputError
+
+
+def split(
+    files: Sequence[str], fraction: float, validation_fraction: float, seed: int
+) -> pd.DataFrame:
+    """Choose a fraction of the training images and divide it into training and validation.
+
+    Files are ordered by a hash of seed and name, so that the choice is the same on every machine,
+    whatever the order of `files`, and nested: with one seed, the images of a smaller fraction are
+    among those of a larger one. At least two images are chosen and at least one validates; of the
+    smallest MVTec category (60 images) a fraction of 0.05 leaves 2 for training and 1 for
+    validation.
+
+    Args:
+        files: names of the training images, all different.
+        fraction: share of the images to use, in (0, 1].
+        validation_fraction: share of the chosen images that validates, in (0, 1).
+        seed: the cell's seed.
+
+    Returns:
+        Columns `file` and `role` ('training' or 'validation'), in the order of the hash.
+
+    Raises:
+        InputError: a fraction is out of range, or there are fewer than two images.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}; expected above 0 and at most 1")
+    if not 0 < validation_fraction < 1:
+        raise InputError(
+            f"config key 'training.validation_fraction' is {validation_fraction}; "
+            "expected above 0 and below 1"
+        )
+    if len(files) < 2:
+        raise InputError(
+            f"train/good has {len(files)} image(s); expected at least 2, "
+            "one for training and one for validation"
+        )
+    ordered = sorted(files, key=lambda file: hashlib.sha256(f"{seed}/{file}".encode()).digest())
+    chosen = ordered[: max(2, round(fraction * len(files)))]
+    n_validation = min(max(1, round(validation_fraction * len(chosen))), len(chosen) - 1)
+    roles = ["training"] * (len(chosen) - n_validation) + ["validation"] * n_validation
+    return pd.DataFrame({"file": chosen, "role": roles})
