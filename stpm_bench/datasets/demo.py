@@ -156,16 +156,17 @@ def _cut(scene, rng, scale, category):
     distance = np.minimum(*(_distance(scene, *ends) for ends in pairwise(points)))
     weight = np.clip(rng.uniform(1.0, 1.6) + 0.5 - distance, 0, 1)
     # Towards a fixed grey rather than by a difference: a cut hides what lies under it.
-    target = 118 + _sign(rng) * rng.uniform(1.4, 2.0) * _contrast(category)
-    return scene + 0.75 * weight * (target - scene), weight > 0.15
+    target = 118 + _sign(rng) * rng.uniform(2.0, 2.6) * _contrast(category)
+    return scene + 0.85 * weight * (target - scene), weight > 0.15
 
 
 def _stain(scene, rng, scale, category):
     """A soft mottled blot of changed brightness."""
     weight = _blob(scene, rng, 15 * scale, softness=0.6)
     mottled = 0.7 + 0.6 * _clouds(scene, rng, 10)
-    change = _sign(rng) * rng.uniform(0.7, 1.1) * _contrast(category)
-    return scene + change * weight * mottled, weight > 0.15
+    change = _sign(rng) * rng.uniform(0.9, 1.4) * _contrast(category)
+    # It hides part of the texture too: a mere shift looks like one more light or dark stone.
+    return scene + weight * (change * mottled + 0.4 * (_mean(scene) - scene)), weight > 0.15
 
 
 def _patch(scene, rng, scale, category):
@@ -185,10 +186,10 @@ def _patch(scene, rng, scale, category):
 
 def _blur(scene, rng, scale, category):
     """A smeared area."""
-    weight = _blob(scene, rng, 15 * scale, softness=0.3)
+    weight = _blob(scene, rng, 16 * scale, softness=0.3)
     smeared = scene
     for _ in range(2):
-        smeared = _box_mean(smeared, 2)
+        smeared = _box_mean(smeared, 3)
     return scene + weight * (smeared - scene), weight > 0.15
 
 
