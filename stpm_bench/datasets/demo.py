@@ -1,0 +1,329 @@
+"""The embedded demo: three textures with generated defects, in MVTec AD's layout and names.
+
+Crops of scikit-image's bundled photographs brick, grass and gravel; nothing is downloaded. The left
+part of each photograph gives the training crops, the right part the test crops.
+
+Every image has its own random generator, seeded by what it is (seed, category, split, defect,
+index), so that another number of images leaves the others as they were. The arithmetic keeps to
+what IEEE 754 rounds exactly (+ - * / sqrt; no sin, exp, BLAS or float sums), because libraries
+differ there in the last bit from machine to machine, and the demo is to be the same on all.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from stpm_bench.errors import InputError
+from stpm_bench.files import whole
+
+CATEGORIES = ("brick", "grass", "gravel")
+TRAIN_GOOD = 32
+TEST_GOOD = 12
+PER_DEFECT = 5
+
+# The photographs are 512 x 512. Split by columns, not rows: the bricks grow towards the viewer, and
+# mirrored they lean the other way, so that left crops with their mirror images cover right ones.
+_TRAIN_COLUMNS = (0, 320)
+_TEST_COLUMNS = (320, 512)
+_SIZES = (32, 192)
+
+
+class Crop(NamedTuple):
+    """One image of the demo: which one, and the pixels [top:bottom, left:right] it is cut from."""
+
+    category: str
+    split: str
+    defect: str
+    index: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class Sample(NamedTuple):
+    """The pixels of one image.
+
+    image: (size, size) uint8, as written.
+    mask: (size, size) bool, the defect; all False for a good image.
+    clean: (size, size) uint8, the same image without its defect; equal to it outside the mask.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    clean: np.ndarray
+
+
+def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
+    """Write the demo set as 8-bit single-channel PNG files.
+
+    `folder`/CATEGORY/train/good/000.png, test/good/000.png, test/DEFECT/000.png and
+    ground_truth/DEFECT/000_mask.png (0 or 255), for each of `CATEGORIES`. The same size and seed
+    give the same pixels on every machine. Each file appears whole; existing ones are replaced.
+
+    Args:
+        folder: made if it does not exist.
+        size: side of the square images in pixels, 32 to 192; they are never rescaled.
+        seed: 0 or above.
+
+    Raises:
+        InputError: `size` or `seed` out of range, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    for category in CATEGORIES:
+        for crop in crops(category, size, seed):
+            sample = draw(crop, seed)
+            name = f"{crop.index:03d}"
+            _save(folder / category / crop.split / crop.defect / f"{name}.png", sample.image)
+            if crop.defect != "good":
+                mask = sample.mask.astype(np.uint8) * 255
+                _save(folder / category / "ground_truth" / crop.defect / f"{name}_mask.png", mask)
+
+
+def crops(category: str, size: int = 128, seed: int = 0) -> list[Crop]:
+    """List the images of a category with the boxes of the photograph they are cut from.
+
+    Raises:
+        InputError: an unknown category, or `size` or `seed` out of range.
+    """
+    if category not in CATEGORIES:
+        raise InputError(f"demo category {category!r} is unknown. Allowed: {', '.join(CATEGORIES)}")
+    if not _SIZES[0] <= size <= _SIZES[1]:
+        raise InputError(
+            f"demo image size {size}: expected {_SIZES[0]} to {_SIZES[1]} pixels, because train "
+            "and test images are cut from separate parts of a photograph of 512 pixels"
+        )
+    if seed < 0:
+        raise InputError(f"demo seed {seed}: expected 0 or above")
+    listed = []
+    for split, defect, index in _names():
+        first, last = _TRAIN_COLUMNS if split == "train" else _TEST_COLUMNS
+        rng = _generator(seed, category, split, defect, index, "box")
+        left = int(rng.integers(first, last - size, endpoint=True))
+        top = int(rng.integers(0, 512 - size, endpoint=True))
+        listed.append(Crop(category, split, defect, index, left, top, left + size, top + size))
+    return listed
+
+
+def draw(crop: Crop, seed: int = 0) -> Sample:
+    """Return the pixels of one of the images that `crops` lists for the same seed."""
+    rng = _generator(seed, crop.category, crop.split, crop.defect, crop.index, "exposure")
+    pixels = _photograph(crop.category)[crop.top : crop.bottom, crop.left : crop.right]
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    gain = rng.uniform(0.94, 1.06)
+    offset = rng.uniform(-6, 6)
+    noise = rng.uniform(-2.5, 2.5, pixels.shape)
+
+    def expose(scene: np.ndarray) -> np.ndarray:
+        # The defect lies on the surface, so exposure and sensor noise come after it.
+        grey = (scene - 118) * gain + 118 + offset + noise
+        return np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
+
+    scene = pixels.astype(np.float64)
+    clean = expose(scene)
+    if crop.defect == "good":
+        return Sample(clean, np.zeros(clean.shape, bool), clean)
+    rng = _generator(seed, crop.category, crop.split, crop.defect, crop.index, "defect")
+    # A defect's images run from small to large; the rest of a defect is left to chance.
+    scale = (0.5 + crop.index % PER_DEFECT / (PER_DEFECT - 1)) * scene.shape[0] / 128
+    # Of a few tries the one that shows most: a blur that misses all the edges changes nothing.
+    tries = [DEFECTS[crop.defect](scene, rng, scale, crop.category) for _ in range(3)]
+    changed, mask = max(tries, key=lambda tried: _mean(np.abs(tried[0] - scene)[tried[1]]))
+    return Sample(np.where(mask, expose(changed), clean), mask, clean)
+
+
+# Each defect: (scene, rng, scale, category) -> (changed scene, mask). `scene` is float64 (H, W), 0
+# to 255; `scale` 0.5 (small) to 1.5 (large) for 128 pixels. Changes outside the mask are dropped.
+
+
+def _cut(scene, rng, scale, category):
+    """A thin dark or bright line, bent once."""
+    points = [_somewhere(rng, scene, 0.3)]
+    direction = _direction(rng)
+    for _ in range(2):
+        bend = rng.uniform(-0.4, 0.4)
+        direction = (direction[0] + bend * direction[1], direction[1] - bend * direction[0])
+        length = rng.uniform(16, 24) * scale
+        y, x = points[-1]
+        points.append((y + length * direction[0], x + length * direction[1]))
+    distance = np.minimum(*(_distance(scene, *ends) for ends in pairwise(points)))
+    weight = np.clip(rng.uniform(1.0, 1.6) + 0.5 - distance, 0, 1)
+    # Towards a fixed grey rather than by a difference: a cut hides what lies under it.
+    target = 118 + _sign(rng) * rng.uniform(2.0, 2.6) * _contrast(category)
+    return scene + 0.85 * weight * (target - scene), weight > 0.15
+
+
+def _stain(scene, rng, scale, category):
+    """A soft mottled blot of changed brightness."""
+    weight = _blob(scene, rng, 15 * scale, softness=0.6)
+    mottled = 0.7 + 0.6 * _clouds(scene, rng, 10)
+    change = _sign(rng) * rng.uniform(0.9, 1.4) * _contrast(category)
+    # It hides part of the texture too: a mere shift looks like one more light or dark stone.
+    return scene + weight * (change * mottled + 0.4 * (_mean(scene) - scene)), weight > 0.15
+
+
+def _patch(scene, rng, scale, category):
+    """A patch of another texture, brought to the brightness and near the contrast of the place."""
+    others = [name for name in CATEGORIES if name != category]
+    other = others[rng.integers(len(others))]
+    top = rng.integers(0, 512 - scene.shape[0], endpoint=True)
+    left = rng.integers(_TEST_COLUMNS[0], _TEST_COLUMNS[1] - scene.shape[1], endpoint=True)
+    foreign = _photograph(other)[top : top + scene.shape[0], left : left + scene.shape[1]]
+    weight = _blob(scene, rng, 12 * scale, softness=0.3)
+    mask = weight > 0.15
+    here, there = _mean(scene[mask]), _mean(foreign[mask])
+    contrast = _contrast(category) / _contrast(other)
+    matched = here + (foreign - there) * contrast
+    return scene + 0.9 * weight * (matched - scene), mask
+
+
+def _blur(scene, rng, scale, category):
+    """A smeared area."""
+    weight = _blob(scene, rng, 16 * scale, softness=0.3)
+    smeared = scene
+    for _ in range(2):
+        smeared = _box_mean(smeared, 3)
+    return scene + weight * (smeared - scene), weight > 0.15
+
+
+def _warp(scene, rng, scale, category):
+    """A swirl: turned most at its centre, not at all at its edge."""
+    radius = 17 * scale
+    cy, cx = _somewhere(rng, scene, 0.2)
+    rows, columns = _grid(scene)
+    y, x = rows - cy, columns - cx
+    falloff = np.clip(1 - (y * y + x * x) / (radius * radius), 0, 1)
+    # Half-angle tangent: a rotation without sin and cos.
+    t = _sign(rng) * rng.uniform(0.4, 0.7) * falloff
+    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    turned = _bilinear(scene, cy + cos * y - sin * x, cx + sin * y + cos * x)
+    return turned, falloff > 0.05
+
+
+DEFECTS = {"blur": _blur, "cut": _cut, "patch": _patch, "stain": _stain, "warp": _warp}
+
+
+def _names() -> Iterator[tuple[str, str, int]]:
+    """Yield (split, defect, index) for each image of a category."""
+    yield from (("train", "good", index) for index in range(TRAIN_GOOD))
+    yield from (("test", "good", index) for index in range(TEST_GOOD))
+    for defect in DEFECTS:
+        yield from (("test", defect, index) for index in range(PER_DEFECT))
+
+
+def _generator(seed: int, *name) -> np.random.Generator:
+    return np.random.default_rng([seed, *"/".join(map(str, name)).encode()])
+
+
+@cache
+def _photograph(category: str) -> np.ndarray:
+    photograph = {
+        "brick": skimage.data.brick,
+        "grass": skimage.data.grass,
+        "gravel": skimage.data.gravel,
+    }[category]()
+    photograph.setflags(write=False)
+    return photograph
+
+
+@cache
+def _contrast(category: str) -> float:
+    """The standard deviation of a photograph's grey levels, by integer sums."""
+    grey = _photograph(category).astype(np.int64)
+    total, squares, count = int(grey.sum()), int((grey * grey).sum()), grey.size
+    return float(np.sqrt((squares * count - total * total) / count**2))
+
+
+def _mean(grey: np.ndarray) -> float:
+    """The mean of whole grey levels: an integer sum, exact in any order."""
+    return int(grey.astype(np.int64).sum()) / grey.size
+
+
+def _sign(rng: np.random.Generator) -> int:
+    return 1 if rng.random() < 0.5 else -1
+
+
+def _somewhere(rng: np.random.Generator, scene: np.ndarray, margin: float) -> tuple[float, float]:
+    """A point (y, x) at least `margin` (a share of the side) away from the image's edge."""
+    y, x = (rng.uniform(margin, 1 - margin) * side for side in scene.shape)
+    return y, x
+
+
+def _direction(rng: np.random.Generator) -> tuple[float, float]:
+    """A unit vector (y, x): a point of the square, normalised."""
+    y, x = rng.uniform(-1, 1), _sign(rng) * rng.uniform(0.05, 1)
+    norm = np.sqrt(y * y + x * x)
+    return float(y / norm), float(x / norm)
+
+
+def _grid(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    height, width = scene.shape
+    return np.arange(height)[:, None] + np.zeros((1, width)), np.arange(width) + np.zeros(
+        (height, 1)
+    )
+
+
+def _distance(scene: np.ndarray, start: tuple, end: tuple) -> np.ndarray:
+    """The distance of each pixel to the segment from `start` to `end`, in pixels."""
+    rows, columns = _grid(scene)
+    y, x = rows - start[0], columns - start[1]
+    dy, dx = end[0] - start[0], end[1] - start[1]
+    along = np.clip((y * dy + x * dx) / (dy * dy + dx * dx), 0, 1)
+    y, x = y - along * dy, x - along * dx
+    return np.sqrt(y * y + x * x)
+
+
+def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`image` at fractional positions, which are clipped to its edge."""
+    height, width = image.shape
+    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
+    top = np.minimum(rows.astype(int), height - 2)
+    left = np.minimum(columns.astype(int), width - 2)
+    down, right = rows - top, columns - left
+    upper = image[top, left] * (1 - right) + image[top, left + 1] * right
+    lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def _clouds(scene: np.ndarray, rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Smooth noise, 0 to 1: a coarse random grid, interpolated."""
+    rows, columns = _grid(scene)
+    coarse = rng.random((cells + 1, cells + 1))
+    return _bilinear(coarse, rows * cells / scene.shape[0], columns * cells / scene.shape[1])
+
+
+def _blob(
+    scene: np.ndarray, rng: np.random.Generator, radius: float, softness: float
+) -> np.ndarray:
+    """An irregular ellipse: 1 inside, 0 outside, a soft edge `softness` radii wide."""
+    cy, cx = _somewhere(rng, scene, 0.2)
+    dy, dx = _direction(rng)
+    stretch = rng.uniform(1, 1.5)
+    rows, columns = _grid(scene)
+    y, x = rows - cy, columns - cx
+    along, across = (y * dy + x * dx) / stretch, (x * dy - y * dx) * stretch
+    distance = np.sqrt(along * along + across * across) / radius
+    distance = distance + 0.6 * (_clouds(scene, rng, 8) - 0.5)
+    edge = np.clip((1 + softness / 2 - distance) / softness, 0, 1)
+    return edge * edge * (3 - 2 * edge)
+
+
+def _box_mean(image: np.ndarray, reach: int) -> np.ndarray:
+    """The mean of the (2 reach + 1)² pixels around each, edge pixels repeated."""
+    height, width = image.shape
+    padded = np.pad(image, reach, mode="edge")
+    window = range(2 * reach + 1)
+    rows = sum(padded[shift : shift + height] for shift in window)
+    return sum(rows[:, shift : shift + width] for shift in window) / len(window) ** 2
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    with whole(path) as temporary:
+        Image.fromarray(image).save(temporary)
