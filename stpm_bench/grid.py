@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -65,3 +66,8 @@ def cells(table: pd.DataFrame) -> list[Cell]:
     """Return the cells of a table with the axes as columns, each once, in its order."""
     unique = table[list(AXES)].drop_duplicates()
     return [Cell(*row) for row in unique.itertuples(index=False)]
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a CSV with axes among its columns; names stay names ('1' of layers is no number)."""
+    return pd.read_csv(path, dtype={"category": str, "layers": str, "teacher": str})

@@ -1,0 +1,46 @@
+# The entry: config, rules, targets. `snakemake --cores all --use-conda` makes everything.
+from snakemake.utils import min_version
+
+min_version("9.3")
+
+
+# A config named with --configfile stands alone: Snakemake would merge it into this one.
+if not workflow.overwrite_configfiles:
+
+    configfile: "workflow/config/paper.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/teachers.smk"
+include: "workflow/rules/students.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/metrics.csv",
+        expand(
+            f"{RESULTS}/{{kind}}/{{study}}.{{suffix}}",
+            zip,
+            kind=["tables", "tables", "figures", "figures"] * len(STUDIES),
+            study=[study for study in STUDIES for _ in range(4)],
+            suffix=["csv", "md", "pdf", "png"] * len(STUDIES),
+        ),
+        expand(
+            f"{RESULTS}/figures/anomaly_maps/{{category}}.{{suffix}}",
+            category=PANEL_CELLS,
+            suffix=["pdf", "png"],
+        ),
+
+
+onstart:
+    print(announcement(), file=sys.stderr)
+
+
+onsuccess:
+    print(closing(), file=sys.stderr)

@@ -1,0 +1,79 @@
+"""`python -m stpm_bench STEP`: a step for each rule of the workflow."""
+
+import argparse
+import inspect
+import os
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stpm_bench.errors import InputError
+from stpm_bench.steps import STEPS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return a parser with a subcommand for each step, its options made of its parameters."""
+    top = argparse.ArgumentParser(prog="python -m stpm_bench", description=__doc__)
+    subparsers = top.add_subparsers(required=True, metavar="STEP")
+    for step in STEPS:
+        add_step(subparsers, step)
+    return top
+
+
+def add_step(subparsers, step: Callable) -> None:
+    """Add one step: `Annotated[type, help]` of a keyword parameter becomes an option."""
+    description = inspect.getdoc(step)
+    sub = subparsers.add_parser(
+        step.__name__.replace("_", "-"),
+        help=description,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for name, parameter in inspect.signature(step).parameters.items():
+        kind, text = typing.get_args(parameter.annotation)
+        options = {"help": text}
+        if typing.get_origin(kind) is typing.Literal:
+            options["choices"] = typing.get_args(kind)
+        elif isinstance(kind, types.UnionType):  # Path | None
+            options["type"] = typing.get_args(kind)[0]
+        else:
+            options["type"] = kind
+        if parameter.default is inspect.Parameter.empty:
+            options["required"] = True
+        else:
+            options["default"] = parameter.default
+        sub.add_argument(f"--{name.replace('_', '-')}", **options)
+    sub.add_argument(
+        "--log", type=Path, help="file for progress and warnings; errors go to both"
+    )
+    sub.set_defaults(step=step)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one step; an error of the user's is one line on stderr and exit status 1."""
+    options = vars(parser().parse_args(arguments))
+    step, log, terminal = options.pop("step"), options.pop("log"), sys.stderr
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
+        sys.stderr = log.open("w", buffering=1)
+    try:
+        step(**options)
+        return 0
+    except InputError as error:
+        message = f"error: {error}\n"
+    except Exception:
+        message = traceback.format_exc()
+    finally:
+        log_file, sys.stderr = sys.stderr, terminal
+    for stream in {terminal, log_file}:
+        stream.write(message)
+        stream.flush()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

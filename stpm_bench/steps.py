@@ -1,0 +1,424 @@
+"""The steps: one plain function for each rule, files in, files out.
+
+`python -m stpm_bench STEP --help` makes its options of a step's parameters; what computes is
+imported inside the step, so that `--help` and the light steps do not wait for torch.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench import grid
+from stpm_bench.errors import InputError
+from stpm_bench.files import sha256, whole, write_json
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
+]
+Threads = Annotated[int, "processor threads; 0 leaves the choice to PyTorch"]
+CellFolder = Annotated[Path, "the cell's folder"]
+TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
+TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
+
+
+def plan(
+    *,
+    config: Annotated[str, "config file, or the config itself as JSON"],
+    output: Annotated[Path, "folder for config.yaml (completed) and studies.csv (the cells)"],
+) -> None:
+    """Check and complete a config; write it and the cells of every study."""
+    import yaml
+
+    from stpm_bench.config import complete, read
+
+    completed = complete(json.loads(config)) if config.startswith("{") else read(config)
+    with whole(output / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
+    with whole(output / "studies.csv") as temporary:
+        grid.studies(completed).to_csv(temporary, index=False)
+
+
+def demo_data(
+    *,
+    output: Annotated[Path, "folder of the set, in MVTec AD's layout"],
+    marker: Annotated[Path, "file written last: the set is whole"],
+    seed: Annotated[int, "of crops and defects"] = 0,
+) -> None:
+    """Make the embedded demo set from photographs that scikit-image ships."""
+    from stpm_bench.datasets import demo
+
+    demo.write(output, seed=seed)
+    write_json(marker, {"seed": seed, "categories": list(demo.CATEGORIES)})
+
+
+def download(*, output: Annotated[Path, "folder of the set; download.json appears last"]) -> None:
+    """Download and check MVTec AD, unless it is there already."""
+    from stpm_bench.datasets.download import download_mvtec_ad
+
+    download_mvtec_ad(output)
+
+
+def prepare(
+    *,
+    root: Annotated[Path, "folder with one folder a category"],
+    category: Annotated[str, "the category's folder"],
+    split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
+    image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    output: Annotated[Path, "folder for images.npy, images.csv and, of test, masks.npy"],
+) -> None:
+    """Decode and resize one split of a category into arrays and a manifest."""
+    from stpm_bench.datasets import mvtec
+
+    images, masks, manifest = mvtec.prepare(root, category, split, image_size)
+    save_array(output / "images.npy", images)
+    if masks is not None:
+        save_array(output / "masks.npy", masks)
+    with whole(output / "images.csv") as temporary:
+        manifest.to_csv(temporary, index=False)
+
+
+def pretraining_set(
+    *,
+    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100 or svhn"],
+    folder: Annotated[Path, "where downloads go, or are found"] = Path("data"),
+    output: Annotated[Path, "the .npz to write"],
+) -> None:
+    """Get a pretraining set and write it as arrays."""
+    from stpm_bench.datasets import pretraining
+
+    data = pretraining.load(source, folder)
+    with whole(output) as temporary:
+        np.savez(temporary, **data._asdict())
+
+
+def teacher(
+    *,
+    backbone: Annotated[str, "resnet18, resnet34, resnet50, wide_resnet50_2 or mobilenet_v2"],
+    weights: Annotated[str, "a file of weights, or 'torchvision'"] = "",
+    folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
+    pretrain: Annotated[str, "name of the pretraining set"] = "",
+    data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
+    epochs: Annotated[int, "of pretraining"] = 10,
+    batch_size: Annotated[int, "of pretraining"] = 128,
+    learning_rate: Annotated[float, "highest, of pretraining"] = 0.1,
+    input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
+    seed: Annotated[int, "of an untrained or pretrained teacher"] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
+) -> None:
+    """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
+    import torch
+
+    from stpm_bench import provenance, teacher
+    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+
+    start = time.perf_counter()
+    set_deterministic(threads)
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    report = {"backbone": backbone, "seed": seed}
+    if pretrain:
+        with np.load(data) as arrays:
+            loaded = dict(arrays)
+        state, trained = teacher.pretrain(
+            backbone,
+            pretrain,
+            loaded,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            input_size=input_size,
+            seed=seed,
+            device=where,
+            precision=dtype,
+        )
+        report |= {"source": pretrain, "data_sha256": sha256(data), "precision": str(dtype)[6:]}
+        report |= trained
+    elif weights == "torchvision":
+        state = teacher.from_torchvision(backbone, folder)
+        report |= {"source": "torchvision IMAGENET1K_V1"}
+    elif weights:
+        state = teacher.from_file(backbone, weights)
+        report |= {"source": weights, "weights_sha256": sha256(weights)}
+    else:
+        state = teacher.untrained(backbone, seed)
+        report |= {"source": "untrained"}
+    with whole(output) as temporary:
+        torch.save({"backbone": backbone, "weights": state}, temporary)
+    report |= {"sha256": sha256(output), "seconds": round(time.perf_counter() - start, 2)}
+    write_json(output.with_suffix(".json"), report | provenance.environment(where))
+
+
+def student(
+    *,
+    train: Annotated[Path, "prepared training images: the folder of 'prepare --split train'"],
+    teacher: TeacherFile,
+    layers: Annotated[str, "levels, as in 1+2+3"],
+    fraction: Annotated[float, "share of the training images to use"] = 1.0,
+    seed: Annotated[int, "of initialisation, split and order"] = 0,
+    protocol: Annotated[Literal["paper"], "whose reading of the method"] = "paper",
+    epochs: Annotated[int, "passes over the training images"] = 100,
+    batch_size: Annotated[int, "images a step"] = 32,
+    learning_rate: Annotated[float, "of SGD, constant"] = 0.4,
+    momentum: Annotated[float, "of SGD"] = 0.9,
+    weight_decay: Annotated[float, "of SGD"] = 1e-4,
+    validation_fraction: Annotated[float, "share of the images used that validates"] = 0.2,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    output: CellFolder,
+) -> None:
+    """Train one student; write student.pt, history.csv, split.csv and provenance.json."""
+    import torch
+
+    from stpm_bench import backbone, provenance
+    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench.seeds import stream
+    from stpm_bench.split import split
+    from stpm_bench.student import train as train_student
+
+    start = time.perf_counter()
+    set_deterministic(threads)
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    levels = grid.parse_layers(layers)
+    images = np.load(train / "images.npy")
+    files = list(pd.read_csv(train / "images.csv")["file"])
+    chosen = split(files, fraction, validation_fraction, seed)
+    rows = {role: [files.index(f) for f in group["file"]] for role, group in chosen.groupby("role")}
+    name, teacher_network = load_network(teacher, levels)
+    # One stream for each purpose: cells that differ in one axis share the draws of the others.
+    network = backbone.create(name, levels, stream(seed, "student"))
+    weights, history = train_student(
+        teacher_network.to(where),
+        network,
+        images,
+        rows["training"],
+        rows["validation"],
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=where,
+        precision=dtype,
+        title=output.name,
+    )
+    with whole(output / "student.pt") as temporary:
+        torch.save({"backbone": name, "layers": layers, "weights": weights}, temporary)
+    with whole(output / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+    with whole(output / "split.csv") as temporary:
+        chosen.to_csv(temporary, index=False)
+    training_seconds = history["seconds"].sum()
+    record = {
+        "config": {
+            "layers": layers,
+            "fraction": fraction,
+            "seed": seed,
+            "protocol": protocol,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "validation_fraction": validation_fraction,
+            "precision": str(dtype).removeprefix("torch."),
+            "image_size": images.shape[1],
+        },
+        "backbone": name,
+        "images": {role: len(indices) for role, indices in rows.items()},
+        "kept_epoch": int(history.loc[history["kept"], "epoch"].iloc[0]),
+        "teacher_sha256": sha256(teacher),
+        "manifest_sha256": sha256(train / "images.csv"),
+        "student_sha256": sha256(output / "student.pt"),
+        "seconds": round(time.perf_counter() - start, 2),
+        "training_seconds": round(training_seconds, 2),
+        "training_images_per_second": round(epochs * len(rows["training"]) / training_seconds, 1),
+        "peak_memory": provenance.peak_memory(where),
+    }
+    write_json(output / "provenance.json", record | provenance.environment(where))
+
+
+def anomaly_maps(
+    *,
+    test: TestFolder,
+    teacher: TeacherFile,
+    cell: CellFolder,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Score the test images: anomaly_maps.npy, level_maps.npz and image_scores.csv."""
+    from stpm_bench.anomaly_map import score
+    from stpm_bench.device import choose_device, set_deterministic
+
+    set_deterministic(threads)
+    where = choose_device(device)
+    levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
+    _, student_network = load_network(cell / "student.pt", levels)
+    _, teacher_network = load_network(teacher, levels)
+    images = np.load(test / "images.npy")
+    maps, level_maps, scores = score(
+        teacher_network.to(where), student_network.to(where), images, where
+    )
+    save_array(cell / "anomaly_maps.npy", maps)
+    with whole(cell / "level_maps.npz") as temporary:
+        np.savez(temporary, **dict(zip(map(str, levels), level_maps, strict=True)))
+    table = pd.read_csv(test / "images.csv")[["file", "defect"]].assign(score=scores)
+    with whole(cell / "image_scores.csv") as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def metrics(*, test: TestFolder, cell: CellFolder) -> None:
+    """Compute every metric of a cell from its stored maps: metrics.json."""
+    from stpm_bench.metrics import evaluate
+
+    scores = pd.read_csv(cell / "image_scores.csv")
+    labels = (scores["defect"] != "good").to_numpy()
+    # float32, as the maps are: pandas reads the same digits as float64
+    values = scores["score"].to_numpy(np.float32)
+    masks, maps = np.load(test / "masks.npy"), np.load(cell / "anomaly_maps.npy")
+    write_json(cell / "metrics.json", evaluate(labels, values, masks, maps))
+
+
+def collect(
+    *,
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    cells: Annotated[Path, "folder of the cells"],
+    output: Annotated[Path, "the long table to write"],
+) -> None:
+    """Collect metrics.json of every cell of the studies into one long table; a gap is a gap."""
+    rows = []
+    for cell in grid.cells(grid.read(studies)):
+        path = cells / cell.folder / "metrics.json"
+        if path.exists():
+            values = json.loads(path.read_text())
+            rows += [(*cell, metric, value) for metric, value in values.items()]
+    table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+    with whole(output) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def study_table(
+    *,
+    study: Annotated[str, "name of the study"],
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    metrics: Annotated[Path, "the long table that 'collect' wrote"],
+    output: Annotated[Path, "folder for STUDY.csv and STUDY.md"],
+) -> None:
+    """Summarise a study over its seeds; the main study beside the paper's values."""
+    from stpm_bench import published, tables
+
+    cells = cells_of_study(studies, study)
+    long = grid.read(metrics)
+    # The paper's entries are for its own setting: they stand beside the main study alone.
+    paper = published.paper(published.read()) if study == "main" else {}
+    table = tables.study_table(long, cells, paper)
+    done = cells.merge(long[list(grid.AXES)].drop_duplicates())
+    with whole(output / f"{study}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    with whole(output / f"{study}.md") as temporary:
+        text = tables.markdown(table, f"Study: {study}", len(cells), len(cells) - len(done))
+        temporary.write_text(text)
+
+
+def study_figure(
+    *,
+    study: Annotated[str, "name of the study"],
+    table: Annotated[Path, "the STUDY.csv that 'study-table' wrote"],
+    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
+) -> None:
+    """Draw a study's metrics by setting."""
+    from stpm_bench import figures
+
+    figure = figures.study(grid.read(table), study)
+    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+
+
+def panel(
+    *,
+    test: TestFolder,
+    cell: CellFolder,
+    output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
+) -> None:
+    """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
+    from stpm_bench import figures
+
+    scores = pd.read_csv(cell / "image_scores.csv")
+    with np.load(cell / "level_maps.npz") as arrays:
+        level_maps = dict(arrays)
+    figure = figures.panel(
+        np.load(test / "images.npy"),
+        np.load(test / "masks.npy"),
+        level_maps,
+        np.load(cell / "anomaly_maps.npy"),
+        list(scores["defect"]),
+        scores["score"].to_numpy(),
+        title=cell.name.replace("_", "  ").replace("-", " "),
+    )
+    figures.save(figure, *(output.with_name(output.name + suffix) for suffix in (".pdf", ".png")))
+
+
+STEPS = (
+    plan,
+    demo_data,
+    download,
+    prepare,
+    pretraining_set,
+    teacher,
+    student,
+    anomaly_maps,
+    metrics,
+    collect,
+    study_table,
+    study_figure,
+    panel,
+)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file, whole or not at all."""
+    with whole(path) as temporary:
+        np.save(temporary, array)
+
+
+def load_checked(path: Path) -> dict:
+    """Load a file that 'teacher' or 'student' wrote."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
+        raise InputError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it and run again, "
+            "and it is made anew"
+        ) from error
+
+
+def load_network(path: Path, levels: list[int]):
+    """Return the backbone's name and the network of a teacher or student file, cut at `levels`."""
+    from stpm_bench import backbone
+
+    content = load_checked(path)
+    network = backbone.create(content["backbone"], levels, seed=0)
+    backbone.load(network, content["weights"], str(path))
+    return content["backbone"], network
+
+
+def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
+    """Return a study's rows of studies.csv, columns `grid.AXES`."""
+    table = grid.read(studies)
+    rows = table.loc[table["study"] == study, list(grid.AXES)]
+    if rows.empty:
+        raise InputError(
+            f"{studies}: no study {study!r}; there: {', '.join(table['study'].unique())}"
+        )
+    return rows

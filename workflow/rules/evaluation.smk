@@ -1,0 +1,61 @@
+# Evaluation: anomaly maps of the test images, then every metric from the stored maps.
+TEST = f"{RESULTS}/prepared/{{category}}/test"
+
+
+rule anomaly_maps:
+    input:
+        images=f"{TEST}/images.npy",
+        manifest=f"{TEST}/images.csv",
+        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+        student=f"{CELL}/student.pt",
+    output:
+        maps=f"{CELL}/anomaly_maps.npy",
+        levels=f"{CELL}/level_maps.npz",
+        scores=f"{CELL}/image_scores.csv",
+    log:
+        f"{CELL}/anomaly_maps.log",
+    params:
+        device=CONFIG["device"],
+        test=subpath(input.images, parent=True),
+        cell=subpath(output.maps, parent=True),
+    threads: THREADS
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench anomaly-maps --test {params.test:q} --teacher {input.teacher:q}"
+        " --cell {params.cell:q} --device {params.device} --threads {threads} --log {log:q}"
+
+
+rule metrics:
+    input:
+        masks=f"{TEST}/masks.npy",
+        maps=f"{CELL}/anomaly_maps.npy",
+        scores=f"{CELL}/image_scores.csv",
+    output:
+        f"{CELL}/metrics.json",
+    log:
+        f"{CELL}/metrics.log",
+    params:
+        test=subpath(input.masks, parent=True),
+        cell=subpath(output[0], parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench metrics --test {params.test:q} --cell {params.cell:q} --log {log:q}"
+
+
+rule collect:
+    input:
+        studies=f"{RESULTS}/studies.csv",
+        metrics=[f"{RESULTS}/cells/{cell.folder}/metrics.json" for cell in CELLS],
+    output:
+        f"{RESULTS}/metrics.csv",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    params:
+        cells=f"{RESULTS}/cells",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench collect --studies {input.studies:q} --cells {params.cells:q}"
+        " --output {output:q} --log {log:q}"

@@ -1,0 +1,72 @@
+# What a reader opens: the config as it was run, tables, figures.
+rule plan:
+    output:
+        config=f"{RESULTS}/config.yaml",
+        studies=f"{RESULTS}/studies.csv",
+    log:
+        f"{RESULTS}/logs/plan.log",
+    params:
+        config=json.dumps(CONFIG),
+        folder=subpath(output.config, parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench plan --config {params.config:q} --output {params.folder:q} --log {log:q}"
+
+
+rule study_table:
+    input:
+        studies=f"{RESULTS}/studies.csv",
+        metrics=f"{RESULTS}/metrics.csv",
+    output:
+        csv=f"{RESULTS}/tables/{{study}}.csv",
+        markdown=f"{RESULTS}/tables/{{study}}.md",
+    log:
+        f"{RESULTS}/logs/tables/{{study}}.log",
+    params:
+        folder=subpath(output.csv, parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench study-table --study {wildcards.study} --studies {input.studies:q}"
+        " --metrics {input.metrics:q} --output {params.folder:q} --log {log:q}"
+
+
+rule study_figure:
+    input:
+        f"{RESULTS}/tables/{{study}}.csv",
+    output:
+        pdf=f"{RESULTS}/figures/{{study}}.pdf",
+        png=f"{RESULTS}/figures/{{study}}.png",
+    log:
+        f"{RESULTS}/logs/figures/{{study}}.log",
+    params:
+        folder=subpath(output.pdf, parent=True),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench study-figure --study {wildcards.study} --table {input:q}"
+        " --output {params.folder:q} --log {log:q}"
+
+
+rule panel:
+    input:
+        images=f"{TEST}/images.npy",
+        masks=f"{TEST}/masks.npy",
+        maps=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/anomaly_maps.npy",
+        levels=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/level_maps.npz",
+        scores=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/image_scores.csv",
+    output:
+        pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
+        png=f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
+    log:
+        f"{RESULTS}/logs/figures/anomaly_maps_{{category}}.log",
+    params:
+        test=subpath(input.images, parent=True),
+        cell=subpath(input.maps, parent=True),
+        figure=lambda wildcards, output: output.pdf.removesuffix(".pdf"),
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench panel --test {params.test:q} --cell {params.cell:q}"
+        " --output {params.figure:q} --log {log:q}"

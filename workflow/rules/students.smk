@@ -1,0 +1,28 @@
+# Students: one a cell. What a student is trained on is all among its inputs; no test file is.
+rule student:
+    input:
+        images=f"{RESULTS}/prepared/{{category}}/train/images.npy",
+        manifest=f"{RESULTS}/prepared/{{category}}/train/images.csv",
+        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+    output:
+        student=f"{CELL}/student.pt",
+        history=f"{CELL}/history.csv",
+        split=f"{CELL}/split.csv",
+        provenance=f"{CELL}/provenance.json",
+    log:
+        f"{CELL}/student.log",
+    params:
+        training=options(CONFIG["training"]),
+        device=CONFIG["device"],
+        precision=CONFIG["precision"],
+        train=subpath(input.images, parent=True),
+        cell=subpath(output.student, parent=True),
+    threads: THREADS
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m stpm_bench student --train {params.train:q} --teacher {input.teacher:q}"
+        " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"
+        " --protocol {wildcards.protocol} {params.training} --device {params.device}"
+        " --precision {params.precision} --threads {threads}"
+        " --output {params.cell:q} --log {log:q}"
