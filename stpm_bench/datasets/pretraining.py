@@ -1,0 +1,320 @@
+"""What a teacher is trained on: the labelled images of a source, whole in memory."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from stpm_bench.errors import InputError
+
+_SIDE = 32  # of digits and photos, as CIFAR and SVHN have it
+_SEED = 0  # of what a source leaves open (its split, its crops): the same for every teacher
+
+# Photographs in scikit-image's wheel, function -> class. Not brick, grass and gravel: those are the
+# demo's categories, and a teacher must not have seen their test halves.
+_PHOTOGRAPHS = {
+    "astronaut": "astronaut",
+    "camera": "camera",
+    "cell": "cell",
+    "chelsea": "cat",
+    "clock": "clock",
+    "coffee": "coffee",
+    "coins": "coins",
+    "hubble_deep_field": "hubble",
+    "immunohistochemistry": "tissue",
+    "moon": "moon",
+    "page": "page",
+    "retina": "retina",
+    "rocket": "rocket",
+    "stereo_motorcycle": "motorcycle",
+    "text": "text",
+}
+_PHOTO_PATCHES = {"train": 240, "test": 60}  # a class
+_PHOTO_SIDES = (24, 72)  # of a patch before it is resized: several scales
+_PHOTO_TRAIN_SHARE = 0.75  # of a photograph's columns; the others are for testing
+
+# What torchvision expects below its root, for those who put it there by hand.
+_TORCHVISION_FILES = {
+    "mnist": "MNIST/raw/{train-images-idx3,train-labels-idx1,t10k-images-idx3,t10k-labels-idx1}"
+    "-ubyte",
+    "cifar10": "cifar-10-python.tar.gz, or cifar-10-batches-py/ unpacked from it",
+    "cifar100": "cifar-100-python.tar.gz, or cifar-100-python/ unpacked from it",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+}
+_DIGITS = [str(digit) for digit in range(10)]
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class Pretraining(NamedTuple):
+    """A labelled image set.
+
+    train_images, test_images: (N, H, W, 3) uint8, 0 to 255, RGB; one H and W in both.
+    train_labels, test_labels: (N,) int64, indices into `classes`.
+    classes: the names of the classes.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    classes: list[str]
+
+
+def load(source: str, folder: str | Path | None = None) -> Pretraining:
+    """Load a pretraining source.
+
+    Args:
+        source: a name in `SOURCES`.
+        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; for imagefolder
+            the folder that holds train/ and test/. digits and photos need none.
+
+    Raises:
+        InputError: an unknown source; a folder that is needed and not given; files that are absent
+            and cannot be downloaded, or cannot be read.
+    """
+    if source not in SOURCES:
+        raise InputError(f"pretraining source {source!r} is unknown. Allowed: {', '.join(SOURCES)}")
+    return SOURCES[source](folder)
+
+
+def load_digits(folder: str | Path | None = None) -> Pretraining:
+    """Return scikit-learn's 1797 handwritten digits at 32 x 32, a fifth of each class held out.
+
+    They are part of scikit-learn; `folder` is not used.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # The source counts from 0 to 16.
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = _stack([_resize(Image.fromarray(image), _SIDE) for image in grey])
+    return _split(images, digits.target.astype(np.int64), 0.2, list(_DIGITS))
+
+
+def load_photos(folder: str | Path | None = None) -> Pretraining:
+    """Return 32 x 32 patches of scikit-image's bundled photographs: which one is it from?
+
+    Patches of several scales, 240 for training and 60 for testing a photograph, from separate parts
+    of it (see `photo_boxes`). They are part of scikit-image; `folder` is not used.
+    """
+    patches = {split: [] for split in _PHOTO_PATCHES}
+    for name in _PHOTOGRAPHS:
+        photograph = _photograph(name)
+        for split, boxes in photo_boxes(name, *photograph.size).items():
+            patches[split] += [_resize(photograph.crop(box), _SIDE) for box in boxes]
+    labels = {
+        split: np.repeat(np.arange(len(_PHOTOGRAPHS)), count)
+        for split, count in _PHOTO_PATCHES.items()
+    }
+    return Pretraining(
+        _stack(patches["train"]),
+        labels["train"],
+        _stack(patches["test"]),
+        labels["test"],
+        list(_PHOTOGRAPHS.values()),
+    )
+
+
+def photo_boxes(name: str, width: int, height: int) -> dict[str, list[tuple[int, int, int, int]]]:
+    """Return the boxes (left, top, right, bottom) of a photograph's patches, by split.
+
+    Training patches lie in the left three quarters of the columns, test patches in the others.
+    """
+    border = round(width * _PHOTO_TRAIN_SHARE)
+    columns = {"train": (0, border), "test": (border, width)}
+    boxes = {}
+    for split, count in _PHOTO_PATCHES.items():
+        rng = np.random.default_rng([_SEED, *f"{name}/{split}".encode()])
+        first, last = columns[split]
+        boxes[split] = []
+        for _ in range(count):
+            side = int(rng.integers(*_PHOTO_SIDES, endpoint=True))
+            left = int(rng.integers(first, last - side, endpoint=True))
+            top = int(rng.integers(0, height - side, endpoint=True))
+            boxes[split].append((left, top, left + side, top + side))
+    return boxes
+
+
+def load_folder(path: str | Path | None, size: int = 32) -> Pretraining:
+    """Load `path`/train/CLASS/* and `path`/test/CLASS/*, images of any mode and size.
+
+    Images become RGB and are resized to `size` x `size`, their aspect ratio not kept. Without a
+    test folder a tenth of each class is held out, always the same. Files without an image's suffix
+    are passed over.
+
+    Raises:
+        InputError: no train folder, fewer than two classes, a class without images, a class that
+            train/ lacks, a single image in a class that is to be split, an unreadable image.
+    """
+    path = _required("imagefolder", path)
+    expected = f"Expected {path}/train/CLASS/*.png (or .jpg, ...), and the same below test/"
+    if not (path / "train").is_dir():
+        raise InputError(
+            f"{path / 'train'}: no such folder. {expected}; the config key 'data.folder' names it."
+        )
+    classes = _subfolders(path / "train")
+    if len(classes) < 2:
+        raise InputError(
+            f"{path / 'train'}: a classifier needs at least two classes, found "
+            f"{', '.join(classes) or 'none'}. {expected}, one folder a class."
+        )
+    images, labels = _labelled(path / "train", classes, classes, size)
+    if not (path / "test").exists():
+        for label, name in enumerate(classes):
+            if np.count_nonzero(labels == label) < 2:
+                raise InputError(
+                    f"{path / 'train' / name}: only one image, but without {path / 'test'} "
+                    "a tenth of each class is held out. Add images, or a test folder."
+                )
+        return _split(images, labels, 0.1, classes)
+    test_classes = _subfolders(path / "test")
+    if not test_classes:
+        raise InputError(
+            f"{path / 'test'}: holds no class folders. {expected}; or remove it, and a tenth of "
+            "train/ is held out."
+        )
+    for name in test_classes:
+        if name not in classes:
+            raise InputError(
+                f"{path / 'test' / name}: class {name!r} is not in train/, which has "
+                f"{', '.join(classes)}. Rename or remove it, or add it to train/."
+            )
+    return Pretraining(
+        images, labels, *_labelled(path / "test", test_classes, classes, size), classes
+    )
+
+
+def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
+    """Load mnist, cifar10, cifar100 or svhn below `folder`; download what is absent."""
+    folder = _required(source, folder)
+    # Here, because torchvision takes seconds to import and digits and photos do without.
+    from torchvision import datasets
+
+    make, parts = {
+        "mnist": (datasets.MNIST, ({"train": True}, {"train": False})),
+        "cifar10": (datasets.CIFAR10, ({"train": True}, {"train": False})),
+        "cifar100": (datasets.CIFAR100, ({"train": True}, {"train": False})),
+        "svhn": (datasets.SVHN, ({"split": "train"}, {"split": "test"})),
+    }[source]
+    try:
+        try:
+            train, test = (make(root=folder, **part) for part in parts)
+        except RuntimeError:  # torchvision's word for absent or damaged files
+            train, test = (make(root=folder, download=True, **part) for part in parts)
+    # Besides network and disk errors, what its readers make of damaged files.
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"pretraining source {source!r}: not found whole in {folder}, and the download failed "
+            f"({reason}). Put there {_TORCHVISION_FILES[source]}, or name another folder with the "
+            "config key 'data.folder'."
+        ) from error
+    if source == "svhn":
+        # (N, 3, H, W); torchvision has already made its label 10 the digit 0.
+        arrays = [(part.data.transpose(0, 2, 3, 1), part.labels) for part in (train, test)]
+    elif source == "mnist":
+        arrays = [(_rgb(part.data.numpy()), part.targets) for part in (train, test)]
+    else:
+        arrays = [(part.data, part.targets) for part in (train, test)]
+    (train_images, train_labels), (test_images, test_labels) = arrays
+    return Pretraining(
+        np.ascontiguousarray(train_images),
+        np.asarray(train_labels, np.int64),
+        np.ascontiguousarray(test_images),
+        np.asarray(test_labels, np.int64),
+        list(_DIGITS) if source in ("mnist", "svhn") else list(train.classes),
+    )
+
+
+SOURCES = {
+    "digits": load_digits,
+    "photos": load_photos,
+    "mnist": partial(_load_torchvision, "mnist"),
+    "cifar10": partial(_load_torchvision, "cifar10"),
+    "cifar100": partial(_load_torchvision, "cifar100"),
+    "svhn": partial(_load_torchvision, "svhn"),
+    "imagefolder": load_folder,
+}
+
+
+def _required(source: str, folder: str | Path | None) -> Path:
+    if folder is None:
+        raise InputError(
+            f"pretraining source {source!r} needs a folder. Name it with the config key "
+            "'data.folder'."
+        )
+    return Path(folder)
+
+
+def _photograph(name: str) -> Image.Image:
+    import skimage.data
+
+    pixels = getattr(skimage.data, name)()
+    # The motorcycle is a tuple: left view, right view, disparity.
+    return Image.fromarray(pixels[0] if isinstance(pixels, tuple) else pixels)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def _labelled(
+    folder: Path, names: list[str], classes: list[str], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of the class folders `names` and their labels, indices into `classes`."""
+    images, labels = [], []
+    for name in names:
+        files = sorted(
+            file for file in (folder / name).iterdir() if file.suffix.lower() in _SUFFIXES
+        )
+        if not files:
+            raise InputError(
+                f"{folder / name}: a class without images. Expected files named "
+                f"{', '.join(f'*{suffix}' for suffix in sorted(_SUFFIXES))}; add some, or remove "
+                "the folder."
+            )
+        images += [_read(file, size) for file in files]
+        labels += [classes.index(name)] * len(files)
+    return _stack(images), np.array(labels, np.int64)
+
+
+def _read(file: Path, size: int) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
+                levels = np.clip(np.asarray(image, np.int64), 0, 65535)
+                return _resize(Image.fromarray((levels // 257).astype(np.uint8)), size)
+            return _resize(image.convert("RGB"), size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{file}: not a readable image ({error}). Expected a whole image file; replace it or "
+            "remove it."
+        ) from error
+
+
+def _resize(image: Image.Image, side: int) -> np.ndarray:
+    """Return an image as uint8 (side, side) or (side, side, 3), antialiased bilinear."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _rgb(grey: np.ndarray) -> np.ndarray:
+    """Grey levels (..., H, W) as three equal channels (..., H, W, 3)."""
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _stack(images: list[np.ndarray]) -> np.ndarray:
+    """Stack images of one size, grey or RGB, to (N, H, W, 3)."""
+    return np.stack([image if image.ndim == 3 else _rgb(image) for image in images])
+
+
+def _split(images: np.ndarray, labels: np.ndarray, share: float, classes: list[str]) -> Pretraining:
+    """Hold out `share` of each class, at least one image, chosen by the fixed seed."""
+    rng = np.random.default_rng(_SEED)
+    test = np.zeros(len(labels), bool)
+    for label in range(len(classes)):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        test[members[: max(1, round(share * len(members)))]] = True
+    return Pretraining(images[~test], labels[~test], images[test], labels[test], classes)
