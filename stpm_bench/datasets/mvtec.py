@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from stpm_bench.errors import InputError
@@ -207,8 +207,7 @@ def _match_masks(images: list[Path], masks: list[Path], truth: Path) -> Iterable
 
     mask_of: dict[Path, Path] = {}
     for mask in masks:
-        # The whole stem first: an image may itself be called X_mask.
-        image = by_stem.get(mask.stem) or by_stem.get(mask.stem.removesuffix("_mask"))
+        image = by_stem.get(mask.stem.removesuffix("_mask")) or by_stem.get(mask.stem)
         if image is None:
             raise InputError(
                 f"{mask}: a mask without its image. Expected an image called "
@@ -400,7 +399,8 @@ def _decode(content: bytes, path: Path) -> Image.Image:
             image.format = image_format  # exif_transpose drops it
             return image
     except _DECODING_ERRORS as error:
-        reason = str(error).replace(repr(error), "").split(" <_io")[0] or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names a memory address
+        reason = "no known format" if unknown else error
         raise InputError(
             f"{path}: is no whole image ({reason}). "
             f"Expected one of {' '.join(SUFFIXES)}; copy it again or remove it."
@@ -421,13 +421,7 @@ def _to_rgb(image: Image.Image, path: Path, size: int) -> np.ndarray:
     # A palette's indices must not be interpolated, nor a colour be mixed with its transparency:
     # so the mode is converted before the size. Grey stays grey until after: the same, but faster.
     if image.mode != "L":
-        try:
-            image = image.convert("RGB")
-        except _DECODING_ERRORS as error:
-            raise InputError(
-                f"{path}: mode {image.mode} cannot be converted to RGB ({error}). "
-                "Expected a greyscale, palette, RGB or CMYK image; convert it."
-            ) from error
+        image = _convert(image, path, "RGB")
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image.convert("RGB"))
 
@@ -439,43 +433,45 @@ def _to_mask(mask: Image.Image, path: Path, image: Image.Image, size: int) -> np
             f"{path}: is {mask.width} x {mask.height} pixels, its image "
             f"{image.width} x {image.height}. Expected the same size; export the mask again."
         )
-    if mask.has_transparency_data:
-        mask = mask.convert("RGBA")
+    if not _is_16_bit(mask) and mask.mode not in ("1", "L", "I", "F"):
+        mask = _convert(mask, path, "RGBA")
         if mask.getextrema()[3][0] < 255:
             raise InputError(
                 f"{path}: is partly transparent, so that it is unclear where the defect is. "
                 "Expected black for no defect and white for a defect; export it without alpha."
             )
-    if mask.mode not in ("1", "L", "I", "F") and not _is_16_bit(mask):
         mask = mask.convert("RGB")
     values = np.asarray(mask)
     if values.ndim == 3:
         values = values.max(axis=2)
-    values, found = values.astype(np.int64), np.unique(values)
-    # 0/1, 0/255 and its like in 16 bits. Anything else is a soft edge, a lossy format or a map of
+    # 0/1, 0/255 or its like in 16 bits. Anything else is a soft edge, a lossy format or a map of
     # several classes, and to guess a threshold would move the numbers.
-    if (
-        len(found) > 2
-        or not set(found.tolist()) <= {0, found[-1]}
-        or found[-1]
-        not in (
-            0,
-            1,
-            255,
-            65535,
-        )
-    ):
+    found = np.unique(values).tolist()
+    if not any(set(found) <= {0, defect} for defect in (1, 255, 65535)):
         raise InputError(
-            f"{path}: is not binary (it holds {len(found)} values, up to {found[-1]}). "
-            "Expected 0 for no defect and 255 (or 1) for a defect; save it as PNG with only these."
+            f"{path}: is not binary (it holds {len(found)} values, from {found[0]} to "
+            f"{found[-1]}). Expected 0 for no defect and 255 (or 1) for a defect; "
+            "save it as PNG with only these."
         )
-    if not found[-1]:
+    if not any(found):
         raise InputError(
             f"{path}: marks no defect (all pixels are 0). Expected at least one pixel of 255; "
             "draw the defect, or move the image to test/good and remove the mask."
         )
     binary = Image.fromarray((values > 0).astype(np.uint8))
     return np.asarray(binary.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def _convert(image: Image.Image, path: Path, mode: str) -> Image.Image:
+    """Return an image in mode 'RGB' or 'RGBA'."""
+    try:
+        # By way of RGBA, because Pillow warns when it drops a palette's transparency.
+        return image.convert("RGBA").convert(mode) if image.mode == "P" else image.convert(mode)
+    except _DECODING_ERRORS as error:
+        raise InputError(
+            f"{path}: mode {image.mode} cannot be converted to RGB ({error}). "
+            "Expected a greyscale, palette, RGB or CMYK image; convert it."
+        ) from error
 
 
 def _is_16_bit(image: Image.Image) -> bool:
