@@ -20,7 +20,6 @@ include: "workflow/rules/report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
@@ -36,6 +35,7 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+    localrule: True
 
 
 onstart:

@@ -46,9 +46,7 @@ def add_step(subparsers, step: Callable) -> None:
         else:
             options["default"] = parameter.default
         sub.add_argument(f"--{name.replace('_', '-')}", **options)
-    sub.add_argument(
-        "--log", type=Path, help="file for progress and warnings; errors go to both"
-    )
+    sub.add_argument("--log", type=Path, help="file for progress and warnings; errors go to both")
     sub.set_defaults(step=step)
 
 

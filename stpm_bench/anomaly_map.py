@@ -65,9 +65,7 @@ def score(
     fused, levels = [], []
     for start in range(0, len(images), batch_size):
         batch = backbone.normalise(torch.from_numpy(images[start : start + batch_size]).to(device))
-        maps = [
-            distance(unit(t), s) for t, s in zip(teacher(batch), student(batch), strict=True)
-        ]
+        maps = [distance(unit(t), s) for t, s in zip(teacher(batch), student(batch), strict=True)]
         fused.append(fuse(maps, size).cpu().numpy())
         levels.append([level_map.cpu().numpy() for level_map in maps])
     anomaly_maps = np.concatenate(fused)

@@ -278,7 +278,7 @@ def anomaly_maps(
 
 
 def metrics(*, test: TestFolder, cell: CellFolder) -> None:
-    """Compute every metric of a cell from its stored maps: metrics.json."""
+    """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv."""
     from stpm_bench.metrics import evaluate
 
     scores = pd.read_csv(cell / "image_scores.csv")
@@ -286,7 +286,13 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     # float32, as the maps are: pandas reads the same digits as float64
     values = scores["score"].to_numpy(np.float32)
     masks, maps = np.load(test / "masks.npy"), np.load(cell / "anomaly_maps.npy")
-    write_json(cell / "metrics.json", evaluate(labels, values, masks, maps))
+    values = evaluate(labels, values, masks, maps)
+    curve = pd.DataFrame(
+        {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
+    )
+    with whole(cell / "pro_curve.csv") as temporary:
+        curve.to_csv(temporary, index=False)
+    write_json(cell / "metrics.json", values)
 
 
 def collect(

@@ -118,8 +118,9 @@ def pretrain(
     images = torch.from_numpy(data["train_images"]).to(device)
     labels = torch.from_numpy(data["train_labels"]).to(device)
     batches = -(-len(images) // batch_size)
-    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9,
-                                weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=epochs * batches
     )
@@ -148,8 +149,15 @@ def pretrain(
                 f"teacher {source}: the loss is {loss.item()} at epoch {epoch}; "
                 f"try a lower 'pretraining.learning_rate' than {learning_rate}"
             )
-        test_accuracy = accuracy(network, data["test_images"], data["test_labels"],
-                                 input_size, batch_size, device, precision)
+        test_accuracy = accuracy(
+            network,
+            data["test_images"],
+            data["test_labels"],
+            input_size,
+            batch_size,
+            device,
+            precision,
+        )
         bar.set_postfix(test_accuracy=f"{test_accuracy:.4f}")
     report = {
         "classes": [str(c) for c in data["classes"]],

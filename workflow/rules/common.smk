@@ -23,7 +23,9 @@ STUDIES = CONFIG["studies"]
 TABLE = grid.studies(CONFIG)
 CELLS = grid.cells(TABLE)
 CATEGORIES = list(dict.fromkeys(cell.category for cell in CELLS))
-TEACHERS = {name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)}
+TEACHERS = {
+    name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)
+}
 CELL = f"{RESULTS}/cells/{grid.CELL}"
 
 # The cell that a category's figure shows: the first of the main study, or of all where none is so

@@ -49,7 +49,10 @@ def downloads():
         source = teacher.get("pretrain")
         if source in sizes and not Path(f"{RESULTS}/pretraining/{source}.npz").exists():
             missing.append(f"{source} ({sizes[source]})")
-        if teacher.get("weights") == "torchvision" and not Path(f"{RESULTS}/teachers/{name}.pt").exists():
+        if (
+            teacher.get("weights") == "torchvision"
+            and not Path(f"{RESULTS}/teachers/{name}.pt").exists()
+        ):
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
     return [f"{what}, unless {DATA}/ has it" for what in dict.fromkeys(missing)]
 
@@ -59,10 +62,10 @@ rule demo_data:
         f"{RESULTS}/demo_data/made.json",
     log:
         f"{RESULTS}/logs/demo_data.log",
-    params:
-        folder=subpath(output[0], parent=True),
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench demo-data --output {params.folder:q} --marker {output:q} --log {log:q}"
 
@@ -72,12 +75,12 @@ rule download:
         f"{DATA}/mvtec_ad/download.json",
     log:
         f"{RESULTS}/logs/download.log",
-    params:
-        folder=subpath(output[0], parent=True),
     # Before anything else: without a network the run stops here at once.
     priority: 100
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench download --output {params.folder:q} --log {log:q}"
 
@@ -91,13 +94,13 @@ rule prepare_train:
         manifest=f"{RESULTS}/prepared/{{category}}/train/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_train.log",
+    conda:
+        "../../environment.yml"
     params:
         root=ROOT,
         image_size=CONFIG["image_size"],
         state=state_of("train"),
         folder=subpath(output.images, parent=True),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
         " --split train --image-size {params.image_size} --output {params.folder:q} --log {log:q}"
@@ -112,13 +115,13 @@ rule prepare_test:
         manifest=f"{RESULTS}/prepared/{{category}}/test/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
+    conda:
+        "../../environment.yml"
     params:
         root=ROOT,
         image_size=CONFIG["image_size"],
         state=state_of("test", "ground_truth"),
         folder=subpath(output.images, parent=True),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
         " --split test --image-size {params.image_size} --output {params.folder:q} --log {log:q}"

@@ -14,13 +14,13 @@ rule anomaly_maps:
         scores=f"{CELL}/image_scores.csv",
     log:
         f"{CELL}/anomaly_maps.log",
+    conda:
+        "../../environment.yml"
+    threads: THREADS
     params:
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),
         cell=subpath(output.maps, parent=True),
-    threads: THREADS
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench anomaly-maps --test {params.test:q} --teacher {input.teacher:q}"
         " --cell {params.cell:q} --device {params.device} --threads {threads} --log {log:q}"
@@ -32,14 +32,15 @@ rule metrics:
         maps=f"{CELL}/anomaly_maps.npy",
         scores=f"{CELL}/image_scores.csv",
     output:
-        f"{CELL}/metrics.json",
+        metrics=f"{CELL}/metrics.json",
+        curve=f"{CELL}/pro_curve.csv",
     log:
         f"{CELL}/metrics.log",
-    params:
-        test=subpath(input.masks, parent=True),
-        cell=subpath(output[0], parent=True),
     conda:
         "../../environment.yml"
+    params:
+        test=subpath(input.masks, parent=True),
+        cell=subpath(output.metrics, parent=True),
     shell:
         "python -m stpm_bench metrics --test {params.test:q} --cell {params.cell:q} --log {log:q}"
 
@@ -52,10 +53,10 @@ rule collect:
         f"{RESULTS}/metrics.csv",
     log:
         f"{RESULTS}/logs/collect.log",
-    params:
-        cells=f"{RESULTS}/cells",
     conda:
         "../../environment.yml"
+    params:
+        cells=f"{RESULTS}/cells",
     shell:
         "python -m stpm_bench collect --studies {input.studies:q} --cells {params.cells:q}"
         " --output {output:q} --log {log:q}"

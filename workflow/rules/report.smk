@@ -5,11 +5,11 @@ rule plan:
         studies=f"{RESULTS}/studies.csv",
     log:
         f"{RESULTS}/logs/plan.log",
+    conda:
+        "../../environment.yml"
     params:
         config=json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench plan --config {params.config:q} --output {params.folder:q} --log {log:q}"
 
@@ -23,10 +23,10 @@ rule study_table:
         markdown=f"{RESULTS}/tables/{{study}}.md",
     log:
         f"{RESULTS}/logs/tables/{{study}}.log",
-    params:
-        folder=subpath(output.csv, parent=True),
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.csv, parent=True),
     shell:
         "python -m stpm_bench study-table --study {wildcards.study} --studies {input.studies:q}"
         " --metrics {input.metrics:q} --output {params.folder:q} --log {log:q}"
@@ -40,10 +40,10 @@ rule study_figure:
         png=f"{RESULTS}/figures/{{study}}.png",
     log:
         f"{RESULTS}/logs/figures/{{study}}.log",
-    params:
-        folder=subpath(output.pdf, parent=True),
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.pdf, parent=True),
     shell:
         "python -m stpm_bench study-figure --study {wildcards.study} --table {input:q}"
         " --output {params.folder:q} --log {log:q}"
@@ -61,12 +61,12 @@ rule panel:
         png=f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
     log:
         f"{RESULTS}/logs/figures/anomaly_maps_{{category}}.log",
+    conda:
+        "../../environment.yml"
     params:
         test=subpath(input.images, parent=True),
         cell=subpath(input.maps, parent=True),
         figure=lambda wildcards, output: output.pdf.removesuffix(".pdf"),
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench panel --test {params.test:q} --cell {params.cell:q}"
         " --output {params.figure:q} --log {log:q}"

@@ -11,15 +11,15 @@ rule student:
         provenance=f"{CELL}/provenance.json",
     log:
         f"{CELL}/student.log",
+    conda:
+        "../../environment.yml"
+    threads: THREADS
     params:
         training=options(CONFIG["training"]),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
         train=subpath(input.images, parent=True),
         cell=subpath(output.student, parent=True),
-    threads: THREADS
-    conda:
-        "../../environment.yml"
     shell:
         "python -m stpm_bench student --train {params.train:q} --teacher {input.teacher:q}"
         " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"

@@ -23,10 +23,10 @@ rule pretraining_set:
         f"{RESULTS}/pretraining/{{source}}.npz",
     log:
         f"{RESULTS}/logs/pretraining/{{source}}.log",
-    params:
-        folder=DATA,
     conda:
         "../../environment.yml"
+    params:
+        folder=DATA,
     shell:
         "python -m stpm_bench pretraining-set --source {wildcards.source}"
         " --folder {params.folder:q} --output {output:q} --log {log:q}"
@@ -40,15 +40,15 @@ rule teacher:
         description=f"{RESULTS}/teachers/{{teacher}}.json",
     log:
         f"{RESULTS}/logs/teachers/{{teacher}}.log",
-    params:
-        options=teacher_options,
-        device=CONFIG["device"],
-        precision=CONFIG["precision"],
-    threads: max(1, (workflow.cores or 1) // len(TEACHERS))
     # Every student waits for its teacher.
     priority: 50
     conda:
         "../../environment.yml"
+    threads: max(1, (workflow.cores or 1) // len(TEACHERS))
+    params:
+        options=teacher_options,
+        device=CONFIG["device"],
+        precision=CONFIG["precision"],
     shell:
         "python -m stpm_bench teacher {params.options} --device {params.device}"
         " --precision {params.precision} --threads {threads}"

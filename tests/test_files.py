@@ -1,0 +1,64 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stpm_bench.errors import InputError
+from stpm_bench.files import sha256, whole, write_json
+from stpm_bench.seeds import stream
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_leaves_the_old_file(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    program = (
+        "import os, signal, sys\n"
+        "from stpm_bench.files import whole\n"
+        "with whole(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_folders_are_made_and_the_suffix_kept(tmp_path):
+    with whole(tmp_path / "a" / "b.npy") as temporary:
+        assert temporary.suffix == ".npy"
+    assert (tmp_path / "a" / "b.npy").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs /proc, a folder nobody can write to")
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(InputError, match=r"/proc/results/x.json: cannot be written .*'results'"):
+        write_json(Path("/proc/results/x.json"), {})
+
+
+def test_json_and_hash(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_streams_of_random_numbers_differ_by_purpose_and_seed():
+    seeds = {stream(seed, purpose) for seed in range(50) for purpose in ("student", "order")}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream(0, "student") == 3546906711418543187
