@@ -1,0 +1,471 @@
+"""Data sets from the network, whole or not at all.
+
+`download` leaves a data set's folder ready for `stpm_bench.datasets.mvtec`. What it writes into
+the folder, in this order, so that it can be killed at any point and go on when called again:
+
+    ARCHIVE.part     what has arrived; continued by HTTP range
+    .extracting/     the archive's content, until it is whole and counted
+    CATEGORY/        renamed from there
+    download.json    where the data came from: the marker that they are whole
+"""
+
+import csv
+import datetime
+import lzma
+import re
+import shutil
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
+from stpm_bench.files import sha256, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing then keeps two jobs from downloading the same twice
+    fcntl = None
+
+CONNECT_TIMEOUT = 5.0  # seconds for each of the host's addresses: without a route, fail soon
+READ_TIMEOUT = 60.0  # seconds without a byte
+TRIES = 5  # in a row without coming any further
+BACKOFF = 1.0  # seconds before the second try; doubled before each further one
+CHUNK = 1 << 16
+
+
+class Mirror(NamedTuple):
+    """Where an archive can be had, and what it must be."""
+
+    url: str
+    sha256: str
+    bytes: int
+
+
+class _DataSet(NamedTuple):
+    title: str
+    key: str
+    notice: str
+
+
+DATASETS = {
+    "mvtec_ad": _DataSet(
+        title="MVTec AD",
+        key="data.mvtec_ad",
+        notice=(
+            "MVTec AD is licensed under CC BY-NC-SA 4.0: non-commercial use only.\n"
+            "https://creativecommons.org/licenses/by-nc-sa/4.0/\n"
+            "Cite: P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD - A Comprehensive\n"
+            "Real-World Dataset for Unsupervised Anomaly Detection, CVPR 2019; and\n"
+            "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly\n"
+            "Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised Anomaly\n"
+            "Detection, IJCV 129, 2021."
+        ),
+    ),
+}
+
+
+def download(
+    dataset: str,
+    folder: str | Path,
+    mirrors: Sequence[Mirror] | None = None,
+    counts: Mapping[str, tuple[int, int]] = mvtec.COUNTS,
+    progress: bool = True,
+) -> None:
+    """Make `folder` hold all categories of a data set, and folder/download.json say whence.
+
+    Nothing is downloaded where the folder holds them already, or where the archive lies in it
+    under its own name; that one is checked and never deleted. Categories that are there and whole
+    are kept as they are. A second process that is given the same folder waits for the first.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        folder: made where it does not exist; its file system needs room for the archive and its
+            content, twice the archive's size.
+        mirrors: tried in turn; those of mirrors.csv by default.
+        counts: category -> numbers of train and test images to be found in the end.
+        progress: show progress bars.
+
+    Raises:
+        InputError: no mirror serves the archive; the folder cannot be written or its disk is too
+            small; a category in it is incomplete; an archive in it is not the published one; the
+            archive is damaged, reaches outside its folder, or does not hold the right counts.
+    """
+    if dataset not in DATASETS:
+        raise InputError(f"No data set {dataset!r} to download. There is: {', '.join(DATASETS)}.")
+    title, key, notice = DATASETS[dataset]
+    mirrors = mirrors or list_mirrors(dataset)
+    folder = Path(folder)
+    marker = folder / "download.json"
+    if marker.exists() and not _wrong_counts(folder, counts):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".download.lock").touch()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}). Expected a writable folder for "
+            f"{title}; name a folder that already holds it with the config key {key}."
+        ) from error
+
+    with _locked(folder / ".download.lock"):
+        url = digest = None
+        if _wrong_counts(folder, counts):
+            _refuse_incomplete(folder, counts)
+            print(notice, file=sys.stderr)
+            name = Path(urlsplit(mirrors[0].url).path).name
+            archive, part = folder / name, folder / f"{name}.part"
+            size = max(mirror.bytes for mirror in mirrors)
+            if archive.exists():
+                _check_space(folder, size)
+                digest = _check_archive(archive, mirrors)
+            else:
+                archive = part
+                _check_space(folder, 2 * size - _size(part))
+                advice = (
+                    f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
+                    f"anywhere and name it with the config key {key}, "
+                    f"or put the archive at {folder / name}."
+                )
+                url, digest, _ = fetch(mirrors, part, title, advice, progress)
+            _unpack(archive, folder, counts, 4 * size, progress)
+            part.unlink(missing_ok=True)
+        write_json(
+            marker,
+            {
+                "dataset": dataset,
+                "url": url,  # null: the archive or the data were there already
+                "sha256": digest,
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "counts": {category: list(numbers) for category, numbers in counts.items()},
+            },
+        )
+
+
+def list_mirrors(dataset: str) -> list[Mirror]:
+    """Return a data set's rows of mirrors.csv, in the order in which they are tried."""
+    with open(Path(__file__).with_name("mirrors.csv"), newline="", encoding="utf-8") as file:
+        return [
+            Mirror(row["url"], row["sha256"], int(row["bytes"]))
+            for row in csv.DictReader(file)
+            if row["dataset"] == dataset
+        ]
+
+
+# --- the transfer --------------------------------------------------------------------------------
+
+
+class _Failed(Exception):
+    """A mirror did not serve the file; the text says why."""
+
+
+class _Refused(_Failed):
+    """It will not do so either when asked again."""
+
+
+class _Unreachable(_Failed):
+    """No connection: worth waiting for only where there was one just before."""
+
+
+def fetch(
+    mirrors: Sequence[Mirror],
+    path: str | Path,
+    title: str,
+    advice: str = "",
+    progress: bool = True,
+) -> Mirror:
+    """Download one file to `path`, from the first mirror that serves it whole.
+
+    What `path` already holds is continued. It may hold a part of the file after an error.
+
+    Args:
+        mirrors: tried in turn.
+        path: in a folder that exists.
+        title: what it is, for the progress bar and the message.
+        advice: what a user can do instead, the end of the message.
+        progress: show a progress bar.
+
+    Returns:
+        The mirror from which the file came; its hash has been checked.
+
+    Raises:
+        InputError: no mirror served it (each one's reason is named), or `path` cannot be written.
+    """
+    path = Path(path)
+    reasons = []
+    for mirror in mirrors:
+        try:
+            _fetch_from(mirror, path, title, progress)
+            return mirror
+        except _Failed as failed:
+            reasons.append(f"{mirror.url}: {failed}")
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}). "
+                "Expected a writable folder with enough room; the download goes on from there."
+            ) from error
+    kept = f"The {_size(path)} bytes that came are kept and continued. " if _size(path) else ""
+    raise InputError(
+        f"{title} could not be downloaded (tried {'; '.join(reasons)}). {kept}{advice}"
+    )
+
+
+def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
+    """Fetch a file from one mirror and check its hash; raise _Failed when it cannot be had."""
+    if _size(path) > mirror.bytes:
+        path.unlink()
+    while True:
+        continued = path.exists()
+        # Into a log file a line every half minute; on a terminal, a living bar.
+        interval = 0.2 if sys.stderr.isatty() else 30
+        with tqdm(
+            desc=title,
+            total=mirror.bytes,
+            initial=_size(path),
+            unit="B",
+            unit_scale=True,
+            mininterval=interval,
+            maxinterval=max(10, interval),
+            disable=not progress,
+        ) as bar:
+            _fetch_patiently(mirror, path, bar)
+        digest = sha256(path)
+        if digest == mirror.sha256:
+            return
+        path.unlink()
+        # The wrong bytes may stem from an earlier call or another mirror: then once more.
+        if not continued:
+            raise _Refused(f"sent a file with sha256 {digest} instead of {mirror.sha256}")
+
+
+def _fetch_patiently(mirror: Mirror, path: Path, bar: tqdm) -> None:
+    """Ask a mirror again, with growing pauses, for as long as each few tries come further."""
+    furthest, failures, connected = _size(path), 0, False
+    while _size(path) < mirror.bytes:
+        try:
+            _receive(mirror, path, bar)
+        except _Refused:
+            raise
+        except _Failed as failed:
+            # A server without ranges starts over each time: only a new furthest point is progress.
+            if _size(path) > furthest:
+                furthest, failures, connected = _size(path), 0, True
+            failures += 1
+            if failures == TRIES or (isinstance(failed, _Unreachable) and not connected):
+                raise
+            time.sleep(BACKOFF * 2 ** (failures - 1))
+
+
+def _receive(mirror: Mirror, path: Path, bar: tqdm) -> None:
+    """Make one request and write what comes behind what `path` holds, or over it."""
+    start = _size(path)
+    # A server may otherwise compress, and lengths and ranges would count other bytes.
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        response = requests.get(
+            mirror.url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
+        )
+    except requests.ConnectionError as error:
+        if error.args and isinstance(error.args[0], urllib3.exceptions.ProtocolError):
+            raise _Failed(_reason(error)) from error  # it was reached, and hung up
+        raise _Unreachable(_reason(error)) from error
+    except requests.ReadTimeout as error:
+        raise _Failed(f"no answer within {READ_TIMEOUT:g} s") from error
+    except requests.RequestException as error:
+        raise _Refused(_reason(error)) from error
+
+    with response:
+        status = f"HTTP status {response.status_code} {response.reason}"
+        if response.status_code == 416:  # what `path` holds cannot be the file's beginning
+            path.unlink()
+            raise _Failed(status)
+        if response.status_code == 429 or response.status_code >= 500:
+            raise _Failed(status)
+        if response.status_code not in (200, 206):
+            raise _Refused(status)
+        if response.status_code == 200:
+            start = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise _Refused("sent another range than the one asked for")
+        # Before the first byte is written, so that an error page never replaces a good part.
+        kind = response.headers.get("Content-Type", "unknown type")
+        length = response.headers.get("Content-Length", "")
+        if kind.startswith("text/html") or (
+            length.isdigit() and start + int(length) != mirror.bytes
+        ):
+            raise _Refused(
+                f"sent {length or 'some'} bytes of {kind} instead of {mirror.bytes - start}"
+            )
+        _write(response, path, start, mirror, bar)
+
+
+def _write(response: requests.Response, path: Path, start: int, mirror: Mirror, bar: tqdm) -> None:
+    bar.n = size = start
+    with open(path, "ab" if start else "wb") as file:
+        try:
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                size += len(chunk)
+                if size > mirror.bytes:
+                    file.truncate(0)
+                    raise _Refused(f"sent more than {mirror.bytes} bytes")
+                file.write(chunk)
+                bar.update(len(chunk))
+        except (urllib3.exceptions.HTTPError, requests.RequestException) as error:
+            raise _Failed(f"broke off after {size} bytes ({_reason(error)})") from error
+    if size < mirror.bytes:
+        raise _Failed(f"broke off after {size} bytes")
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost cause of an error of requests, without its pools and addresses."""
+    while True:
+        inner = [getattr(error, "reason", None), *reversed(error.args)]
+        inner = [cause for cause in inner if isinstance(cause, Exception)]
+        if not inner:
+            return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
+        error = inner[0]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def _wrong_counts(
+    folder: Path, counts: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """Return the categories whose numbers of images are not those expected, with their numbers."""
+    found = {category: mvtec.count_images(folder, category) for category in counts}
+    return {category: found[category] for category in counts if found[category] != counts[category]}
+
+
+def _refuse_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
+    """Never overwrite what may be a user's own: an incomplete category is an error."""
+    for category, (train, test) in _wrong_counts(folder, counts).items():
+        if (folder / category).exists():
+            raise InputError(
+                f"{folder / category}: has {train} train and {test} test images. Expected "
+                f"{counts[category][0]} and {counts[category][1]}; move it away, so that the "
+                "published one can take its place."
+            )
+
+
+def _check_archive(archive: Path, mirrors: Sequence[Mirror]) -> str:
+    digest = sha256(archive)
+    expected = sorted({mirror.sha256 for mirror in mirrors})
+    if digest not in expected:
+        raise InputError(
+            f"{archive}: is not the published archive. Expected sha256 {' or '.join(expected)}, "
+            f"found {digest}; copy it again, or delete it to have it downloaded."
+        )
+    return digest
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {free / 1e9:.1f} GB are free on its disk. Expected {needed / 1e9:.1f} GB "
+            "for the archive and its content; make room or choose another folder."
+        )
+
+
+def _unpack(
+    archive: Path,
+    folder: Path,
+    counts: Mapping[str, tuple[int, int]],
+    limit: int,
+    progress: bool,
+) -> None:
+    """Extract an archive beside its place, count its images, and rename its parts into place."""
+    temporary = folder / ".extracting"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        extract(archive, temporary, limit, progress)
+        inner = [path for path in temporary.iterdir() if path.is_dir()]
+        alone = len(inner) == 1 and inner[0].name not in counts
+        root = inner[0] if alone else temporary
+        for category, (train, test) in _wrong_counts(root, counts).items():
+            raise InputError(
+                f"{archive}: its {category} has {train} train and {test} test images. "
+                f"Expected {counts[category][0]} and {counts[category][1]}; "
+                "delete the archive and take another."
+            )
+        for path in root.iterdir():
+            if not (folder / path.name).exists():
+                path.rename(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool = True) -> None:
+    """Extract a tar archive of any compression into `folder`, with tarfile's data filter.
+
+    Raises:
+        InputError: the archive is damaged, has a member that reaches outside the folder, or would
+            take more than `limit` bytes; or the folder cannot be written.
+    """
+    archive, total = Path(archive), 0
+    interval = 0.2 if sys.stderr.isatty() else 30
+    try:
+        with (
+            open(archive, "rb") as file,
+            tarfile.open(fileobj=file, mode="r|*") as tar,
+            tqdm(
+                desc="Extracting",
+                total=_size(archive),
+                unit="B",
+                unit_scale=True,
+                mininterval=interval,
+                maxinterval=max(10, interval),
+                disable=not progress,
+            ) as bar,
+        ):
+            for member in tar:
+                total += member.size
+                if total > limit:
+                    raise InputError(
+                        f"{archive}: holds more than {limit} bytes, far more than expected. "
+                        "It may be a decompression bomb; delete it and take another."
+                    )
+                tar.extract(member, folder, filter="data")
+                bar.update(file.tell() - bar.n)
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise InputError(
+            f"{archive}: cannot be extracted ({error}). "
+            "Expected a whole archive whose members stay in its folder; delete it and take another."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{folder}: {archive.name} cannot be extracted ({error.strerror or error}). "
+            "Expected a writable folder with enough room."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system takes back when the process ends, however it ends."""
+    with open(path, "w") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{path.parent}: another process downloads; waiting.", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+        yield
