@@ -31,7 +31,7 @@ PER_DEFECT = 5
 # mirrored they lean the other way, so that left crops with their mirror images cover right ones.
 _TRAIN_COLUMNS = (0, 320)
 _TEST_COLUMNS = (320, 512)
-_SIZES = (32, 192)
+_SIZES = (64, 192)
 # A defect's images run from small to large; the rest of a defect is left to chance.
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 # Grey levels by which stains and cuts differ from the texture: more on the busy ones, where a
@@ -74,7 +74,7 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
 
     Args:
         folder: made if it does not exist.
-        size: side of the square images in pixels, 32 to 192; they are never rescaled.
+        size: side of the square images in pixels, 64 to 192; they are never rescaled.
         seed: 0 or above.
 
     Raises:
@@ -180,7 +180,7 @@ def _patch(scene, rng, scale, category):
     top = rng.integers(0, 512 - scene.shape[0], endpoint=True)
     left = rng.integers(_TEST_COLUMNS[0], _TEST_COLUMNS[1] - scene.shape[1], endpoint=True)
     foreign = _photograph(other)[top : top + scene.shape[0], left : left + scene.shape[1]]
-    weight = _blob(scene, rng, 12 * scale, softness=0.3)
+    weight = _blob(scene, rng, 14 * scale, softness=0.3)
     mask = weight > 0.15
     here, there = _mean(scene[mask]), _mean(foreign[mask])
     return scene + 0.9 * weight * (foreign + (here - there) - scene), mask
