@@ -31,7 +31,12 @@ PER_DEFECT = 5
 # mirrored they lean the other way, so that left crops with their mirror images cover right ones.
 _TRAIN_COLUMNS = (0, 320)
 _TEST_COLUMNS = (320, 512)
-_SIZES = (32, 192)
+_SIZES = (64, 192)
+# A defect's images run from small to large; the rest of a defect is left to chance.
+_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
+# Grey levels by which stains and cuts differ from the texture: more on the busy ones, where a
+# difference that stands out on a brick passes for one more stone.
+_STRENGTHS = {"brick": 26, "grass": 52, "gravel": 60}
 
 
 class Crop(NamedTuple):
@@ -69,7 +74,7 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
 
     Args:
         folder: made if it does not exist.
-        size: side of the square images in pixels, 32 to 192; they are never rescaled.
+        size: side of the square images in pixels, 64 to 192; they are never rescaled.
         seed: 0 or above.
 
     Raises:
@@ -131,8 +136,7 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
     if crop.defect == "good":
         return Sample(clean, np.zeros(clean.shape, bool), clean)
     rng = _generator(seed, crop.category, crop.split, crop.defect, crop.index, "defect")
-    # A defect's images run from small to large; the rest of a defect is left to chance.
-    scale = (0.5 + crop.index % PER_DEFECT / (PER_DEFECT - 1)) * scene.shape[0] / 128
+    scale = _SCALES[crop.index % len(_SCALES)] * scene.shape[0] / 128
     # Of a few tries the one that shows most: a blur that misses all the edges changes nothing.
     tries = [DEFECTS[crop.defect](scene, rng, scale, crop.category) for _ in range(3)]
     changed, mask = max(tries, key=lambda tried: _mean(np.abs(tried[0] - scene)[tried[1]]))
@@ -154,9 +158,9 @@ def _cut(scene, rng, scale, category):
         y, x = points[-1]
         points.append((y + length * direction[0], x + length * direction[1]))
     distance = np.minimum(*(_distance(scene, *ends) for ends in pairwise(points)))
-    weight = np.clip(rng.uniform(1.0, 1.6) + 0.5 - distance, 0, 1)
+    weight = np.clip(rng.uniform(1.1, 1.8) + 0.5 - distance, 0, 1)
     # Towards a fixed grey rather than by a difference: a cut hides what lies under it.
-    target = 118 + _sign(rng) * rng.uniform(2.0, 2.6) * _contrast(category)
+    target = 118 + _sign(rng) * rng.uniform(2.0, 2.6) * _STRENGTHS[category]
     return scene + 0.85 * weight * (target - scene), weight > 0.15
 
 
@@ -164,24 +168,22 @@ def _stain(scene, rng, scale, category):
     """A soft mottled blot of changed brightness."""
     weight = _blob(scene, rng, 15 * scale, softness=0.6)
     mottled = 0.7 + 0.6 * _clouds(scene, rng, 10)
-    change = _sign(rng) * rng.uniform(0.9, 1.4) * _contrast(category)
-    # It hides part of the texture too: a mere shift looks like one more light or dark stone.
-    return scene + weight * (change * mottled + 0.4 * (_mean(scene) - scene)), weight > 0.15
+    change = _sign(rng) * rng.uniform(0.9, 1.4) * _STRENGTHS[category]
+    # It hides part of the texture too: a mere shift looks like light and shadow.
+    return scene + weight * (change * mottled + 0.5 * (_mean(scene) - scene)), weight > 0.15
 
 
 def _patch(scene, rng, scale, category):
-    """A patch of another texture, brought to the brightness and near the contrast of the place."""
+    """A patch of another texture, brought to the brightness of the place."""
     others = [name for name in CATEGORIES if name != category]
     other = others[rng.integers(len(others))]
     top = rng.integers(0, 512 - scene.shape[0], endpoint=True)
     left = rng.integers(_TEST_COLUMNS[0], _TEST_COLUMNS[1] - scene.shape[1], endpoint=True)
     foreign = _photograph(other)[top : top + scene.shape[0], left : left + scene.shape[1]]
-    weight = _blob(scene, rng, 12 * scale, softness=0.3)
+    weight = _blob(scene, rng, 14 * scale, softness=0.3)
     mask = weight > 0.15
     here, there = _mean(scene[mask]), _mean(foreign[mask])
-    contrast = _contrast(category) / _contrast(other)
-    matched = here + (foreign - there) * contrast
-    return scene + 0.9 * weight * (matched - scene), mask
+    return scene + 0.9 * weight * (foreign + (here - there) - scene), mask
 
 
 def _blur(scene, rng, scale, category):
@@ -201,7 +203,7 @@ def _warp(scene, rng, scale, category):
     y, x = rows - cy, columns - cx
     falloff = np.clip(1 - (y * y + x * x) / (radius * radius), 0, 1)
     # Half-angle tangent: a rotation without sin and cos.
-    t = _sign(rng) * rng.uniform(0.4, 0.7) * falloff
+    t = _sign(rng) * rng.uniform(0.5, 0.9) * falloff
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     turned = _bilinear(scene, cy + cos * y - sin * x, cx + sin * y + cos * x)
     return turned, falloff > 0.05
@@ -231,14 +233,6 @@ def _photograph(category: str) -> np.ndarray:
     }[category]()
     photograph.setflags(write=False)
     return photograph
-
-
-@cache
-def _contrast(category: str) -> float:
-    """The standard deviation of a photograph's grey levels, by integer sums."""
-    grey = _photograph(category).astype(np.int64)
-    total, squares, count = int(grey.sum()), int((grey * grey).sum()), grey.size
-    return float(np.sqrt((squares * count - total * total) / count**2))
 
 
 def _mean(grey: np.ndarray) -> float:
