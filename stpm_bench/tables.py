@@ -100,7 +100,7 @@ def markdown(table: pd.DataFrame, title: str, cells: int, missing: int) -> str:
     gaps = f"; {missing} of them are missing and leave gaps" if missing else ""
     caption = (
         f"Mean ± standard deviation over {table['seeds'].max()} seed(s); {cells} cells{gaps}. "
-        f"{fixed[:1].upper()}{fixed[1:]}. PRO to a false-positive rate of 0.3 by MVTec's definition."
+        f"{fixed[:1].upper()}{fixed[1:]}. PRO: MVTec's definition, to a false-positive rate of 0.3."
     )
     if table[[f"{metric}_paper" for metric in METRICS]].notna().any(axis=None):
         caption += (

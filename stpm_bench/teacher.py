@@ -25,7 +25,7 @@ WITHOUT_FLIPS = ("digits", "mnist", "svhn")
 
 
 def untrained(name: str, seed: int) -> dict[str, torch.Tensor]:
-    """Return the weights of an untrained backbone, drawn from the teacher's own stream of `seed`."""
+    """Return an untrained backbone's weights, drawn from the teacher's own stream of `seed`."""
     return backbone.state(backbone.create(name, ALL_LEVELS, stream(seed, "teacher")))
 
 

@@ -1,9 +1,13 @@
 """What several test files share: small data sets, and the way to the real ones."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# Before torch starts: the tensors here are small, and spinning threads slow each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -13,7 +17,9 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
-def write_category(root: Path, category: str, train: int = 8, test: int = 3, size: int = 64) -> None:
+def write_category(
+    root: Path, category: str, train: int = 8, test: int = 3, size: int = 64
+) -> None:
     """Write a small category in MVTec's layout: noise, with a bright square as its defect."""
     rng = np.random.default_rng(len(category))
 

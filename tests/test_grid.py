@@ -1,0 +1,46 @@
+import pandas as pd
+
+from stpm_bench import grid
+
+CONFIG = {
+    "protocol": "paper",
+    "studies": {
+        "main": {
+            "category": ["a", "b"],
+            "layers": [[1, 2, 3]],
+            "teacher": ["t"],
+            "fraction": [1],
+            "seed": [0, 1],
+        },
+        "layers": {
+            "category": ["a"],
+            "layers": [[3, 1], [1, 2, 3], [3, 2, 1]],
+            "teacher": ["t"],
+            "fraction": [1.0, 0.05],
+            "seed": [0],
+        },
+    },
+}
+
+
+def test_a_cell_that_studies_share_is_one_cell():
+    table = grid.studies(CONFIG)
+    assert table["study"].value_counts().to_dict() == {"main": 4, "layers": 4}
+    assert len(grid.cells(table)) == 7
+    assert len({cell.folder for cell in grid.cells(table)}) == 7
+
+
+def test_a_folder_spells_the_axes():
+    cell = grid.cells_of(CONFIG["studies"]["layers"], "paper")[1]
+    assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_protocol-paper"
+
+
+def test_layers_are_spelled_in_order_and_read_back():
+    assert grid.spell_layers([3, 1, 2]) == "1+2+3"
+    assert grid.parse_layers("1+2+3") == [1, 2, 3]
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    cell = grid.Cell("001", "2", "18", 0.1, 0, "paper")
+    pd.DataFrame([cell]).to_csv(tmp_path / "cells.csv", index=False)
+    assert grid.cells(grid.read(tmp_path / "cells.csv")) == [cell]
