@@ -166,11 +166,9 @@ def study(table: pd.DataFrame, name: str) -> Figure:
                 xlim=(-0.5, len(order) - 0.5),
             )
             axis.tick_params(axis="x", labelrotation=90 if len(order) > 4 else 0)
-        n_categories = single["category"].nunique()
-        what = "mean ± sd over seeds" if by_category else "blue: mean over categories ± sd over "
-        what += "" if by_category else "seeds; grey: each category"
-        figure.suptitle(
-            f"{name}: {what} ({n_categories} categories, {table['seeds'].max()} seeds at most)",
-            fontsize=7,
-        )
+        what = "mean ± sd over seeds"
+        if not by_category:
+            what = "blue: mean over categories, ± sd over seeds; grey: each category"
+        n = f"categories: {single['category'].nunique()}, seeds: {table['seeds'].max()}"
+        figure.suptitle(f"{name} — {what} ({n})", fontsize=7)
     return figure

@@ -58,9 +58,9 @@ def demo_data(
 
 def download(*, output: Annotated[Path, "folder of the set; download.json appears last"]) -> None:
     """Download and check MVTec AD, unless it is there already."""
-    from stpm_bench.datasets.download import download_mvtec_ad
+    from stpm_bench.datasets import download
 
-    download_mvtec_ad(output)
+    download.download("mvtec_ad", output)
 
 
 def prepare(
@@ -190,7 +190,7 @@ def student(
     dtype = choose_precision(precision, where)
     levels = grid.parse_layers(layers)
     images = np.load(train / "images.npy")
-    files = list(pd.read_csv(train / "images.csv")["file"])
+    files = list(read_names(train / "images.csv")["file"])
     chosen = split(files, fraction, validation_fraction, seed)
     rows = {role: [files.index(f) for f in group["file"]] for role, group in chosen.groupby("role")}
     name, teacher_network = load_network(teacher, levels)
@@ -272,7 +272,7 @@ def anomaly_maps(
     save_array(cell / "anomaly_maps.npy", maps)
     with whole(cell / "level_maps.npz") as temporary:
         np.savez(temporary, **dict(zip(map(str, levels), level_maps, strict=True)))
-    table = pd.read_csv(test / "images.csv")[["file", "defect"]].assign(score=scores)
+    table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     with whole(cell / "image_scores.csv") as temporary:
         table.to_csv(temporary, index=False)
 
@@ -281,7 +281,7 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv."""
     from stpm_bench.metrics import evaluate
 
-    scores = pd.read_csv(cell / "image_scores.csv")
+    scores = read_names(cell / "image_scores.csv")
     labels = (scores["defect"] != "good").to_numpy()
     # float32, as the maps are: pandas reads the same digits as float64
     values = scores["score"].to_numpy(np.float32)
@@ -358,7 +358,7 @@ def panel(
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench import figures
 
-    scores = pd.read_csv(cell / "image_scores.csv")
+    scores = read_names(cell / "image_scores.csv")
     with np.load(cell / "level_maps.npz") as arrays:
         level_maps = dict(arrays)
     figure = figures.panel(
@@ -394,6 +394,11 @@ def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array to a .npy file, whole or not at all."""
     with whole(path) as temporary:
         np.save(temporary, array)
+
+
+def read_names(path: Path) -> pd.DataFrame:
+    """Read a CSV of files and defects; a defect called 'NA' is a name, not a gap."""
+    return pd.read_csv(path, keep_default_na=False)
 
 
 def load_checked(path: Path) -> dict:

@@ -1,0 +1,315 @@
+"""The workflow as a user runs it: through Snakemake, on small sets in MVTec's layout."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torchvision
+
+from conftest import REPOSITORY, small_config, snakemake, write_category
+
+CELL = "category-{}_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return every file below a folder with its time and content."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with a small set and the results of a whole run on it."""
+    folder = tmp_path_factory.mktemp("finished")
+    for category in ("alpha", "beta"):
+        write_category(folder / "data", category)
+    run = snakemake(small_config(folder))
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_a_run_makes_every_file_of_the_readme(finished):
+    results = finished / "results"
+    for category in ("alpha", "beta"):
+        cell = results / "cells" / CELL.format(category)
+        made = {path.name for path in cell.iterdir() if path.suffix != ".log"}
+        assert made == {
+            "student.pt",
+            "history.csv",
+            "split.csv",
+            "provenance.json",
+            "anomaly_maps.npy",
+            "level_maps.npz",
+            "image_scores.csv",
+            "metrics.json",
+            "pro_curve.csv",
+        }
+        for suffix in ("pdf", "png"):
+            assert (results / "figures" / "anomaly_maps" / f"{category}.{suffix}").exists()
+    for name in ("config.yaml", "studies.csv", "tables/main.csv", "figures/main.png"):
+        assert (results / name).exists()
+    assert "| alpha " in (results / "tables" / "main.md").read_text()
+    leftovers = [path for path in results.rglob("*") if ".tmp" in path.name]
+    assert leftovers == []
+
+
+def test_the_long_table_holds_every_cell_and_metric(finished):
+    table = pd.read_csv(finished / "results" / "metrics.csv")
+    assert list(table.columns) == [
+        "category",
+        "layers",
+        "teacher",
+        "fraction",
+        "seed",
+        "protocol",
+        "metric",
+        "value",
+    ]
+    assert {"image_auroc", "pixel_auroc", "pro"} <= set(table["metric"])
+    assert table.groupby("category")["metric"].count().nunique() == 1
+    assert set(table["layers"]) == {"1+2"}
+    assert table["value"].between(0, 1).all()
+
+
+def test_provenance_says_what_made_the_student(finished):
+    from stpm_bench.files import sha256
+
+    results = finished / "results"
+    record = json.loads((results / "cells" / CELL.format("alpha") / "provenance.json").read_text())
+    assert record["config"]["epochs"] == 2
+    assert record["images"] == {"training": 6, "validation": 2}
+    assert record["packages"]["torch"] == torch.__version__
+    assert record["teacher_sha256"] == sha256(results / "teachers" / "random.pt")
+    assert record["manifest_sha256"] == sha256(results / "prepared/alpha/train/images.csv")
+    assert {"device", "threads", "seconds", "peak_memory", "git_commit", "processor"} <= set(record)
+
+
+def test_a_second_run_does_nothing(finished):
+    before = files_of(finished / "results")
+    run = snakemake(small_config(finished))
+    assert run.returncode == 0, run.stderr
+    assert "Nothing to be done" in run.stderr
+    assert files_of(finished / "results") == before
+
+
+def test_the_same_seed_gives_the_same_bits(finished, tmp_path):
+    config = small_config(finished) | {"results": str(tmp_path / "results")}
+    config["studies"]["main"]["category"] = ["alpha"]
+    assert snakemake(config, str(tmp_path / "results/metrics.csv")).returncode == 0
+    for name in ("student.pt", "anomaly_maps.npy", "metrics.json", "split.csv"):
+        one, other = (
+            (folder / "results" / "cells" / CELL.format("alpha") / name).read_bytes()
+            for folder in (finished, tmp_path)
+        )
+        assert one == other, name
+
+
+def test_no_training_rule_can_see_a_test_file(finished):
+    """Walk the DAG from each student back to the raw files."""
+    config = finished / "config.yaml"
+    program = f"""
+import json, sys
+from pathlib import Path
+from snakemake.api import SnakemakeApi, OutputSettings
+from snakemake.settings.types import ConfigSettings, ResourceSettings, DAGSettings
+from snakemake.settings.enums import Quietness
+with SnakemakeApi(OutputSettings(quiet={{Quietness.ALL}})) as api:
+    workflow = api.workflow(
+        resource_settings=ResourceSettings(cores=1),
+        config_settings=ConfigSettings(configfiles=[Path({str(config)!r})]),
+        snakefile=Path("Snakefile"),
+    )
+    with workflow.dag(DAGSettings(forceall=True)) as dag:
+        pass
+"""
+    # Snakemake's own listing of a forced dry run holds every job with its input files.
+    run = snakemake(config, "--dry-run", "--forceall")
+    jobs = re.findall(
+        r"^(?:local)?rule (\w+):\n(?:    input: (.*)\n)?    output: (.*)", run.stdout, re.M
+    )
+    maker = {
+        output: (rule, inputs.split(", ") if inputs else [])
+        for rule, inputs, outputs in jobs
+        for output in outputs.split(", ")
+    }
+    assert {rule for rule, _, _ in jobs} >= {"student", "teacher", "prepare_train", "prepare_test"}
+
+    def ancestors(path: str) -> set[str]:
+        inputs = maker.get(path, ("", []))[1]
+        return set(inputs).union(*map(ancestors, inputs))
+
+    students = [path for path, (rule, _) in maker.items() if rule == "student"]
+    scored = [path for path, (rule, _) in maker.items() if rule == "anomaly_maps"]
+    test_file = re.compile(r"/(test|ground_truth)(/|$)")
+    assert len(students) == 8  # four files for each of two categories
+    for path in students:
+        seen = ancestors(path)
+        assert any(name.endswith("/train") for name in seen), "the walk reaches the raw images"
+        assert [name for name in seen if test_file.search(name)] == []
+    for path in scored:  # the same walk does find the test files where they are used
+        assert [name for name in ancestors(path) if test_file.search(name)]
+
+
+def test_a_failure_leaves_the_other_students_whole_and_is_named(small_set):
+    image = small_set / "data" / "alpha" / "train" / "good" / "003.png"
+    image.write_bytes(image.read_bytes()[:100])
+    run = snakemake(small_config(small_set), "--keep-going")
+    assert run.returncode != 0
+    assert "alpha/train/good/003.png" in run.stderr
+    assert "Traceback" not in run.stderr
+    results = small_set / "results"
+    assert (results / "cells" / CELL.format("beta") / "metrics.json").exists()
+    assert not (results / "cells" / CELL.format("alpha") / "student.pt").exists()
+    # Mended, the run goes on where it was.
+    write_category(small_set / "data", "alpha")
+    before = (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns
+    assert snakemake(small_config(small_set)).returncode == 0
+    assert (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns == before
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(small_set):
+    config = small_config(small_set, training={"epochs": 40, "batch_size": 4})
+    path = small_set / "config.yaml"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(path), "--cores", "1"]
+    process = subprocess.Popen(
+        [*command, "--nolock"],
+        cwd=REPOSITORY,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    first = [small_set / "results" / "cells" / CELL.format(c) / "student.pt" for c in ("alpha", "beta")]
+    deadline = time.monotonic() + 240
+    while not any(student.exists() for student in first) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {s: s.read_bytes() for s in first if s.exists()}
+    assert kept, "no student was finished in time"
+    run = snakemake(config, "--rerun-incomplete")
+    assert run.returncode == 0, run.stderr
+    assert all(student.exists() for student in first)
+    for student, content in kept.items():
+        assert student.read_bytes() == content
+
+
+def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finished, tmp_path):
+    shutil.copytree(finished / "data", tmp_path / "data", copy_function=shutil.copy2)
+    config = small_config(tmp_path)
+    target = str(tmp_path / "results" / "metrics.csv")
+    assert snakemake(config, target).returncode == 0
+    config["studies"]["main"]["seed"] = [0, 1]
+    assert students(snakemake(config, "--dry-run", target)) == 2
+    config["studies"]["main"]["seed"] = [0]
+    image = tmp_path / "data" / "alpha" / "train" / "good" / "000.png"
+    image.write_bytes((tmp_path / "data" / "alpha" / "train" / "good" / "001.png").read_bytes())
+    assert students(snakemake(config, "--dry-run", target)) == 1
+    config["training"]["epochs"] = 3
+    assert students(snakemake(config, "--dry-run", target)) == 2
+
+
+def students(run: subprocess.CompletedProcess) -> int:
+    """Return how many students a dry run would train."""
+    found = re.search(r"^student +(\d+)$", run.stdout + run.stderr, re.M)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 3}, "config key 'epochs' is unknown; allowed here: results, data,"),
+        ({"results": "/proc/results"}, "/proc/results"),
+    ],
+)
+def test_a_config_that_is_wrong_stops_before_anything_runs(small_set, changes, message):
+    config = small_config(small_set)
+    path = small_set / "config.yaml"
+    path.write_text(json.dumps(config | changes))
+    run = snakemake(path)
+    assert run.returncode != 0
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (small_set / "results").exists()
+
+
+def test_a_teacher_from_a_file_and_its_errors(small_set):
+    weights = small_set / "weights.pth"
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), weights)
+    teachers = {"random": {"backbone": "mobilenet_v2", "weights": str(weights)}}
+    target = str(small_set / "results" / "teachers" / "random.json")
+    config = small_config(small_set, teachers=teachers)
+    assert snakemake(config, target).returncode == 0
+    assert json.loads(Path(target).read_text())["backbone"] == "mobilenet_v2"
+    teachers["random"]["backbone"] = "resnet18"
+    run = snakemake(config, target)
+    assert run.returncode != 0
+    assert f"{weights}: does not fit the backbone. The first key that differs is 'conv1." in run.stderr
+
+
+def test_the_demo_has_four_studies_and_needs_no_data():
+    run = snakemake(REPOSITORY / "workflow" / "config" / "demo.yaml", "--dry-run", "--forceall")
+    assert run.returncode == 0, run.stderr
+    assert students(run) == 21
+    assert "demo_data" in run.stdout
+
+
+def test_the_default_is_the_paper_and_says_what_it_downloads(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock"]
+    changes = [f"results={tmp_path}/results", f"data={{folder: {tmp_path}/data}}"]
+    run = subprocess.run(
+        [*command, "--config", *changes],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert students(run) == 675
+    assert re.search(r"^download +1$", run.stdout, re.M)
+
+
+def offline() -> bool:
+    try:
+        socket.getaddrinfo("www.mydrive.ch", 443)
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(not offline(), reason="there is a network: this would download 5 GB")
+def test_without_a_network_the_paper_stops_at_once_and_says_what_to_do(tmp_path):
+    start = time.monotonic()
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock"]
+    changes = [f"results={tmp_path}/results", f"data={{folder: {tmp_path}/data}}"]
+    run = subprocess.run(
+        [*command, "--config", *changes],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode != 0
+    assert "MVTec AD (4.9 GiB" in run.stderr
+    assert "data.mvtec_ad" in run.stderr
+    assert "mvtec_anomaly_detection.tar.xz" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert time.monotonic() - start < 120
+
+
+def test_lint():
+    run = snakemake(REPOSITORY / "workflow" / "config" / "demo.yaml", "--lint")
+    assert run.returncode == 0, run.stderr
