@@ -32,6 +32,7 @@ PER_DEFECT = 5
 _TRAIN_COLUMNS = (0, 320)
 _TEST_COLUMNS = (320, 512)
 _SIZES = (64, 192)
+_MIDDLE = 118  # the photographs' mean grey level, nearly
 # A defect's images run from small to large; the rest of a defect is left to chance.
 _SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 # Grey levels by which stains and cuts differ from the texture: more on the busy ones, where a
@@ -128,7 +129,7 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
 
     def expose(scene: np.ndarray) -> np.ndarray:
         # The defect lies on the surface, so exposure and sensor noise come after it.
-        grey = (scene - 118) * gain + 118 + offset + noise
+        grey = (scene - _MIDDLE) * gain + _MIDDLE + offset + noise
         return np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
 
     scene = pixels.astype(np.float64)
@@ -160,7 +161,7 @@ def _cut(scene, rng, scale, category):
     distance = np.minimum(*(_distance(scene, *ends) for ends in pairwise(points)))
     weight = np.clip(rng.uniform(1.1, 1.8) + 0.5 - distance, 0, 1)
     # Towards a fixed grey rather than by a difference: a cut hides what lies under it.
-    target = 118 + _sign(rng) * rng.uniform(2.0, 2.6) * _STRENGTHS[category]
+    target = _MIDDLE + _sign(rng) * rng.uniform(2.0, 2.6) * _STRENGTHS[category]
     return scene + 0.85 * weight * (target - scene), weight > 0.15
 
 
@@ -226,11 +227,7 @@ def _generator(seed: int, *name) -> np.random.Generator:
 
 @cache
 def _photograph(category: str) -> np.ndarray:
-    photograph = {
-        "brick": skimage.data.brick,
-        "grass": skimage.data.grass,
-        "gravel": skimage.data.gravel,
-    }[category]()
+    photograph = getattr(skimage.data, category)()
     photograph.setflags(write=False)
     return photograph
 
@@ -258,10 +255,9 @@ def _direction(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _grid(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    height, width = scene.shape
-    return np.arange(height)[:, None] + np.zeros((1, width)), np.arange(width) + np.zeros(
-        (height, 1)
-    )
+    """The row and the column of each pixel."""
+    rows, columns = np.indices(scene.shape, dtype=np.float64)
+    return rows, columns
 
 
 def _distance(scene: np.ndarray, start: tuple, end: tuple) -> np.ndarray:
