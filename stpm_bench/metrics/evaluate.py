@@ -1,0 +1,67 @@
+"""Everything that one cell of the benchmark reports, from one ordering of its pixels."""
+
+import numpy as np
+
+from stpm_bench.metrics.ordering import order, order_maps, split
+from stpm_bench.metrics.pro import area, until, vertices
+from stpm_bench.metrics.roc import area_under_roc, best_f1, mean_precision
+
+CURVE_LIMIT = 0.3
+CURVE_POINTS = 200
+
+
+def evaluate(image_labels, image_scores, masks, anomaly_maps) -> dict:
+    """Return every metric of one category and the PRO curve for a plot.
+
+    Args:
+        image_labels: (N,) bool or 0/1; 1 is an image with a defect.
+        image_scores: (N,) float32 or float64, finite; higher is more anomalous.
+        masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
+        anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
+
+    Returns:
+        A dict with the floats `image_auroc`, `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, `pro`
+        (up to a false-positive rate of 0.3) and `pro_0.05`, and the float64 arrays
+        `pro_curve_fpr` and `pro_curve_overlap`: at most 200 corners of the PRO curve from (0, 0)
+        up to a false-positive rate of 0.3.
+
+    Raises:
+        ValueError: an array is empty or of another shape than the above; labels or masks are not
+            binary; there is no defect or no background among the images or among the pixels; or
+            a score is NaN or infinite.
+    """
+    defect, background = split(image_labels, image_scores, "image_labels", "image_scores")
+    if np.shape(image_labels) != np.shape(masks)[:1]:
+        raise ValueError(
+            f"image_labels and masks: expected shapes (N,) and (N, H, W), "
+            f"found {np.shape(image_labels)} and {np.shape(masks)}"
+        )
+    images = order(defect, background, name="image_scores")
+    pixels = order_maps(masks, anomaly_maps)
+    fpr, overlap, _ = vertices(pixels)
+    curve_fpr, curve_overlap = thin(*until(fpr, overlap, CURVE_LIMIT))
+    return {
+        "image_auroc": area_under_roc(images),
+        "pixel_auroc": area_under_roc(pixels),
+        "pixel_ap": mean_precision(pixels),
+        "pixel_f1_max": best_f1(pixels),
+        "pro": area(fpr, overlap, 0.3) / 0.3,
+        "pro_0.05": area(fpr, overlap, 0.05) / 0.05,
+        "pro_curve_fpr": curve_fpr,
+        "pro_curve_overlap": curve_overlap,
+    }
+
+
+def thin(fpr: np.ndarray, overlap: np.ndarray, points: int = CURVE_POINTS):
+    """Keep at most `points` points of a curve, the first and the last among them.
+
+    They are spaced evenly along the curve as a plot shows it, both axes at full width, so that
+    the steep rise near zero keeps as many points as the flat remainder.
+    """
+    if fpr.size <= points:
+        return fpr, overlap
+    length = fpr / fpr[-1] + overlap
+    wanted = np.linspace(length[0], length[-1], points)
+    kept = np.unique(np.searchsorted(length, wanted[:-1]))
+    kept = np.append(kept[kept < fpr.size - 1], fpr.size - 1)
+    return fpr[kept], overlap[kept]
