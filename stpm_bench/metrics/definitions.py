@@ -128,6 +128,7 @@ def averaged_endpoint(masks, anomaly_maps) -> float:
     steps = background[begins]  # distinct background scores, ascending
     # The false-positive rate after 0, 1, 2, ... distinct background scores from the top.
     fpr = np.concatenate([[0.0], (size - begins[::-1]) / size])
+    rise = np.diff(fpr, append=1.0)
     cut = int(np.searchsorted(fpr, LIMIT, side="right")) - 1
     if cut == 0:
         return float("nan")
@@ -144,8 +145,8 @@ def averaged_endpoint(masks, anomaly_maps) -> float:
     for index, taken, overlap, end in curves:
         at = np.append(numbers * (end / grid_end), end if close else end - 1 + last_share)
         step = np.interp(at, index, taken)
-        whole = np.minimum(step.astype(np.int64), fpr.size - 2)
-        mean_fpr += fpr[whole] + (step - whole) * (fpr[whole + 1] - fpr[whole])
+        whole = step.astype(np.int64)
+        mean_fpr += fpr.take(whole) + (step - whole) * rise.take(whole)
         mean_overlap += np.interp(at, index, overlap)
     mean_fpr /= len(curves)
     mean_overlap /= len(curves)
@@ -181,10 +182,10 @@ def rates(ordering: Ordering, thresholds, inclusive: bool = False):
     # every comparison as it was; searching would else copy all scores to float64.
     moved = thresholds.astype(dtype)
     if inclusive:
-        moved = np.where(moved < thresholds, np.nextafter(moved, dtype.type(np.inf)), moved)
+        side, wrong, away = "left", moved < thresholds, np.inf
     else:
-        moved = np.where(moved > thresholds, np.nextafter(moved, dtype.type(-np.inf)), moved)
-    side = "left" if inclusive else "right"
+        side, wrong, away = "right", moved > thresholds, -np.inf
+    np.nextafter(moved, dtype.type(away), out=moved, where=wrong)
     size = ordering.background.size
     fpr = (size - ordering.background.searchsorted(moved, side)) / size
     rank = ordering.defect[ordering.first].searchsorted(moved, side)

@@ -139,11 +139,52 @@ def test_typical_inputs_equal_the_slow_version(name, dtype, decimals):
     assert result == pytest.approx(SLOW[name](masks, maps), **EXACT)
 
 
+@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("levels", [20, 333])
+def test_float32_scores_that_differ_in_the_last_bits(name, levels):
+    masks, maps = typical(11)
+    rank = np.minimum((maps * levels / 10).astype(int), levels)
+    close = (1 + rank * np.finfo(np.float32).eps).astype(np.float32)
+    result = DEFINITIONS[name](masks, close)
+    assert np.isfinite(result)
+    assert result == pytest.approx(SLOW[name](masks, close), **EXACT)
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_a_rate_that_equals_the_limit(name):
+    masks = np.zeros((1, 4, 10), dtype=bool)
+    masks[0, :2, :5] = masks[0, :, 9] = masks[0, 3, :6] = True
+    assert (~masks).sum() == 20
+    for seed in range(5):
+        maps = np.random.default_rng(seed).permutation(40).reshape(masks.shape) + 1.0 * masks
+        expected = SLOW[name](masks, maps)
+        assert DEFINITIONS[name](masks, maps) == pytest.approx(expected, **EXACT)
+
+
 def test_the_old_endpoint_equals_the_slow_version_on_many_seeds():
     for seed in range(30):
         masks, maps = typical(seed, decimals=seed % 3)
         expected = slow_averaged_endpoint(masks, maps)
         assert definitions.averaged_endpoint(masks, maps) == pytest.approx(expected, **EXACT)
+
+
+@pytest.mark.parametrize(("low", "high", "exceeds"), [(-1, 3, False), (1, 8, True)])
+def test_the_old_endpoint_where_its_last_point_falls_back(low, high, exceeds):
+    # Regions of very different size and little background stretch the curves most.
+    rng = np.random.default_rng(0)
+    results = []
+    for draw in range(200):
+        width = rng.integers(6, 40)
+        masks = np.zeros((3, 1, width), dtype=bool)
+        masks[0, 0, : rng.integers(1, width)] = True
+        masks[1, 0, rng.integers(0, width)] = True
+        masks[2, 0, : rng.integers(0, 3)] = True
+        maps = rng.standard_normal(masks.shape) + masks * rng.uniform(low, high, (3, 1, 1))
+        if draw % 3 == 0:
+            maps = maps.round(1)
+        results.append(definitions.averaged_endpoint(masks, maps))
+        assert results[-1] == pytest.approx(slow_averaged_endpoint(masks, maps), **EXACT)
+    assert (np.nanmax(results) > 1) == exceeds
 
 
 @pytest.mark.parametrize("name", ["mvtec", "mvtec_3d", "averaged_endpoint"])
