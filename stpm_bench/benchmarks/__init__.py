@@ -1,0 +1,1 @@
+"""Benchmarks of the suite's own code: each module has a `run` that returns one table."""
