@@ -192,7 +192,9 @@ def test_a_run_that_is_killed_goes_on_where_it_was(small_set):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    first = [small_set / "results" / "cells" / CELL.format(c) / "student.pt" for c in ("alpha", "beta")]
+    first = [
+        small_set / "results" / "cells" / CELL.format(c) / "student.pt" for c in ("alpha", "beta")
+    ]
     deadline = time.monotonic() + 240
     while not any(student.exists() for student in first) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -257,7 +259,9 @@ def test_a_teacher_from_a_file_and_its_errors(small_set):
     teachers["random"]["backbone"] = "resnet18"
     run = snakemake(config, target)
     assert run.returncode != 0
-    assert f"{weights}: does not fit the backbone. The first key that differs is 'conv1." in run.stderr
+    assert (
+        f"{weights}: does not fit the backbone. The first key that differs is 'conv1." in run.stderr
+    )
 
 
 def test_the_demo_has_four_studies_and_needs_no_data():
