@@ -74,10 +74,7 @@ def test_photos(no_network):
     check(loaded, 32, list(pretraining._PHOTOGRAPHS.values()))
     assert set(np.bincount(loaded.train_labels)) == {240}
     assert set(np.bincount(loaded.test_labels)) == {60}
-    moon = loaded.train_images[loaded.train_labels == loaded.classes.index("moon")]
-    assert (moon == moon[..., :1]).all()
-    cat = loaded.train_images[loaded.train_labels == loaded.classes.index("cat")]
-    assert (cat != cat[..., :1]).any()
+    assert (loaded.train_images == loaded.train_images[..., :1]).all()  # grey, as the demo is
     assert same(loaded, pretraining.load("photos"))
 
 

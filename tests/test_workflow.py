@@ -120,21 +120,6 @@ def test_the_same_seed_gives_the_same_bits(finished, tmp_path):
 def test_no_training_rule_can_see_a_test_file(finished):
     """Walk the DAG from each student back to the raw files."""
     config = finished / "config.yaml"
-    program = f"""
-import json, sys
-from pathlib import Path
-from snakemake.api import SnakemakeApi, OutputSettings
-from snakemake.settings.types import ConfigSettings, ResourceSettings, DAGSettings
-from snakemake.settings.enums import Quietness
-with SnakemakeApi(OutputSettings(quiet={{Quietness.ALL}})) as api:
-    workflow = api.workflow(
-        resource_settings=ResourceSettings(cores=1),
-        config_settings=ConfigSettings(configfiles=[Path({str(config)!r})]),
-        snakefile=Path("Snakefile"),
-    )
-    with workflow.dag(DAGSettings(forceall=True)) as dag:
-        pass
-"""
     # Snakemake's own listing of a forced dry run holds every job with its input files.
     run = snakemake(config, "--dry-run", "--forceall")
     jobs = re.findall(

@@ -95,16 +95,17 @@ def load_digits(folder: str | Path | None = None) -> Pretraining:
 
 
 def load_photos(folder: str | Path | None = None) -> Pretraining:
-    """Return 32 x 32 patches of scikit-image's bundled photographs: which one is it from?
+    """Return grey 32 x 32 patches of scikit-image's bundled photographs: which one is it from?
 
     Patches of several scales, 240 for training and 60 for testing a photograph, from separate parts
     of it (see `photo_boxes`). They are part of scikit-image; `folder` is not used.
     """
     patches = {split: [] for split in _PHOTO_PATCHES}
     for name in _PHOTOGRAPHS:
-        photograph = _photograph(name)
-        for split, boxes in photo_boxes(name, *photograph.size).items():
-            patches[split] += [_resize(photograph.crop(box), _SIDE) for box in boxes]
+        # The demo's textures are grey, and colour would tell the photographs apart at a glance.
+        grey = _photograph(name).convert("L").convert("RGB")
+        for split, boxes in photo_boxes(name, *grey.size).items():
+            patches[split] += [_resize(grey.crop(box), _SIDE) for box in boxes]
     labels = {
         split: np.repeat(np.arange(len(_PHOTOGRAPHS)), count)
         for split, count in _PHOTO_PATCHES.items()

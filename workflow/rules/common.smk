@@ -33,6 +33,8 @@ CELL = f"{RESULTS}/cells/{grid.CELL}"
 SHOWN = grid.cells_of(STUDIES.get("main") or next(iter(STUDIES.values())), CONFIG["protocol"])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
+NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
+
 # With as many cells as cores or more, one thread each trains the most images a second; few cells
 # get the cores that would be idle.
 THREADS = max(1, (workflow.cores or 1) // len(CELLS))
@@ -42,6 +44,7 @@ wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
     teacher="|".join(map(re.escape, TEACHERS)),
     study="|".join(STUDIES),
+    notebook="|".join(NOTEBOOKS),
     split="train|test",
     source=r"[a-z0-9]+",
     layers=r"[0-9+]+",

@@ -1,4 +1,4 @@
-# What a reader opens: the config as it was run, tables, figures.
+# What a reader opens: the config as it was run, tables, figures, notebooks.
 rule plan:
     output:
         config=f"{RESULTS}/config.yaml",
@@ -70,3 +70,26 @@ rule panel:
     shell:
         "python -m stpm_bench panel --test {params.test:q} --cell {params.cell:q}"
         " --output {params.figure:q} --log {log:q}"
+
+
+rule notebook:
+    input:
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/metrics.csv",
+        expand(f"{RESULTS}/tables/{{study}}.md", study=STUDIES),
+        expand(f"{RESULTS}/figures/{{study}}.png", study=STUDIES),
+        expand(f"{RESULTS}/figures/anomaly_maps/{{category}}.png", category=PANEL_CELLS),
+        source="analysis/{notebook}.py",
+    output:
+        ipynb=f"{RESULTS}/notebooks/{{notebook}}.ipynb",
+        html=f"{RESULTS}/notebooks/{{notebook}}.html",
+    log:
+        f"{RESULTS}/logs/notebooks/{{notebook}}.log",
+    params:
+        results=RESULTS,
+    conda:
+        "../../environment.yml"
+    shell:
+        "(export STPM_BENCH_RESULTS={params.results:q};"
+        " jupytext --to ipynb --set-kernel python3 --execute --run-path . --output {output.ipynb:q}"
+        " {input.source:q} && jupyter nbconvert --to html {output.ipynb:q}) > {log:q} 2>&1"

@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from stpm_bench.__main__ import main
+from stpm_bench.steps import STEPS
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_every_step_explains_itself(step, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([step.__name__.replace("_", "-"), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert " ".join(step.__doc__.split()) in text
+    for name in step.__kwdefaults__ or {}:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_an_error_of_the_users_is_one_line_on_the_terminal_and_in_the_log(tmp_path, capsys):
+    log = tmp_path / "logs" / "prepare.log"
+    options = ["--root", str(tmp_path), "--category", "bottle", "--split", "train"]
+    status = main(["prepare", *options, "--output", str(tmp_path / "out"), "--log", str(log)])
+    assert status == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "bottle" in printed
+    assert "Traceback" not in printed
+    assert log.read_text() == printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_shows_its_traceback(tmp_path, capsys):
+    (tmp_path / "studies.csv").write_text("no,such,columns\n1,2,3\n")
+    paths = ["--studies", str(tmp_path / "studies.csv"), "--cells", str(tmp_path)]
+    assert main(["collect", *paths, "--output", str(tmp_path / "m.csv")]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_torch():
+    program = (
+        "import sys; from stpm_bench.__main__ import parser; parser(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
