@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from stpm_bench.errors import InputError
 
@@ -41,6 +44,23 @@ def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array as a .npy file, whole or not at all."""
+    with whole(path) as temporary:
+        np.save(temporary, array)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as a .npz file, whole or not at all; the same arrays, the same bytes.
+
+    numpy.savez would put the time of writing into the file.
+    """
+    with whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def sha256(path: str | Path) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_json
+from stpm_bench.files import sha256, whole, write_array, write_arrays, write_json
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
 Precision = Annotated[
@@ -75,9 +75,9 @@ def prepare(
     from stpm_bench.datasets import mvtec
 
     images, masks, manifest = mvtec.prepare(root, category, split, image_size)
-    save_array(output / "images.npy", images)
+    write_array(output / "images.npy", images)
     if masks is not None:
-        save_array(output / "masks.npy", masks)
+        write_array(output / "masks.npy", masks)
     with whole(output / "images.csv") as temporary:
         manifest.to_csv(temporary, index=False)
 
@@ -92,8 +92,7 @@ def pretraining_set(
     from stpm_bench.datasets import pretraining
 
     data = pretraining.load(source, folder)
-    with whole(output) as temporary:
-        np.savez(temporary, **data._asdict())
+    write_arrays(output, data._asdict())
 
 
 def teacher(
@@ -114,7 +113,6 @@ def teacher(
     output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
-    import torch
 
     from stpm_bench import provenance, teacher
     from stpm_bench.device import choose_device, choose_precision, set_deterministic
@@ -150,8 +148,7 @@ def teacher(
     else:
         state = teacher.untrained(backbone, seed)
         report |= {"source": "untrained"}
-    with whole(output) as temporary:
-        torch.save({"backbone": backbone, "weights": state}, temporary)
+    save_network(output, {"backbone": backbone, "weights": state})
     report |= {"sha256": sha256(output), "seconds": round(time.perf_counter() - start, 2)}
     write_json(output.with_suffix(".json"), report | provenance.environment(where))
 
@@ -176,7 +173,6 @@ def student(
     output: CellFolder,
 ) -> None:
     """Train one student; write student.pt, history.csv, split.csv and provenance.json."""
-    import torch
 
     from stpm_bench import backbone, provenance
     from stpm_bench.device import choose_device, choose_precision, set_deterministic
@@ -212,8 +208,7 @@ def student(
         precision=dtype,
         title=output.name,
     )
-    with whole(output / "student.pt") as temporary:
-        torch.save({"backbone": name, "layers": layers, "weights": weights}, temporary)
+    save_network(output / "student.pt", {"backbone": name, "layers": layers, "weights": weights})
     with whole(output / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
     with whole(output / "split.csv") as temporary:
@@ -269,9 +264,8 @@ def anomaly_maps(
     maps, level_maps, scores = score(
         teacher_network.to(where), student_network.to(where), images, where
     )
-    save_array(cell / "anomaly_maps.npy", maps)
-    with whole(cell / "level_maps.npz") as temporary:
-        np.savez(temporary, **dict(zip(map(str, levels), level_maps, strict=True)))
+    write_array(cell / "anomaly_maps.npy", maps)
+    write_arrays(cell / "level_maps.npz", dict(zip(map(str, levels), level_maps, strict=True)))
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     with whole(cell / "image_scores.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -298,13 +292,13 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
 def collect(
     *,
     studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    cells: Annotated[Path, "folder of the cells"],
+    results: Annotated[Path, "folder of the results; the cells' folders lie in its cells/"],
     output: Annotated[Path, "the long table to write"],
 ) -> None:
     """Collect metrics.json of every cell of the studies into one long table; a gap is a gap."""
     rows = []
     for cell in grid.cells(grid.read(studies)):
-        path = cells / cell.folder / "metrics.json"
+        path = results / "cells" / cell.folder / "metrics.json"
         if path.exists():
             values = json.loads(path.read_text())
             rows += [(*cell, metric, value) for metric, value in values.items()]
@@ -390,10 +384,13 @@ STEPS = (
 )
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array to a .npy file, whole or not at all."""
-    with whole(path) as temporary:
-        np.save(temporary, array)
+def save_network(path: Path, content: dict) -> None:
+    """Write what `load_checked` reads; the same content, the same bytes."""
+    import torch
+
+    # Through a file object: of a path torch puts the name, here a temporary one, into the file.
+    with whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def read_names(path: Path) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def test_an_error_of_the_users_is_one_line_on_the_terminal_and_in_the_log(tmp_pa
 
 def test_a_bug_shows_its_traceback(tmp_path, capsys):
     (tmp_path / "studies.csv").write_text("no,such,columns\n1,2,3\n")
-    paths = ["--studies", str(tmp_path / "studies.csv"), "--cells", str(tmp_path)]
+    paths = ["--studies", str(tmp_path / "studies.csv"), "--results", str(tmp_path)]
     assert main(["collect", *paths, "--output", str(tmp_path / "m.csv")]) == 1
     assert "Traceback" in capsys.readouterr().err
 

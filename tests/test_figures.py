@@ -46,7 +46,7 @@ def test_a_study_is_drawn_by_setting_or_by_category():
     assert [axis.get_title() for axis in figure.axes] == list(tables.METRICS.values())
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "1+2"]
     means = table[table["category"] == "mean"]["pro"]
-    drawn = figure.axes[2].containers[0].lines[0].get_ydata()
+    drawn = np.asarray(figure.axes[2].containers[0].lines[0].get_ydata(), float)
     np.testing.assert_allclose(drawn, means)
     single = tables.study_table(long_table(["bottle"]), cells(long_table(["bottle"])), {})
     figure = figures.study(single, "main")

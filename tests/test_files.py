@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_json
+from stpm_bench.files import sha256, whole, write_array, write_arrays, write_json
 from stpm_bench.seeds import stream
 
 
@@ -52,6 +54,20 @@ def test_folders_are_made_and_the_suffix_kept(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named():
     with pytest.raises(InputError, match=r"/proc/results/x.json: cannot be written .*'results'"):
         write_json(Path("/proc/results/x.json"), {})
+
+
+def test_arrays_come_back_and_the_same_arrays_are_the_same_bytes(tmp_path, monkeypatch):
+    arrays = {"1": np.arange(6.0).reshape(2, 3), "names": np.array(["a", "b"])}
+    write_arrays(tmp_path / "x.npz", arrays)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    monkeypatch.setattr("time.localtime", lambda *a: time.gmtime(2e9))
+    write_arrays(tmp_path / "y.npz", arrays)
+    assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "y.npz").read_bytes()
+    with np.load(tmp_path / "x.npz") as loaded:
+        assert list(loaded) == ["1", "names"]
+        assert all(np.array_equal(loaded[key], arrays[key]) for key in arrays)
+    write_array(tmp_path / "x.npy", arrays["1"])
+    assert np.array_equal(np.load(tmp_path / "x.npy"), arrays["1"])
 
 
 def test_json_and_hash(tmp_path):

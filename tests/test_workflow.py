@@ -91,7 +91,7 @@ def test_provenance_says_what_made_the_student(finished):
     record = json.loads((results / "cells" / CELL.format("alpha") / "provenance.json").read_text())
     assert record["config"]["epochs"] == 2
     assert record["images"] == {"training": 6, "validation": 2}
-    assert record["packages"]["torch"] == torch.__version__
+    assert record["packages"]["torch"] == torch.__version__.split("+")[0]
     assert record["teacher_sha256"] == sha256(results / "teachers" / "random.pt")
     assert record["manifest_sha256"] == sha256(results / "prepared/alpha/train/images.csv")
     assert {"device", "threads", "seconds", "peak_memory", "git_commit", "processor"} <= set(record)
@@ -107,8 +107,8 @@ def test_a_second_run_does_nothing(finished):
 
 def test_the_same_seed_gives_the_same_bits(finished, tmp_path):
     config = small_config(finished) | {"results": str(tmp_path / "results")}
-    config["studies"]["main"]["category"] = ["alpha"]
-    assert snakemake(config, str(tmp_path / "results/metrics.csv")).returncode == 0
+    folder = tmp_path / "results" / "cells" / CELL.format("alpha")
+    assert snakemake(config, str(folder / "metrics.json")).returncode == 0
     for name in ("student.pt", "anomaly_maps.npy", "metrics.json", "split.csv"):
         one, other = (
             (folder / "results" / "cells" / CELL.format("alpha") / name).read_bytes()

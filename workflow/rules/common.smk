@@ -2,6 +2,7 @@
 import hashlib
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,6 +28,15 @@ TEACHERS = {
     name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)
 }
 CELL = f"{RESULTS}/cells/{grid.CELL}"
+
+# Where the images are: the embedded demo, MVTec AD downloaded, or the user's own folder. What is made
+# here is whole when its marker is there.
+if CONFIG["data"]["demo"]:
+    ROOT, MARKER = f"{RESULTS}/demo_data", f"{RESULTS}/demo_data/made.json"
+elif CONFIG["data"]["mvtec_ad"] is None:
+    ROOT, MARKER = f"{DATA}/mvtec_ad", f"{DATA}/mvtec_ad/download.json"
+else:
+    ROOT, MARKER = CONFIG["data"]["mvtec_ad"], None
 
 # The cell that a category's figure shows: the first of the main study, or of all where none is so
 # called. Later entries of a dict replace earlier ones, hence the reversal.
@@ -55,7 +65,9 @@ wildcard_constraints:
 
 def options(values):
     """Return a dict as command-line options: {'batch_size': 32} is '--batch-size 32'."""
-    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())
+    return " ".join(
+        f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in values.items()
+    )
 
 
 def announcement():
@@ -71,8 +83,81 @@ def announcement():
 def closing():
     """Return the main table and where everything else is."""
     study = "main" if "main" in STUDIES else next(iter(STUDIES))
-    table = Path(RESULTS, "tables", f"{study}.md").read_text()
+    table = Path(RESULTS, "tables", f"{study}.md")
+    if not table.exists():  # a single file was asked for
+        return ""
     return (
-        f"\n{table}\nAll numbers: {RESULTS}/metrics.csv\nTables:      {RESULTS}/tables/\n"
-        f"Figures:     {RESULTS}/figures/"
+        f"\n{table.read_text()}\nAll numbers: {RESULTS}/metrics.csv\n"
+        f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/"
     )
+
+
+def images_of(*folders):
+    """Return an input function: the marker of a set that is made here, else a split's folders."""
+
+    def inputs(wildcards):
+        if MARKER:
+            return MARKER
+        # A folder that is missing is left to the step, whose error says what was expected.
+        paths = [Path(ROOT, wildcards.category, folder) for folder in folders]
+        return [str(path) for path in paths if path.is_dir()]
+
+    return inputs
+
+
+def state_of(*folders):
+    """Return a params function: a hash of names, sizes and times of the files of a user's folder.
+
+    Snakemake looks at a folder's own time alone; an image that was replaced inside is seen by this.
+    """
+
+    def state(wildcards):
+        if MARKER:
+            return None
+        found = [
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in folders
+            for path in sorted(Path(ROOT, wildcards.category, folder).rglob("*"))
+        ]
+        return hashlib.sha256(repr(found).encode()).hexdigest()
+
+    return state
+
+
+def downloads():
+    """Return what this run still has to download, with its size."""
+    missing = []
+    if MARKER == f"{DATA}/mvtec_ad/download.json" and not Path(MARKER).exists():
+        missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
+    sizes = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
+    for name, teacher in TEACHERS.items():
+        source = teacher.get("pretrain")
+        if source in sizes and not Path(f"{RESULTS}/pretraining/{source}.npz").exists():
+            missing.append(f"{source} ({sizes[source]})")
+        if (
+            teacher.get("weights") == "torchvision"
+            and not Path(f"{RESULTS}/teachers/{name}.pt").exists()
+        ):
+            missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
+    return [f"{what}, unless {DATA}/ has it" for what in dict.fromkeys(missing)]
+
+
+def teacher_inputs(wildcards):
+    """Return the file that a teacher is made of: its weights, or its pretraining set."""
+    teacher = TEACHERS[wildcards.teacher]
+    if "pretrain" in teacher:
+        return {"data": f"{RESULTS}/pretraining/{teacher['pretrain']}.npz"}
+    if teacher.get("weights", "torchvision") != "torchvision":
+        return {"weights": teacher["weights"]}
+    return {}
+
+
+def teacher_options(wildcards):
+    """Return the options of the step 'teacher' for one name.
+
+    Of the wildcards alone: Snakemake does not compare params that also depend on the input.
+    """
+    values = dict(TEACHERS[wildcards.teacher])
+    if "pretrain" in values:
+        values |= teacher_inputs(wildcards) | CONFIG["pretraining"]
+    return options(values | {"folder": f"{DATA}/weights"})

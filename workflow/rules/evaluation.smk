@@ -56,7 +56,7 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
-        cells=f"{RESULTS}/cells",
+        results=subpath(output[0], parent=True),
     shell:
-        "python -m stpm_bench collect --studies {input.studies:q} --cells {params.cells:q}"
+        "python -m stpm_bench collect --studies {input.studies:q} --results {params.results:q}"
         " --output {output:q} --log {log:q}"

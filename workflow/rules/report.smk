@@ -85,10 +85,10 @@ rule notebook:
         html=f"{RESULTS}/notebooks/{{notebook}}.html",
     log:
         f"{RESULTS}/logs/notebooks/{{notebook}}.log",
-    params:
-        results=RESULTS,
     conda:
         "../../environment.yml"
+    params:
+        results=subpath(input[0], parent=True),
     shell:
         "(export STPM_BENCH_RESULTS={params.results:q};"
         " jupytext --to ipynb --set-kernel python3 --execute --run-path . --output {output.ipynb:q}"

@@ -1,23 +1,4 @@
 # Teachers: once a name, whatever uses them.
-def teacher_inputs(wildcards):
-    """Return the file that a teacher is made of: its weights, or its pretraining set."""
-    teacher = TEACHERS[wildcards.teacher]
-    if "pretrain" in teacher:
-        return {"data": f"{RESULTS}/pretraining/{teacher['pretrain']}.npz"}
-    if teacher.get("weights", "torchvision") != "torchvision":
-        return {"weights": teacher["weights"]}
-    return {}
-
-
-def teacher_options(wildcards, input):
-    """Return the options of the step 'teacher' for one name."""
-    teacher = TEACHERS[wildcards.teacher]
-    values = dict(teacher)
-    if "pretrain" in teacher:
-        values |= {"data": input.data, **CONFIG["pretraining"]}
-    return options(values | {"folder": f"{DATA}/weights"})
-
-
 rule pretraining_set:
     output:
         f"{RESULTS}/pretraining/{{source}}.npz",
