@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,22 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make the folder of the results and a file in it, which is removed at once.
+
+    Raises:
+        InputError: one of the two is not possible.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"config key 'results': {folder} cannot be written ({error.strerror}); expected a "
+            "folder that exists or can be made, and that can be written"
+        ) from error
 
 
 def write_json(path: str | Path, content: dict) -> None:

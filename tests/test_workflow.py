@@ -219,7 +219,7 @@ def students(run: subprocess.CompletedProcess) -> int:
     ("changes", "message"),
     [
         ({"epochs": 3}, "config key 'epochs' is unknown; allowed here: results, data,"),
-        ({"results": "/proc/results"}, "/proc/results"),
+        ({"results": "/proc/results"}, "config key 'results': /proc/results cannot be written ("),
     ],
 )
 def test_a_config_that_is_wrong_stops_before_anything_runs(small_set, changes, message):

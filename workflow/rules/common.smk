@@ -11,10 +11,13 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 
 from stpm_bench import grid
 from stpm_bench.config import complete
+from stpm_bench.datasets import demo, mvtec
 from stpm_bench.errors import InputError
+from stpm_bench.files import check_writable
 
 try:
     CONFIG = complete(config)
+    check_writable(CONFIG["results"])
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -45,6 +48,9 @@ PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in rever
 
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
+# What one core trains a second, measured (README.md, 'Cost'); for the announcement alone.
+IMAGES_PER_SECOND = 20
+
 # With as many cells as cores or more, one thread each trains the most images a second; few cells
 # get the cores that would be idle.
 THREADS = max(1, (workflow.cores or 1) // len(CELLS))
@@ -71,13 +77,36 @@ def options(values):
 
 
 def announcement():
-    """Return what this run will do, before it starts."""
-    lines = [
-        f"stpm_bench: {len(CELLS)} students of {len(CATEGORIES)} categories in {len(STUDIES)} "
-        f"studies ({', '.join(STUDIES)}); what is done already is kept."
+    """Return what this run will do, before it starts: students, hours, downloads."""
+    todo = [
+        cell for cell in CELLS if not Path(RESULTS, "cells", cell.folder, "metrics.json").exists()
     ]
-    lines += [f"  downloads {what} into {DATA}/" for what in downloads()]
+    lines = [
+        f"stpm_bench: {len(todo)} of {len(CELLS)} students are still to do "
+        f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
+    ]
+    images = sum(map(training_images, todo))
+    hours = images * (CONFIG["image_size"] / 256) ** 2 / IMAGES_PER_SECOND / workflow.cores / 3600
+    if hours > 0.1:
+        lines.append(
+            f"  They train on {images:,} images. At {IMAGES_PER_SECOND} a second and core (256 x 256, "
+            f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours on "
+            f"{workflow.cores} cores; a GPU is faster."
+        )
+    lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
     return "\n".join(lines)
+
+
+def training_images(cell):
+    """Return how many images, each epoch's counted, a cell trains on."""
+    if CONFIG["data"]["demo"]:
+        count = demo.TRAIN_GOOD
+    elif CONFIG["data"]["mvtec_ad"] is None:
+        count = mvtec.COUNTS[cell.category][0]
+    else:
+        count = mvtec.count_images(ROOT, cell.category)[0]
+    share = cell.fraction * (1 - CONFIG["training"]["validation_fraction"])
+    return round(count * share) * CONFIG["training"]["epochs"]
 
 
 def closing():
@@ -139,7 +168,7 @@ def downloads():
             and not Path(f"{RESULTS}/teachers/{name}.pt").exists()
         ):
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
-    return [f"{what}, unless {DATA}/ has it" for what in dict.fromkeys(missing)]
+    return list(dict.fromkeys(missing))
 
 
 def teacher_inputs(wildcards):
