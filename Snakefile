@@ -35,6 +35,7 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+        expand(f"{RESULTS}/tables/pro_definitions.{{suffix}}", suffix=["csv", "md"]),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True
 

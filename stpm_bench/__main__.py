@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_step(subparsers, step: Callable) -> None:
-    """Add one step: `Annotated[type, help]` of a keyword parameter becomes an option."""
+    """Add one step; a parameter `Annotated[type, help]` is an option if keyword-only."""
     description = inspect.getdoc(step)
     sub = subparsers.add_parser(
         step.__name__.replace("_", "-"),
@@ -41,6 +41,9 @@ def add_step(subparsers, step: Callable) -> None:
             options["type"] = typing.get_args(kind)[0]
         else:
             options["type"] = kind
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            sub.add_argument(name, **options)
+            continue
         if parameter.default is inspect.Parameter.empty:
             options["required"] = True
         else:

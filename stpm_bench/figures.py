@@ -172,3 +172,44 @@ def study(table: pd.DataFrame, name: str) -> Figure:
         n = f"categories: {single['category'].nunique()}, seeds: {table['seeds'].max()}"
         figure.suptitle(f"{name} — {what} ({n})", fontsize=7)
     return figure
+
+
+def definitions(table: pd.DataFrame) -> Figure:
+    """Draw by how much each definition of PRO differs from the exact one, a dot a category.
+
+    Args:
+        table: what `audit.summary` returns.
+    """
+    rows = table[(table["definition"] != "mvtec") | (table["masks"] != "nearest")]
+    names = rows["definition"].where(
+        rows["masks"] == "nearest", rows["definition"] + ", masks " + rows["masks"]
+    )
+    rows = rows.assign(name=names)
+    order = list(dict.fromkeys(rows["name"]))
+    single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.4), layout="constrained")
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        sns.stripplot(
+            single,
+            x="difference",
+            y="name",
+            order=order,
+            ax=axis,
+            color="0.6",
+            size=2.5,
+            jitter=0.15,
+            zorder=1,
+        )
+        axis.scatter(
+            mean["difference"],
+            [order.index(name) for name in mean["name"]],
+            color=sns.color_palette("colorblind")[0],
+            s=16,
+            zorder=2,
+        )
+        axis.set(xlabel="PRO less the exact value (blue: mean; grey: each category)", ylabel="")
+        axis.set_title(
+            f"categories: {single['category'].nunique()}, cells: {mean['cells'].max():.0f}"
+        )
+    return figure

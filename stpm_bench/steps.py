@@ -289,6 +289,68 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     write_json(cell / "metrics.json", values)
 
 
+def audit(
+    *,
+    root: Annotated[Path, "folder with one folder a category: masks at their own size"],
+    category: Annotated[str, "the category's folder"],
+    test: TestFolder,
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    results: Annotated[Path, "folder of the results; the cells' folders lie in its cells/"],
+    output: Annotated[Path, "the table to write"],
+) -> None:
+    """Evaluate the stored maps of a category's cells by every definition of PRO."""
+    from tqdm import tqdm
+
+    from stpm_bench.audit import audit
+    from stpm_bench.datasets import mvtec
+
+    masks, own_masks = np.load(test / "masks.npy"), mvtec.read_masks(root, category)
+    cells = [cell for cell in grid.cells(grid.read(studies)) if cell.category == category]
+    tables = []
+    for cell in tqdm(cells, desc=f"audit {category}", unit="cell"):
+        maps = results / "cells" / cell.folder / "anomaly_maps.npy"
+        if maps.exists():
+            tables.append(audit(masks, own_masks, np.load(maps)).assign(**cell._asdict()))
+    with whole(output) as temporary:
+        pd.concat(tables).to_csv(temporary, index=False)
+
+
+def audit_table(
+    *,
+    audits: Annotated[Path, "folder of the tables that 'audit' wrote"],
+    study: Annotated[str, "name of the study whose cells are averaged"],
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    tables: Annotated[Path, "folder for pro_definitions.csv and .md"],
+    figures: Annotated[Path, "folder for pro_definitions.pdf and .png"],
+) -> None:
+    """Set the definitions of PRO side by side, by category: table and figure."""
+    from stpm_bench import audit
+    from stpm_bench import figures as drawing
+
+    cells = cells_of_study(studies, study)
+    files = [audits / f"{category}.csv" for category in cells["category"].unique()]
+    table = audit.summary(pd.concat(map(grid.read, files)), cells)
+    with whole(tables / "pro_definitions.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    with whole(tables / "pro_definitions.md") as temporary:
+        temporary.write_text(audit.markdown(table))
+    figure = drawing.definitions(table)
+    drawing.save(figure, figures / "pro_definitions.pdf", figures / "pro_definitions.png")
+
+
+def benchmark(
+    name: Annotated[Literal["metrics"], "what to time"],
+    *,
+    runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
+) -> None:
+    """Time a part of the project beside what others use, and print one table."""
+    from stpm_bench import provenance
+    from stpm_bench.benchmarks import metrics
+
+    print(metrics.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
+    print(f"\n{provenance.processor()}; medians of {runs} runs; one process")
+
+
 def collect(
     *,
     studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
@@ -377,10 +439,13 @@ STEPS = (
     student,
     anomaly_maps,
     metrics,
+    audit,
+    audit_table,
     collect,
     study_table,
     study_figure,
     panel,
+    benchmark,
 )
 
 

@@ -610,3 +610,19 @@ def test_real_bottle():
     }
     assert ((table["defect_pixels"] > 0) == (table["defect"] != "good")).all()
     assert len(mvtec.list_images(REAL, "bottle", "train")) == 209
+
+
+def test_masks_at_their_own_size_are_those_that_prepare_samples(nut):
+    save(nut / "test" / "bent" / "000.png", picture(7, size=48))
+    save(nut / "ground_truth" / "bent" / "000_mask.png", defect_mask(48))
+    own = mvtec.read_masks(nut.parent, "nut")
+    _, masks, table = prepare(nut, size=16)
+    assert [mask.shape for mask in own] == [(48, 48)] + [(32, 32)] * 5
+    assert all(np.array_equal(mvtec.nearest(o, 16), m) for o, m in zip(own, masks, strict=True))
+    assert [mask.any() for mask in own] == list(table["defect"] != "good")
+
+
+def test_masks_at_their_own_size_are_checked_too(nut):
+    (nut / "ground_truth" / "bent" / "000_mask.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"000_mask.png: is empty"):
+        mvtec.read_masks(nut.parent, "nut")

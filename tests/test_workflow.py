@@ -59,7 +59,15 @@ def test_a_run_makes_every_file_of_the_readme(finished):
         }
         for suffix in ("pdf", "png"):
             assert (results / "figures" / "anomaly_maps" / f"{category}.{suffix}").exists()
-    for name in ("config.yaml", "studies.csv", "tables/main.csv", "figures/main.png"):
+    for name in (
+        "config.yaml",
+        "studies.csv",
+        "tables/main.csv",
+        "tables/pro_definitions.md",
+        "figures/main.png",
+        "figures/pro_definitions.pdf",
+        "notebooks/01_main_table.html",
+    ):
         assert (results / name).exists()
     assert "| alpha " in (results / "tables" / "main.md").read_text()
     leftovers = [path for path in results.rglob("*") if ".tmp" in path.name]

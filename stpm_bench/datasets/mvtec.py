@@ -340,7 +340,7 @@ def prepare(
             images[index] = _to_rgb(image, folder / row["file"], image_size)
             if row["mask"]:
                 path = folder / row["mask"]
-                masks[index] = _to_mask(_decode(_read_bytes(path), path), path, image, image_size)
+                masks[index] = nearest(_to_mask(path, image), image_size)
         except InputError as error:
             return "", str(error)
         return hashlib.sha256(content).hexdigest(), ""
@@ -426,8 +426,35 @@ def _to_rgb(image: Image.Image, path: Path, size: int) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _to_mask(mask: Image.Image, path: Path, image: Image.Image, size: int) -> np.ndarray:
-    """Return a mask resized, as a (size, size) bool array, after checking it against its image."""
+def read_masks(root: str | Path, category: str) -> list[np.ndarray]:
+    """Return the test set's masks at their images' own size, in the order of `list_images`.
+
+    Returns:
+        N arrays (H, W) bool, True on a defect; all False for a good image.
+
+    Raises:
+        InputError: as `prepare`, of the first file with a problem.
+    """
+    folder = Path(root) / category
+    masks = []
+    for row in list_images(root, category, "test").itertuples():
+        image = _decode(_read_bytes(folder / row.file), folder / row.file)
+        if row.mask:
+            masks.append(_to_mask(folder / row.mask, image))
+        else:
+            masks.append(np.zeros((image.height, image.width), bool))
+    return masks
+
+
+def nearest(mask: np.ndarray, size: int) -> np.ndarray:
+    """Sample a bool mask (H, W) at the nearest pixels' centres: (size, size) bool."""
+    binary = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(binary.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def _to_mask(path: Path, image: Image.Image) -> np.ndarray:
+    """Return a mask at its own size, as (H, W) bool, after checking it against its image."""
+    mask = _decode(_read_bytes(path), path)
     if mask.size != image.size:
         raise InputError(
             f"{path}: is {mask.width} x {mask.height} pixels, its image "
@@ -458,8 +485,7 @@ def _to_mask(mask: Image.Image, path: Path, image: Image.Image, size: int) -> np
             f"{path}: marks no defect (all pixels are 0). Expected at least one pixel of 255; "
             "draw the defect, or move the image to test/good and remove the mask."
         )
-    binary = Image.fromarray((values > 0).astype(np.uint8))
-    return np.asarray(binary.resize((size, size), Image.Resampling.NEAREST)) > 0
+    return values > 0
 
 
 def _convert(image: Image.Image, path: Path, mode: str) -> Image.Image:

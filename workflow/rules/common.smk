@@ -41,9 +41,12 @@ elif CONFIG["data"]["mvtec_ad"] is None:
 else:
     ROOT, MARKER = CONFIG["data"]["mvtec_ad"], None
 
-# The cell that a category's figure shows: the first of the main study, or of all where none is so
-# called. Later entries of a dict replace earlier ones, hence the reversal.
-SHOWN = grid.cells_of(STUDIES.get("main") or next(iter(STUDIES.values())), CONFIG["protocol"])
+# The study of the main table, the audit's and the figures of each category.
+MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
+
+# The cell that a category's figure shows: the first of the main study. Later entries of a dict
+# replace earlier ones, hence the reversal.
+SHOWN = grid.cells_of(STUDIES[MAIN], CONFIG["protocol"])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
@@ -111,8 +114,7 @@ def training_images(cell):
 
 def closing():
     """Return the main table and where everything else is."""
-    study = "main" if "main" in STUDIES else next(iter(STUDIES))
-    table = Path(RESULTS, "tables", f"{study}.md")
+    table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
     return (

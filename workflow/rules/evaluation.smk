@@ -60,3 +60,30 @@ rule collect:
     shell:
         "python -m stpm_bench collect --studies {input.studies:q} --results {params.results:q}"
         " --output {output:q} --log {log:q}"
+
+
+rule audit:
+    input:
+        images_of("test", "ground_truth"),
+        masks=f"{TEST}/masks.npy",
+        studies=f"{RESULTS}/studies.csv",
+        maps=lambda wildcards: [
+            f"{RESULTS}/cells/{cell.folder}/anomaly_maps.npy"
+            for cell in CELLS
+            if cell.category == wildcards.category
+        ],
+    output:
+        f"{RESULTS}/audit/{{category}}.csv",
+    log:
+        f"{RESULTS}/logs/audit/{{category}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        root=ROOT,
+        state=state_of("test", "ground_truth"),
+        test=subpath(input.masks, parent=True),
+        results=subpath(input.studies, parent=True),
+    shell:
+        "python -m stpm_bench audit --root {params.root:q} --category {wildcards.category:q}"
+        " --test {params.test:q} --studies {input.studies:q} --results {params.results:q}"
+        " --output {output:q} --log {log:q}"

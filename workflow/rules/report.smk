@@ -49,6 +49,28 @@ rule study_figure:
         " --output {params.folder:q} --log {log:q}"
 
 
+rule audit_table:
+    input:
+        studies=f"{RESULTS}/studies.csv",
+        audits=[f"{RESULTS}/audit/{category}.csv" for category in PANEL_CELLS],
+    output:
+        expand(f"{RESULTS}/tables/pro_definitions.{{suffix}}", suffix=["csv", "md"]),
+        expand(f"{RESULTS}/figures/pro_definitions.{{suffix}}", suffix=["pdf", "png"]),
+    log:
+        f"{RESULTS}/logs/tables/pro_definitions.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=MAIN,
+        audits=lambda wildcards, input: str(Path(input.audits[0]).parent),
+        tables=subpath(output[0], parent=True),
+        figures=subpath(output[2], parent=True),
+    shell:
+        "python -m stpm_bench audit-table --audits {params.audits:q} --study {params.study}"
+        " --studies {input.studies:q} --tables {params.tables:q} --figures {params.figures:q}"
+        " --log {log:q}"
+
+
 rule panel:
     input:
         images=f"{TEST}/images.npy",

@@ -1,0 +1,135 @@
+"""The audit: what each definition of PRO and each treatment of the masks says of the same maps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from skimage.transform import resize
+
+from stpm_bench.metrics import evaluate
+from stpm_bench.metrics.definitions import DEFINITIONS
+
+COLUMNS = ["definition", "masks", "pro", "pixel_auroc"]
+
+
+def audit(
+    masks: np.ndarray, own_masks: Sequence[np.ndarray], anomaly_maps: np.ndarray
+) -> pd.DataFrame:
+    """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
+
+    Args:
+        masks: (N, S, S) bool, brought to the maps' size by nearest neighbour.
+        own_masks: N masks (H, W) bool at their images' own size.
+        anomaly_maps: (N, S, S) float.
+
+    Returns:
+        Columns `definition`, `masks`, `pro`, `pixel_auroc` (NaN where it is that of a row above):
+        each of `DEFINITIONS` with masks 'nearest', then the exact one ('mvtec') with masks
+        'bilinear' (see `thickened`) and with masks 'own' (see `enlarged`); NaN in 'own' where the
+        images have several sizes.
+    """
+    size = anomaly_maps.shape[1]
+    labels = np.array([mask.any() for mask in own_masks])
+    scores = anomaly_maps.max(axis=(1, 2))
+
+    def exact(treatment: str, masks: np.ndarray, maps: np.ndarray) -> tuple:
+        values = evaluate(labels, scores, masks, maps)
+        return ("mvtec", treatment, values["pro"], values["pixel_auroc"])
+
+    rows = [exact("nearest", masks, anomaly_maps)]
+    rows += [
+        (name, "nearest", definition(masks, anomaly_maps), np.nan)
+        for name, definition in DEFINITIONS.items()
+        if name != "mvtec"
+    ]
+    thick = np.stack([thickened(mask, size) for mask in own_masks])
+    rows.append(exact("bilinear", thick, anomaly_maps))
+    if len({mask.shape for mask in own_masks}) == 1:
+        own = np.stack(own_masks)
+        rows.append(exact("own", own, enlarged(anomaly_maps, own.shape[1:])))
+    else:
+        rows.append(("mvtec", "own", np.nan, np.nan))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def thickened(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize a mask (H, W) bilinearly, without antialiasing; any non-zero pixel is a defect.
+
+    What the STPM authors' code does to 8-bit masks (METHOD: the ground truth of their protocol);
+    a defect grows by up to a pixel of the small mask.
+    """
+    grey = resize(
+        np.where(mask, np.float32(255), np.float32(0)),
+        (size, size),
+        order=1,
+        mode="edge",
+        anti_aliasing=False,
+        preserve_range=True,
+    )
+    return np.rint(grey) > 0
+
+
+def enlarged(anomaly_maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Enlarge maps (N, S, S) bilinearly to the images' own shape: (N, H, W) float32."""
+    height, width = shape
+    result = np.empty((len(anomaly_maps), height, width), np.float32)
+    for target, source in zip(result, anomaly_maps, strict=True):
+        image = Image.fromarray(source.astype(np.float32))
+        target[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return result
+
+
+def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Average audited cells over all but category and definition.
+
+    Args:
+        audited: the axes and `COLUMNS`, a row for each cell and definition.
+        cells: the cells to take, columns the axes.
+
+    Returns:
+        A row for each category and (definition, masks), and for category 'mean': columns
+        `category`, `definition`, `masks`, `cells`, `pro`, `difference` (to the exact value with
+        masks 'nearest', of the same cells), `pixel_auroc`.
+    """
+    axes = list(cells.columns)
+    rows = cells.merge(audited, on=axes)
+    exact = rows[(rows["definition"] == "mvtec") & (rows["masks"] == "nearest")]
+    rows = rows.merge(exact[[*axes, "pro"]].rename(columns={"pro": "exact"}), on=axes)
+    rows["difference"] = rows["pro"] - rows["exact"]
+    by_category = rows.groupby(["category", "definition", "masks"], sort=False)[
+        ["pro", "difference", "pixel_auroc"]
+    ].mean()
+    by_category.insert(0, "cells", rows.groupby(["category", "definition", "masks"]).size())
+    mean = by_category.groupby(["definition", "masks"], sort=False).agg(
+        {"cells": "sum"} | dict.fromkeys(["pro", "difference", "pixel_auroc"], "mean")
+    )
+    return pd.concat([by_category.reset_index(), mean.reset_index().assign(category="mean")])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the summary as Markdown: a row a category, a column a definition."""
+    shown = table.assign(
+        name=[
+            f"{definition}, masks {masks}" if masks != "nearest" else definition
+            for definition, masks in zip(table["definition"], table["masks"], strict=True)
+        ],
+        text=[
+            "n/a"
+            if np.isnan(pro)
+            else (f"{pro:.3f}" if difference == 0 else f"{pro:.3f} ({difference:+.3f})")
+            for pro, difference in zip(table["pro"], table["difference"], strict=True)
+        ],
+    )
+    order = list(dict.fromkeys(shown["name"]))
+    wide = shown.pivot(index="category", columns="name", values="text")[order]
+    wide = wide.loc[list(dict.fromkeys(shown["category"]))].reset_index()
+    body = wide.to_markdown(index=False, disable_numparse=True)
+    return (
+        f"## One set of maps, {len(order)} values of PRO\n\n{body}\n\n"
+        "In brackets the difference to the exact value (mvtec). The definitions are those of "
+        "`stpm_bench/metrics/definitions.py`, each with its source. 'masks bilinear': resized "
+        "bilinearly, any non-zero pixel a defect; 'masks own': maps enlarged to the images' own "
+        "size. Mean over the cells of the main study; n/a: the definition has no value there, or "
+        "the images have several sizes.\n"
+    )

@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stpm_bench import audit, figures, grid
+from stpm_bench.metrics import auroc, pro
+from stpm_bench.metrics.definitions import DEFINITIONS
+
+RNG = np.random.default_rng(0)
+OWN = np.zeros((4, 40, 40), bool)
+OWN[1, 5:21, 8:30] = OWN[2, 30:, :13] = OWN[2, 3, 3] = OWN[3, 18, 0:37] = True
+SMALL = OWN[:, 1::2, 1::2]
+MAPS = (RNG.random((4, 20, 20)) ** 4 + SMALL * 0.3).astype(np.float32)
+
+
+def bilinear(image, size):
+    """Bilinear resize by its definition: pixel centres, clamped at the border."""
+    result = np.empty((size, size))
+    for i in range(size):
+        for j in range(size):
+            y, x = (
+                np.clip((k + 0.5) * n / size - 0.5, 0, n - 1)
+                for k, n in zip((i, j), image.shape, strict=True)
+            )
+            (top, left), share = (int(y), int(x)), (y % 1, x % 1)
+            bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
+            above = image[top, left] * (1 - share[1]) + image[top, right] * share[1]
+            below = image[bottom, left] * (1 - share[1]) + image[bottom, right] * share[1]
+            result[i, j] = above * (1 - share[0]) + below * share[0]
+    return result
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(40, 40, 20), (35, 50, 16), (9, 9, 9)])
+def test_thickened_marks_every_pixel_that_a_defect_touches(height, width, size):
+    for _ in range(10):
+        mask = RNG.random((height, width)) < 0.05
+        grey = bilinear(mask * 255.0, size)
+        assert np.array_equal(audit.thickened(mask, size), np.rint(grey) > 0)
+
+
+def test_enlarged_is_bilinear():
+    expected = F.interpolate(torch.from_numpy(MAPS)[:, None], (50, 37), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(audit.enlarged(MAPS, (50, 37)), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_each_row_is_what_its_definition_says_of_its_masks():
+    table = audit.audit(SMALL, list(OWN), MAPS).set_index(["definition", "masks"])
+    assert len(table) == len(DEFINITIONS) + 2
+    for name, definition in DEFINITIONS.items():
+        assert table.loc[(name, "nearest"), "pro"] == pytest.approx(definition(SMALL, MAPS))
+    thick = np.stack([audit.thickened(mask, 20) for mask in OWN])
+    large = audit.enlarged(MAPS, (40, 40))
+    for treatment, masks, maps in (
+        ("nearest", SMALL, MAPS),
+        ("bilinear", thick, MAPS),
+        ("own", OWN, large),
+    ):
+        row = table.loc[("mvtec", treatment)]
+        assert row["pro"] == pytest.approx(pro(masks, maps))
+        assert row["pixel_auroc"] == pytest.approx(auroc(masks, maps))
+
+
+def test_images_of_several_sizes_have_no_resolution_of_their_own():
+    own = [OWN[0], OWN[1][:30], *OWN[2:]]
+    table = audit.audit(SMALL, own, MAPS).set_index(["definition", "masks"])
+    assert np.isnan(table.loc[("mvtec", "own"), "pro"])
+    assert table["pro"].notna().sum() == len(table) - 1
+
+
+def test_summary_averages_the_cells_of_a_study_and_differs_from_the_exact_value():
+    cells = [grid.Cell(c, "1+2", "t", 1.0, s, "paper") for c in ("a", "b") for s in (0, 1, 2)]
+    values = {("mvtec", "nearest"): 0.5, ("bins_50", "nearest"): 0.25, ("mvtec", "own"): 0.75}
+    audited = pd.DataFrame(
+        [
+            (*cell, definition, masks, value + cell.seed / 8 + (cell.category == "b"), np.nan)
+            for cell in cells
+            for (definition, masks), value in values.items()
+        ],
+        columns=[*grid.AXES, *audit.COLUMNS],
+    )
+    study = pd.DataFrame([cell for cell in cells if cell.seed < 2], columns=list(grid.AXES))
+    table = audit.summary(audited, study)
+    rows = table.set_index(["category", "definition", "masks"])
+    assert rows.loc[("a", "bins_50", "nearest"), "pro"] == 0.25 + 1 / 16
+    assert rows.loc[("a", "bins_50", "nearest"), "difference"] == -0.25
+    assert rows.loc[("mean", "mvtec", "own"), "pro"] == 0.75 + 1 / 16 + 0.5
+    assert rows.loc[("mean", "mvtec", "own"), "difference"] == 0.25
+    assert rows.loc[("mean", "mvtec", "own"), "cells"] == 4
+    text = audit.markdown(table)
+    assert "| a          | 0.562   | 0.312 (-0.250) | 0.812 (+0.250)     |" in text
+    figure = figures.definitions(table)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["bins_50", "mvtec, masks own"]
