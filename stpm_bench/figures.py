@@ -143,7 +143,7 @@ def study(table: pd.DataFrame, name: str) -> Figure:
                     ax=axis,
                     color="0.6",
                     size=2.5,
-                    jitter=0.15,
+                    jitter=False,  # a jitter is drawn unseeded: the file would differ each time
                     zorder=1,
                 )
             axis.errorbar(
@@ -198,7 +198,7 @@ def definitions(table: pd.DataFrame) -> Figure:
             ax=axis,
             color="0.6",
             size=2.5,
-            jitter=0.15,
+            jitter=False,  # a jitter is drawn unseeded: the file would differ each time
             zorder=1,
         )
         axis.scatter(
@@ -208,8 +208,7 @@ def definitions(table: pd.DataFrame) -> Figure:
             s=16,
             zorder=2,
         )
-        axis.set(xlabel="PRO less the exact value (blue: mean; grey: each category)", ylabel="")
-        axis.set_title(
-            f"categories: {single['category'].nunique()}, cells: {mean['cells'].max():.0f}"
-        )
+        axis.set(xlabel="difference in PRO to the exact value", ylabel="")
+        n = f"{single['category'].nunique()} categories, {mean['cells'].max():.0f} cells"
+        axis.set_title(f"blue: mean, grey: each category ({n})", loc="right")
     return figure

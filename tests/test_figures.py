@@ -33,10 +33,14 @@ def test_a_panel_has_a_row_for_each_defect_and_a_column_for_each_map(tmp_path):
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):
-    for name in ("a", "b"):
-        figures.save(draw_panel(), tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
-    for suffix in ("pdf", "png"):
-        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    long = long_table(["bottle", "carpet"], layers=("1", "2"))
+    table = tables.study_table(long, cells(long), {})
+    for draw in (draw_panel, lambda: figures.study(table, "layers")):
+        for name in ("a", "b"):
+            figures.save(draw(), tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
+        for suffix in ("pdf", "png"):
+            one, other = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("a", "b"))
+            assert one == other
 
 
 def test_a_study_is_drawn_by_setting_or_by_category():

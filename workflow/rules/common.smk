@@ -52,7 +52,7 @@ PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in rever
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
 # What one core trains a second, measured (README.md, 'Cost'); for the announcement alone.
-IMAGES_PER_SECOND = 20
+IMAGES_PER_SECOND = 17
 
 # With as many cells as cores or more, one thread each trains the most images a second; few cells
 # get the cores that would be idle.
