@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+import yaml
 
 from conftest import REPOSITORY, small_config, snakemake, write_category
+from stpm_bench.datasets import mvtec
 
 CELL = "category-{}_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
 
@@ -255,6 +257,44 @@ def test_a_teacher_from_a_file_and_its_errors(small_set):
     assert (
         f"{weights}: does not fit the backbone. The first key that differs is 'conv1." in run.stderr
     )
+
+
+def test_the_demo_in_small_with_a_pretrained_teacher(tmp_path):
+    config = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
+    config["results"] = str(tmp_path / "results")
+    config |= {"image_size": 64, "pretraining": {"epochs": 1}, "training": {"epochs": 1}}
+    main = config["studies"]["main"]
+    config["studies"] = {"one": main | {"category": ["brick"], "teacher": ["digits"], "seed": [0]}}
+    run = snakemake(config)
+    assert run.returncode == 0, run.stderr
+    teacher = json.loads((tmp_path / "results" / "teachers" / "digits.json").read_text())
+    assert teacher["source"] == "digits"
+    assert 0 < teacher["test_accuracy"] <= 1
+    assert teacher["train_images"] + teacher["test_images"] == 1797
+    defects = pd.read_csv(tmp_path / "results/prepared/brick/test/images.csv")["defect"]
+    assert set(defects) == {"good", "blur", "cut", "patch", "stain", "warp"}
+    # The tables and figures are those of the only study, whatever its name.
+    assert "| brick " in (tmp_path / "results" / "tables" / "one.md").read_text()
+    assert (tmp_path / "results" / "figures" / "anomaly_maps" / "brick.png").exists()
+
+
+def test_a_whole_copy_in_the_data_folder_is_not_downloaded_again(tmp_path):
+    write_category(tmp_path, "source", train=1, test=1)
+    image = (tmp_path / "source" / "train" / "good" / "000.png").read_bytes()
+    for category, (train, test) in mvtec.COUNTS.items():
+        for folder, count in (("train/good", train), ("test/good", test)):
+            path = tmp_path / "data" / "mvtec_ad" / category / folder
+            path.mkdir(parents=True)
+            for i in range(count):
+                (path / f"{i:03}.png").write_bytes(image)
+    marker = tmp_path / "data" / "mvtec_ad" / "download.json"
+    changes = [f"results={tmp_path}/results", f"data={{folder: {tmp_path}/data}}"]
+    command = [sys.executable, "-m", "snakemake", str(marker), "--cores", "1", "--nolock"]
+    run = subprocess.run(
+        [*command, "--config", *changes], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(marker.read_text())["url"] is None
 
 
 def test_the_demo_has_four_studies_and_needs_no_data():

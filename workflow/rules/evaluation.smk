@@ -17,6 +17,8 @@ rule anomaly_maps:
     conda:
         "../../environment.yml"
     threads: THREADS
+    resources:
+        gpu=1,
     params:
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),

@@ -14,6 +14,8 @@ rule student:
     conda:
         "../../environment.yml"
     threads: THREADS
+    resources:
+        gpu=1,
     params:
         training=options(CONFIG["training"]),
         device=CONFIG["device"],

@@ -26,6 +26,8 @@ rule teacher:
     conda:
         "../../environment.yml"
     threads: max(1, (workflow.cores or 1) // len(TEACHERS))
+    resources:
+        gpu=1,
     params:
         options=teacher_options,
         device=CONFIG["device"],
