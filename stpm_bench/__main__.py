@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except InputError as error:
         message = f"error: {error}\n"
+    except FileNotFoundError as error:
+        message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
     except Exception:
         message = traceback.format_exc()
     finally:

@@ -97,14 +97,18 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     exact = rows[(rows["definition"] == "mvtec") & (rows["masks"] == "nearest")]
     rows = rows.merge(exact[[*axes, "pro"]].rename(columns={"pro": "exact"}), on=axes)
     rows["difference"] = rows["pro"] - rows["exact"]
-    by_category = rows.groupby(["category", "definition", "masks"], sort=False)[
-        ["pro", "difference", "pixel_auroc"]
-    ].mean()
-    by_category.insert(0, "cells", rows.groupby(["category", "definition", "masks"]).size())
-    mean = by_category.groupby(["definition", "masks"], sort=False).agg(
-        {"cells": "sum"} | dict.fromkeys(["pro", "difference", "pixel_auroc"], "mean")
+    values = ["pro", "difference", "pixel_auroc"]
+
+    def mean(group: pd.Series) -> float:
+        """Return the mean, NaN where a value is missing: all columns rest on the same cells."""
+        return group.mean(skipna=False)
+
+    by_category = rows.groupby(["category", "definition", "masks"], sort=False)[values].agg(mean)
+    by_category["cells"] = rows.groupby(["category", "definition", "masks"]).size()
+    over_all = by_category.groupby(["definition", "masks"], sort=False).agg(
+        dict.fromkeys(values, mean) | {"cells": "sum"}
     )
-    return pd.concat([by_category.reset_index(), mean.reset_index().assign(category="mean")])
+    return pd.concat([by_category.reset_index(), over_all.reset_index().assign(category="mean")])
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -130,6 +134,6 @@ def markdown(table: pd.DataFrame) -> str:
         "In brackets the difference to the exact value (mvtec). The definitions are those of "
         "`stpm_bench/metrics/definitions.py`, each with its source. 'masks bilinear': resized "
         "bilinearly, any non-zero pixel a defect; 'masks own': maps enlarged to the images' own "
-        "size. Mean over the cells of the main study; n/a: the definition has no value there, or "
-        "the images have several sizes.\n"
+        "size. Mean over the cells of the main study; n/a: the definition has no value for one of "
+        "them, or the images have several sizes.\n"
     )

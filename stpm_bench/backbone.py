@@ -19,7 +19,7 @@ def create(backbone: str, levels: Sequence[int], seed: int) -> nn.Module:
     """Return an untrained network that maps (N, 3, H, W) float32 to a tuple of feature maps.
 
     The network ends at the deepest of `levels`; its parameters carry torchvision's names and are
-    drawn from `seed` alone, without touching the global random state. The output holds one map
+    drawn from `seed` alone. The output holds one map
     (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in the order of `levels`.
 
     Raises:

@@ -1,6 +1,7 @@
 """The config: read, checked against its schema and against itself, and completed."""
 
 import difflib
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +14,27 @@ from stpm_bench.errors import InputError
 from stpm_bench.levels import level_names
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+
+
+# JSON Schema takes 1.0 for an integer and NaN for a number; neither can be meant here.
+Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: type(value) is int,
+            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        }
+    ),
+)
+TYPES = {
+    "array": "a list",
+    "object": "keys with values",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "null": "null",
+}
 
 
 def read(path: str | Path) -> dict:
@@ -40,15 +62,20 @@ def complete(config: dict) -> dict:
             message names every such key and lists what is allowed.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    errors = Validator(schema).iter_errors(config)
     messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
     if messages:
         raise InputError("\n".join(messages))
     config = with_defaults(deepcopy(config), schema)
+    places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
+    places += [(teacher, "weights") for teacher in config["teachers"].values()]
+    for part, key in places:
+        if part.get(key) not in (None, "torchvision"):
+            part[key] = str(Path(part[key]).expanduser())  # no trailing slash either
     config["data"]["categories"] = chosen_categories(config["data"])
     for study in config["studies"].values():
         if study["category"] == "all":
-            study["category"] = config["data"]["categories"]
+            study["category"] = list(config["data"]["categories"])
     messages = list(contradictions(config))
     if messages:
         raise InputError("\n".join(messages))
@@ -72,6 +99,12 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator == "enum":
         allowed = ", ".join(str(value) for value in error.validator_value)
         return f"{name} is {error.instance!r}; allowed: {allowed}"
+    if error.validator == "type":
+        kinds = error.validator_value
+        expected = " or ".join(TYPES[k] for k in ([kinds] if isinstance(kinds, str) else kinds))
+        return f"{name}: found {error.instance!r}, expected {expected}"
+    if error.validator == "pattern":
+        return f"{name}: found the name {error.instance!r}, expected {error.validator_value}"
     if error.validator == "not":
         return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
     if error.validator == "anyOf":

@@ -62,5 +62,8 @@ def set_deterministic(threads: int | None = None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False  # its choice of kernel depends on the clock
+    # float32 means float32: TF32 keeps 10 bits of it, too few for a product of small distances.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     if threads:
         torch.set_num_threads(threads)

@@ -36,6 +36,8 @@ def whole(path: str | Path) -> Iterator[Path]:
         ) from error
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name without its content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,11 +1,14 @@
 """Studies to cells: the one place that knows which combinations exist."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+
+from stpm_bench.errors import InputError
 
 # A cell's folder spells its axes, so that any single cell can be asked for by name.
 CELL = (
@@ -36,7 +39,13 @@ def spell_layers(levels: Sequence[int]) -> str:
 
 
 def parse_layers(layers: str) -> list[int]:
-    """Return the levels of a spelling: '1+3' is [1, 3]."""
+    """Return the levels of a spelling: '1+3' is [1, 3].
+
+    Raises:
+        InputError: it is spelled in another way.
+    """
+    if not re.fullmatch(r"\d+(\+\d+)*", layers):
+        raise InputError(f"layers {layers!r}: expected levels joined by '+', as in 1+2+3")
     return [int(level) for level in layers.split("+")]
 
 
@@ -69,5 +78,10 @@ def cells(table: pd.DataFrame) -> list[Cell]:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """Read a CSV with axes among its columns; names stay names ('1' of layers is no number)."""
-    return pd.read_csv(path, dtype={"category": str, "layers": str, "teacher": str})
+    """Read a CSV with axes among its columns.
+
+    Names stay names: '1' of layers is no number, and a teacher called 'None' is no gap.
+    """
+    names = dict.fromkeys(["study", "category", "layers", "teacher", "protocol"], str)
+    gaps = {"value": [""], "pro": [""], "pixel_auroc": [""]}
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=gaps)

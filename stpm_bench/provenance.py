@@ -29,17 +29,19 @@ def environment(device: torch.device) -> dict:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the package's checkout, '+changes' behind it if dirty, or None."""
-    folder = Path(stpm_bench.__file__).parent
-    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", "."])
+    """Return this checkout's commit, '+changes' behind it if dirty; None without a checkout."""
+    root = Path(stpm_bench.__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit, changes = (
-            subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-            for command in commands
-        )
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None  # installed below somebody else's repository
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None  # installed without a checkout, or no git
-    return commit.strip() + ("+changes" if changes.strip() else "")
+        return None  # no git, or no repository
 
 
 def processor() -> str:

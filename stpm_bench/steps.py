@@ -20,7 +20,7 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is o
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
 ]
-Threads = Annotated[int, "processor threads; 0 leaves the choice to PyTorch"]
+Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
@@ -69,12 +69,13 @@ def prepare(
     category: Annotated[str, "the category's folder"],
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    threads: Threads = 0,
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, masks.npy"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
     from stpm_bench.datasets import mvtec
 
-    images, masks, manifest = mvtec.prepare(root, category, split, image_size)
+    images, masks, manifest = mvtec.prepare(root, category, split, image_size, threads or None)
     write_array(output / "images.npy", images)
     if masks is not None:
         write_array(output / "masks.npy", masks)
@@ -468,12 +469,15 @@ def load_checked(path: Path) -> dict:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
         raise InputError(
             f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it and run again, "
             "and it is made anew"
         ) from error
+    if not (isinstance(content, dict) and {"backbone", "weights"} <= set(content)):
+        raise InputError(f"{path}: is not a file that the steps 'teacher' or 'student' wrote")
+    return content
 
 
 def load_network(path: Path, levels: list[int]):

@@ -51,8 +51,10 @@ def train(
         `train_loss`, `validation_loss`, `seconds`, `kept` (True in the row of the kept epoch).
 
     Raises:
-        InputError: the loss became NaN or infinite; names the epoch.
+        InputError: the loss became NaN or infinite (names the epoch), or `epochs` is below 1.
     """
+    if epochs < 1:
+        raise InputError(f"config key 'training.epochs' is {epochs}; expected at least 1")
     student.to(device, memory_format=torch.channels_last)
     teacher.to(device, memory_format=torch.channels_last)
     used = np.concatenate([np.asarray(training), np.asarray(validation)])
@@ -74,7 +76,7 @@ def train(
     )
     order = torch.Generator().manual_seed(stream(seed, "order"))
     best, kept, history = float("inf"), None, []
-    bar = tqdm(range(1, epochs + 1), desc=title, unit="epoch", mininterval=1)
+    bar = tqdm(range(1, epochs + 1), desc=title, unit="epoch")
     for epoch in bar:
         start = time.perf_counter()
         student.train()

@@ -111,9 +111,8 @@ def pretrain(
         the backbone's weights without the classifier, and a report: classes, images, epochs,
         train and test accuracy in [0, 1].
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "teacher"))
-        network = torchvision.models.get_model(name, num_classes=len(data["classes"]))
+    torch.manual_seed(stream(seed, "teacher"))  # of initialisation and dropout
+    network = torchvision.models.get_model(name, num_classes=len(data["classes"]))
     network.to(device, memory_format=torch.channels_last)
     images = torch.from_numpy(data["train_images"]).to(device)
     labels = torch.from_numpy(data["train_labels"]).to(device)
@@ -127,11 +126,13 @@ def pretrain(
     draws = torch.Generator().manual_seed(stream(seed, "order"))
     flips = source not in WITHOUT_FLIPS
     start = time.perf_counter()
-    bar = tqdm(range(1, epochs + 1), desc=f"teacher {source}", unit="epoch", mininterval=1)
+    bar = tqdm(range(1, epochs + 1), desc=f"teacher {source}", unit="epoch")
     for epoch in bar:
         network.train()
         correct = 0
         for rows in torch.randperm(len(images), generator=draws).split(batch_size):
+            if len(rows) == 1:  # batch norm has nothing to normalise a single vector by
+                continue
             batch = resized(images[rows], input_size)
             if flips:
                 mirrored = torch.rand(len(rows), generator=draws).to(device) < 0.5

@@ -50,6 +50,7 @@ def small_config(folder: Path, **changes) -> dict:
         "image_size": 64,
         "teachers": {"random": {"backbone": "resnet18"}},
         "training": {"epochs": 2, "batch_size": 4},
+        "precision": "float32",
         "studies": {
             "main": {
                 "category": "all",

@@ -62,6 +62,20 @@ def test_each_row_is_what_its_definition_says_of_its_masks():
         assert row["pixel_auroc"] == pytest.approx(auroc(masks, maps))
 
 
+def test_a_definition_without_a_value_for_one_cell_has_no_mean():
+    cells = [grid.Cell("a", "1", "t", 1.0, seed, "paper") for seed in (0, 1)]
+    rows = [
+        (*cell, definition, "nearest", value, np.nan)
+        for cell, values in zip(cells, ([0.9, 0.5], [0.1, np.nan]), strict=True)
+        for definition, value in zip(("mvtec", "bins_50"), values, strict=True)
+    ]
+    audited = pd.DataFrame(rows, columns=[*grid.AXES, *audit.COLUMNS])
+    table = audit.summary(audited, pd.DataFrame(cells)).set_index(["category", "definition"])
+    for category in ("a", "mean"):
+        assert table.loc[(category, "mvtec"), "pro"] == 0.5
+        assert np.isnan(table.loc[(category, "bins_50"), ["pro", "difference"]].astype(float)).all()
+
+
 def test_images_of_several_sizes_have_no_resolution_of_their_own():
     own = [OWN[0], OWN[1][:30], *OWN[2:]]
     table = audit.audit(SMALL, own, MAPS).set_index(["definition", "masks"])

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from stpm_bench.__main__ import main
 from stpm_bench.steps import STEPS
@@ -28,6 +29,16 @@ def test_an_error_of_the_users_is_one_line_on_the_terminal_and_in_the_log(tmp_pa
     assert "Traceback" not in printed
     assert log.read_text() == printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
+    cell = ["--cell", str(tmp_path)]
+    assert main(["metrics", "--test", str(tmp_path), *cell]) == 1
+    assert f"error: {tmp_path}/image_scores.csv: no such file" in capsys.readouterr().err
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "student.pt")
+    options = ["--test", str(tmp_path), "--teacher", str(tmp_path / "student.pt")]
+    assert main(["anomaly-maps", *options, *cell]) == 1
+    assert "student.pt: is not a file that the steps" in capsys.readouterr().err
 
 
 def test_a_bug_shows_its_traceback(tmp_path, capsys):

@@ -70,7 +70,7 @@ def study(**changes):
             r"config key 'training.epoch' is unknown; allowed here: epochs, .*mean 'epochs'\?",
         ),
         ({"training": {"epochs": 0}}, r"config key 'training.epochs': 0 is less than"),
-        ({"training": {"epochs": "ten"}}, r"'training.epochs': 'ten' is not of type 'integer'"),
+        ({"training": {"epochs": "ten"}}, r"epochs': found 'ten', expected a whole"),
         ({"image_size": 100}, r"config key 'image_size': 100 is not a multiple of 32"),
         ({"device": "gpu"}, r"config key 'device' is 'gpu'; allowed: auto, cpu, cuda"),
         ({"protocol": "mine"}, r"config key 'protocol' is 'mine'; allowed: paper"),
@@ -101,6 +101,15 @@ def study(**changes):
             study(layers=[[1, 5]]),
             r"main.layers': level 5 does not exist in backbone 'resnet18'; allowed: 1, 2, 3, 4",
         ),
+        (study(layers=[1, 2, 3]), r"'studies.main.layers.0': found 1, expected a list"),
+        (study(layers=[[1.0]]), r"main.layers.0.0': found 1.0, expected a whole number"),
+        (study(seed=[1.0]), r"'studies.main.seed.0': found 1.0, expected a whole number"),
+        (study(fraction=[float("nan")]), r"main.fraction.0': found nan, expected a number"),
+        ({"studies": {2024: {}}}, r"'studies': found 2024, expected a text"),
+        (
+            {"teachers": {"a b": {"backbone": "resnet18"}}},
+            r"config key 'teachers': found the name 'a b', expected \^\[A-Za-z",
+        ),
         (study(layers=[[]]), r"'studies.main.layers.0': \[\] should be non-empty"),
         (study(layers=[[1, 1]]), r"'studies.main.layers.0': \[1, 1\] has non-unique elements"),
         (study(seed=[-1]), r"'studies.main.seed.0': -1 is less than the minimum of 0"),
@@ -124,6 +133,13 @@ def test_what_is_wrong_is_named_with_what_is_allowed(small_set, changes, message
         complete(small_config(small_set, **changes))
 
 
+def test_a_folder_may_end_in_a_slash_and_begin_at_home(small_set, monkeypatch):
+    monkeypatch.setenv("HOME", str(small_set))
+    config = complete(small_config(small_set, results="~/out/", data={"mvtec_ad": "~/data/"}))
+    assert config["results"] == str(small_set / "out")
+    assert config["data"]["mvtec_ad"] == str(small_set / "data")
+
+
 def test_every_error_is_told_at_once(small_set):
     with pytest.raises(InputError, match=r"'device'(.|\n)*'precision'"):
         complete(small_config(small_set, device="x", precision="y"))
@@ -142,5 +158,5 @@ def test_files_that_are_no_config(tmp_path):
     with pytest.raises(InputError, match=r"broken.yaml: is not YAML"):
         read(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
-    with pytest.raises(InputError, match="is not of type 'object'"):
+    with pytest.raises(InputError, match=r"the config: found .*, expected keys with values"):
         read(tmp_path / "list.yaml")

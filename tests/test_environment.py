@@ -23,4 +23,4 @@ def test_the_readme_names_the_two_commands_that_ci_runs():
         "pip install -e '.[test]' && pytest",
     ):
         assert f"```\n{command}\n```" in readme
-        assert command.replace("install -e", "install -q -e") in ci
+        assert command in ci

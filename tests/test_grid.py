@@ -1,6 +1,8 @@
 import pandas as pd
+import pytest
 
 from stpm_bench import grid
+from stpm_bench.errors import InputError
 
 CONFIG = {
     "protocol": "paper",
@@ -41,6 +43,15 @@ def test_layers_are_spelled_in_order_and_read_back():
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
-    cell = grid.Cell("001", "2", "18", 0.1, 0, "paper")
-    pd.DataFrame([cell]).to_csv(tmp_path / "cells.csv", index=False)
-    assert grid.cells(grid.read(tmp_path / "cells.csv")) == [cell]
+    cells = [
+        grid.Cell("001", "2", "18", 0.1, 0, "paper"),
+        grid.Cell("NA", "2", "None", 1.0, 1, "p"),
+    ]
+    pd.DataFrame(cells).to_csv(tmp_path / "cells.csv", index=False)
+    assert grid.cells(grid.read(tmp_path / "cells.csv")) == cells
+
+
+@pytest.mark.parametrize("layers", ["", "1-2", "1+", "a"])
+def test_layers_that_are_spelled_wrong(layers):
+    with pytest.raises(InputError, match=r"expected levels joined by '\+', as in 1\+2\+3"):
+        grid.parse_layers(layers)

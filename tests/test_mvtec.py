@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -626,3 +627,12 @@ def test_masks_at_their_own_size_are_checked_too(nut):
     (nut / "ground_truth" / "bent" / "000_mask.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"000_mask.png: is empty"):
         mvtec.read_masks(nut.parent, "nut")
+
+
+def test_training_images_do_not_depend_on_any_test_file(nut):
+    before, _, _ = prepare(nut, "train")
+    shutil.rmtree(nut / "test")
+    (nut / "ground_truth" / "bent" / "000_mask.png").write_bytes(b"poison")
+    after, masks, _ = prepare(nut, "train")
+    assert np.array_equal(before, after)
+    assert masks is None

@@ -50,21 +50,26 @@ def test_training_lowers_the_loss_and_the_best_epoch_is_kept():
     assert loss(weights, teacher, [8, 9]) == pytest.approx(kept["validation_loss"].item(), rel=1e-4)
 
 
-def test_one_step_is_that_of_a_plain_loop():
-    (weights, history), teacher = run(epochs=1, batch_size=8, weight_decay=0.01)
+def test_three_steps_are_those_of_a_plain_loop():
+    # One batch an epoch, in whatever order; the later steps show the momentum.
+    (weights, history), teacher = run(epochs=3, batch_size=8, weight_decay=0.01)
     student = backbone.create("resnet18", (1, 2), seed=2).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     images = backbone.normalise(torch.from_numpy(IMAGES[:8]))
     with torch.no_grad():
         targets = teacher.eval()(images)
-    total = 0
-    for t, s in zip(targets, student(images), strict=True):
-        t, s = t / t.norm(dim=1, keepdim=True), s / s.norm(dim=1, keepdim=True)
-        total = total + (0.5 * (t - s).pow(2).sum(1)).mean()
-    total.backward()
-    optimizer.step()
-    assert history["train_loss"].item() == pytest.approx(total.item(), rel=1e-5)
-    for key, value in backbone.state(student).items():
+    states = []
+    for epoch in range(3):
+        total = 0
+        for t, s in zip(targets, student(images), strict=True):
+            t, s = t / t.norm(dim=1, keepdim=True), s / s.norm(dim=1, keepdim=True)
+            total = total + (0.5 * (t - s).pow(2).sum(1)).mean()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        assert history["train_loss"][epoch] == pytest.approx(total.item(), rel=1e-4)
+        states.append({key: value.clone() for key, value in backbone.state(student).items()})
+    for key, value in states[history["kept"].idxmax()].items():
         torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-5)
 
 
@@ -82,6 +87,7 @@ def test_bfloat16_trains_alike():
     (_, full), _ = run(epochs=5)
     (_, half), _ = run(epochs=5, precision=torch.bfloat16)
     np.testing.assert_allclose(half["train_loss"], full["train_loss"], rtol=0.05)
+    assert half["train_loss"].tolist() != full["train_loss"].tolist()  # it was bfloat16 at all
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_epoch():
@@ -108,3 +114,8 @@ def test_device_and_precision_are_chosen_by_looking(monkeypatch):
 def test_cuda_where_there_is_none():
     with pytest.raises(InputError, match="config key 'device': 'cuda' was asked for"):
         choose_device("cuda")
+
+
+def test_no_epochs():
+    with pytest.raises(InputError, match=r"'training\.epochs' is 0; expected at least 1"):
+        run(epochs=0)

@@ -93,6 +93,15 @@ def test_the_papers_values_stand_beside_ours():
     assert "0.951" in text
 
 
+def test_the_papers_values_are_of_its_own_setting():
+    paper = published.paper(published.read())
+    long = long_table(["bottle"], layers=("1", "1+2+3"))
+    table = tables.study_table(long, cells(long), paper)
+    values = table[table["category"] == "bottle"].set_index("layers")["pro_paper"]
+    assert np.isnan(values["1"])
+    assert values["1+2+3"] == 0.951
+
+
 def test_one_seed_has_no_spread():
     long = long_table(["bottle"])
     long = long[long["seed"] == 0]

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,10 @@ import torchvision
 import yaml
 
 from conftest import REPOSITORY, small_config, snakemake, write_category
+from stpm_bench.anomaly_map import distance, unit
+from stpm_bench.backbone import normalise
 from stpm_bench.datasets import mvtec
+from stpm_bench.steps import load_network
 
 CELL = "category-{}_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
 
@@ -105,6 +109,31 @@ def test_provenance_says_what_made_the_student(finished):
     assert record["teacher_sha256"] == sha256(results / "teachers" / "random.pt")
     assert record["manifest_sha256"] == sha256(results / "prepared/alpha/train/images.csv")
     assert {"device", "threads", "seconds", "peak_memory", "git_commit", "processor"} <= set(record)
+
+
+def test_the_student_was_trained_on_its_split(finished):
+    """The kept student, on the validation files of split.csv, has the loss of history.csv."""
+    results = finished / "results"
+    cell = results / "cells" / CELL.format("alpha")
+    levels, (pixels, files) = (
+        [1, 2],
+        (
+            np.load(results / "prepared/alpha/train/images.npy"),
+            list(pd.read_csv(results / "prepared/alpha/train/images.csv")["file"]),
+        ),
+    )
+    chosen = pd.read_csv(cell / "split.csv").set_index("role")["file"]
+    networks = [
+        load_network(p, levels)[1].eval()
+        for p in (results / "teachers/random.pt", cell / "student.pt")
+    ]
+    images = normalise(torch.from_numpy(pixels[[files.index(f) for f in chosen["validation"]]]))
+    with torch.no_grad():
+        pairs = zip(*(network(images) for network in networks), strict=True)
+        loss = sum(distance(unit(t), s).mean().item() for t, s in pairs)
+    history = pd.read_csv(cell / "history.csv")
+    assert loss == pytest.approx(history.loc[history["kept"], "validation_loss"].item(), rel=1e-3)
+    assert sorted(chosen) == files
 
 
 def test_a_second_run_does_nothing(finished):
@@ -215,6 +244,8 @@ def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finis
     image = tmp_path / "data" / "alpha" / "train" / "good" / "000.png"
     image.write_bytes((tmp_path / "data" / "alpha" / "train" / "good" / "001.png").read_bytes())
     assert students(snakemake(config, "--dry-run", target)) == 1
+    moved = config | {"data": config["data"] | {"folder": str(tmp_path / "elsewhere")}}
+    assert students(snakemake(moved, "--dry-run", target)) == 1  # another place, the same teacher
     config["training"]["epochs"] = 3
     assert students(snakemake(config, "--dry-run", target)) == 2
 

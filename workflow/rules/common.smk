@@ -49,6 +49,11 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 SHOWN = grid.cells_of(STUDIES[MAIN], CONFIG["protocol"])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
+try:
+    CORES = workflow.cores
+except WorkflowError:  # not known where an executor other than the local one runs the jobs
+    CORES = 1
+
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
 # What one core trains a second, measured (README.md, 'Cost'); for the announcement alone.
@@ -56,7 +61,7 @@ IMAGES_PER_SECOND = 17
 
 # With as many cells as cores or more, one thread each trains the most images a second; few cells
 # get the cores that would be idle.
-THREADS = max(1, (workflow.cores or 1) // len(CELLS))
+THREADS = max(1, CORES // len(CELLS))
 
 
 wildcard_constraints:
@@ -89,12 +94,12 @@ def announcement():
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
     images = sum(map(training_images, todo))
-    hours = images * (CONFIG["image_size"] / 256) ** 2 / IMAGES_PER_SECOND / workflow.cores / 3600
+    hours = images * (CONFIG["image_size"] / 256) ** 2 / IMAGES_PER_SECOND / CORES / 3600
     if hours > 0.1:
         lines.append(
             f"  They train on {images:,} images. At {IMAGES_PER_SECOND} a second and core (256 x 256, "
             f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours on "
-            f"{workflow.cores} cores; a GPU is faster."
+            f"{CORES} cores; a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
     return "\n".join(lines)
@@ -146,7 +151,7 @@ def state_of(*folders):
         if MARKER:
             return None
         found = [
-            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            (str(path.relative_to(ROOT)), path.stat().st_size, path.stat().st_mtime_ns)
             for folder in folders
             for path in sorted(Path(ROOT, wildcards.category, folder).rglob("*"))
         ]
@@ -184,11 +189,23 @@ def teacher_inputs(wildcards):
 
 
 def teacher_options(wildcards):
-    """Return the options of the step 'teacher' for one name.
+    """Return the options of the step 'teacher' on which a teacher's weights depend.
 
     Of the wildcards alone: Snakemake does not compare params that also depend on the input.
     """
     values = dict(TEACHERS[wildcards.teacher])
     if "pretrain" in values:
-        values |= teacher_inputs(wildcards) | CONFIG["pretraining"]
-    return options(values | {"folder": f"{DATA}/weights"})
+        values |= CONFIG["pretraining"]
+        values |= {"device": CONFIG["device"], "precision": CONFIG["precision"]}
+    return options(values)
+
+
+def teacher_files(wildcards, input):
+    """Return the options that say where a teacher's files lie; another place is no other teacher."""
+    files = {"folder": f"{DATA}/weights"}
+    return options(files | {"data": input.data} if "data" in input.keys() else files)
+
+
+def not_compared(value):
+    """Return a params function of the input, which Snakemake does not compare: places of files."""
+    return lambda wildcards, input: value

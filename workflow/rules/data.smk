@@ -38,14 +38,16 @@ rule prepare_train:
         f"{RESULTS}/logs/prepare/{{category}}_train.log",
     conda:
         "../../environment.yml"
+    threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
-        root=ROOT,
+        root=not_compared(ROOT),
         image_size=CONFIG["image_size"],
         state=state_of("train"),
         folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
-        " --split train --image-size {params.image_size} --output {params.folder:q} --log {log:q}"
+        " --split train --image-size {params.image_size} --threads {threads}"
+        " --output {params.folder:q} --log {log:q}"
 
 
 rule prepare_test:
@@ -59,11 +61,13 @@ rule prepare_test:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
     conda:
         "../../environment.yml"
+    threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
-        root=ROOT,
+        root=not_compared(ROOT),
         image_size=CONFIG["image_size"],
         state=state_of("test", "ground_truth"),
         folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
-        " --split test --image-size {params.image_size} --output {params.folder:q} --log {log:q}"
+        " --split test --image-size {params.image_size} --threads {threads}"
+        " --output {params.folder:q} --log {log:q}"

@@ -112,6 +112,9 @@ rule notebook:
     params:
         results=subpath(input[0], parent=True),
     shell:
-        "(export STPM_BENCH_RESULTS={params.results:q};"
-        " jupytext --to ipynb --set-kernel python3 --execute --run-path . --output {output.ipynb:q}"
-        " {input.source:q} && jupyter nbconvert --to html {output.ipynb:q}) > {log:q} 2>&1"
+        "(export STPM_BENCH_RESULTS={params.results:q}; made=$(mktemp -d);"
+        " jupytext --to ipynb --set-kernel python3 --execute --run-path ."
+        " --output $made/notebook.ipynb {input.source:q}"
+        " && jupyter nbconvert --to html $made/notebook.ipynb"
+        " && mv $made/notebook.ipynb {output.ipynb:q} && mv $made/notebook.html {output.html:q}"
+        ") > {log:q} 2>&1"

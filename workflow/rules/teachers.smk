@@ -7,7 +7,7 @@ rule pretraining_set:
     conda:
         "../../environment.yml"
     params:
-        folder=DATA,
+        folder=not_compared(DATA),
     shell:
         "python -m stpm_bench pretraining-set --source {wildcards.source}"
         " --folder {params.folder:q} --output {output:q} --log {log:q}"
@@ -25,14 +25,12 @@ rule teacher:
     priority: 50
     conda:
         "../../environment.yml"
-    threads: max(1, (workflow.cores or 1) // len(TEACHERS))
+    threads: max(1, CORES // len(TEACHERS))
     resources:
         gpu=1,
     params:
         options=teacher_options,
-        device=CONFIG["device"],
-        precision=CONFIG["precision"],
+        files=teacher_files,
     shell:
-        "python -m stpm_bench teacher {params.options} --device {params.device}"
-        " --precision {params.precision} --threads {threads}"
+        "python -m stpm_bench teacher {params.options} {params.files} --threads {threads}"
         " --output {output.weights:q} --log {log:q}"
