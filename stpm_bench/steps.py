@@ -295,42 +295,41 @@ def audit(
     root: Annotated[Path, "folder with one folder a category: masks at their own size"],
     category: Annotated[str, "the category's folder"],
     test: TestFolder,
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    results: Annotated[Path, "folder of the results; the cells' folders lie in its cells/"],
-    output: Annotated[Path, "the table to write"],
+    cell: CellFolder,
 ) -> None:
-    """Evaluate the stored maps of a category's cells by every definition of PRO."""
-    from tqdm import tqdm
-
+    """Evaluate a cell's stored maps by every definition of PRO: pro_definitions.csv."""
     from stpm_bench.audit import audit
     from stpm_bench.datasets import mvtec
 
-    masks, own_masks = np.load(test / "masks.npy"), mvtec.read_masks(root, category)
-    cells = [cell for cell in grid.cells(grid.read(studies)) if cell.category == category]
-    tables = []
-    for cell in tqdm(cells, desc=f"audit {category}", unit="cell"):
-        maps = results / "cells" / cell.folder / "anomaly_maps.npy"
-        if maps.exists():
-            tables.append(audit(masks, own_masks, np.load(maps)).assign(**cell._asdict()))
-    with whole(output) as temporary:
-        pd.concat(tables).to_csv(temporary, index=False)
+    table = audit(
+        np.load(test / "masks.npy"),
+        mvtec.read_masks(root, category),
+        np.load(cell / "anomaly_maps.npy"),
+    )
+    with whole(cell / "pro_definitions.csv") as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def audit_table(
     *,
-    audits: Annotated[Path, "folder of the tables that 'audit' wrote"],
-    study: Annotated[str, "name of the study whose cells are averaged"],
+    study: Annotated[str, "name of the study whose cells the table averages"],
     studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    cells: Annotated[Path, "folder of the cells' folders"],
+    long: Annotated[Path, "the long table of all cells to write"],
     tables: Annotated[Path, "folder for pro_definitions.csv and .md"],
     figures: Annotated[Path, "folder for pro_definitions.pdf and .png"],
 ) -> None:
-    """Set the definitions of PRO side by side, by category: table and figure."""
+    """Set the definitions of PRO side by side, by category: long table, table and figure."""
     from stpm_bench import audit
     from stpm_bench import figures as drawing
 
-    cells = cells_of_study(studies, study)
-    files = [audits / f"{category}.csv" for category in cells["category"].unique()]
-    table = audit.summary(pd.concat(map(grid.read, files)), cells)
+    audited = pd.concat(
+        pd.read_csv(cells / cell.folder / "pro_definitions.csv").assign(**cell._asdict())
+        for cell in grid.cells(grid.read(studies))
+    )[[*grid.AXES, *audit.COLUMNS]]
+    table = audit.summary(audited, cells_of_study(studies, study))
+    with whole(long) as temporary:
+        audited.to_csv(temporary, index=False)
     with whole(tables / "pro_definitions.csv") as temporary:
         table.to_csv(temporary, index=False)
     with whole(tables / "pro_definitions.md") as temporary:

@@ -62,6 +62,7 @@ def test_a_run_makes_every_file_of_the_readme(finished):
             "image_scores.csv",
             "metrics.json",
             "pro_curve.csv",
+            "pro_definitions.csv",
         }
         for suffix in ("pdf", "png"):
             assert (results / "figures" / "anomaly_maps" / f"{category}.{suffix}").exists()

@@ -68,24 +68,18 @@ rule audit:
     input:
         images_of("test", "ground_truth"),
         masks=f"{TEST}/masks.npy",
-        studies=f"{RESULTS}/studies.csv",
-        maps=lambda wildcards: [
-            f"{RESULTS}/cells/{cell.folder}/anomaly_maps.npy"
-            for cell in CELLS
-            if cell.category == wildcards.category
-        ],
+        maps=f"{CELL}/anomaly_maps.npy",
     output:
-        f"{RESULTS}/audit/{{category}}.csv",
+        f"{CELL}/pro_definitions.csv",
     log:
-        f"{RESULTS}/logs/audit/{{category}}.log",
+        f"{CELL}/audit.log",
     conda:
         "../../environment.yml"
     params:
-        root=ROOT,
+        root=not_compared(ROOT),
         state=state_of("test", "ground_truth"),
         test=subpath(input.masks, parent=True),
-        results=subpath(input.studies, parent=True),
+        cell=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench audit --root {params.root:q} --category {wildcards.category:q}"
-        " --test {params.test:q} --studies {input.studies:q} --results {params.results:q}"
-        " --output {output:q} --log {log:q}"
+        " --test {params.test:q} --cell {params.cell:q} --log {log:q}"

@@ -52,23 +52,26 @@ rule study_figure:
 rule audit_table:
     input:
         studies=f"{RESULTS}/studies.csv",
-        audits=[f"{RESULTS}/audit/{category}.csv" for category in PANEL_CELLS],
+        audits=[f"{RESULTS}/cells/{cell.folder}/pro_definitions.csv" for cell in CELLS],
     output:
-        expand(f"{RESULTS}/tables/pro_definitions.{{suffix}}", suffix=["csv", "md"]),
-        expand(f"{RESULTS}/figures/pro_definitions.{{suffix}}", suffix=["pdf", "png"]),
+        long=f"{RESULTS}/pro_definitions.csv",
+        csv=f"{RESULTS}/tables/pro_definitions.csv",
+        markdown=f"{RESULTS}/tables/pro_definitions.md",
+        pdf=f"{RESULTS}/figures/pro_definitions.pdf",
+        png=f"{RESULTS}/figures/pro_definitions.png",
     log:
         f"{RESULTS}/logs/tables/pro_definitions.log",
     conda:
         "../../environment.yml"
     params:
         study=MAIN,
-        audits=lambda wildcards, input: str(Path(input.audits[0]).parent),
-        tables=subpath(output[0], parent=True),
-        figures=subpath(output[2], parent=True),
+        cells=lambda wildcards, input: str(Path(input.studies).parent / "cells"),
+        tables=subpath(output.csv, parent=True),
+        figures=subpath(output.pdf, parent=True),
     shell:
-        "python -m stpm_bench audit-table --audits {params.audits:q} --study {params.study}"
-        " --studies {input.studies:q} --tables {params.tables:q} --figures {params.figures:q}"
-        " --log {log:q}"
+        "python -m stpm_bench audit-table --study {params.study} --studies {input.studies:q}"
+        " --cells {params.cells:q} --long {output.long:q} --tables {params.tables:q}"
+        " --figures {params.figures:q} --log {log:q}"
 
 
 rule panel:
