@@ -102,9 +102,18 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator == "type":
         kinds = error.validator_value
         expected = " or ".join(TYPES[k] for k in ([kinds] if isinstance(kinds, str) else kinds))
-        return f"{name}: found {error.instance!r}, expected {expected}"
+        text = f"{name}: found {error.instance!r}, expected {expected}"
+        if isinstance(error.instance, str):
+            text += (
+                "; it came as text, as YAML reads 1e-3 (write 1.0e-3) and Snakemake whatever is "
+                "nested in --config (write a config file)"
+            )
+        return text
     if error.validator == "pattern":
-        return f"{name}: found the name {error.instance!r}, expected {error.validator_value}"
+        return (
+            f"{name}: found the name {error.instance!r}; a name is made of letters, digits and _, "
+            "a teacher's of . and - too"
+        )
     if error.validator == "not":
         return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
     if error.validator == "anyOf":

@@ -82,6 +82,11 @@ def read(path: str | Path) -> pd.DataFrame:
 
     Names stay names: '1' of layers is no number, and a teacher called 'None' is no gap.
     """
-    names = dict.fromkeys(["study", "category", "layers", "teacher", "protocol"], str)
-    gaps = {"value": [""], "pro": [""], "pixel_auroc": [""]}
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=gaps)
+    names = {"study", "category", "layers", "teacher", "protocol"}
+    numbers = set(pd.read_csv(path, nrows=0).columns) - names
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(names, str),
+        keep_default_na=False,
+        na_values={column: [""] for column in numbers},
+    )

@@ -186,7 +186,7 @@ def student(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     levels = grid.parse_layers(layers)
-    images = np.load(train / "images.npy")
+    images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
     chosen = split(files, fraction, validation_fraction, seed)
     rows = {role: [files.index(f) for f in group["file"]] for role, group in chosen.groupby("role")}
@@ -261,7 +261,7 @@ def anomaly_maps(
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
     _, student_network = load_network(cell / "student.pt", levels)
     _, teacher_network = load_network(teacher, levels)
-    images = np.load(test / "images.npy")
+    images = load_array(test / "images.npy")
     maps, level_maps, scores = score(
         teacher_network.to(where), student_network.to(where), images, where
     )
@@ -280,8 +280,11 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     labels = (scores["defect"] != "good").to_numpy()
     # float32, as the maps are: pandas reads the same digits as float64
     values = scores["score"].to_numpy(np.float32)
-    masks, maps = np.load(test / "masks.npy"), np.load(cell / "anomaly_maps.npy")
-    values = evaluate(labels, values, masks, maps)
+    masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
+    try:
+        values = evaluate(labels, values, masks, maps)
+    except ValueError as error:
+        raise cannot_evaluate(cell, test, error) from error
     curve = pd.DataFrame(
         {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
     )
@@ -301,11 +304,12 @@ def audit(
     from stpm_bench.audit import audit
     from stpm_bench.datasets import mvtec
 
-    table = audit(
-        np.load(test / "masks.npy"),
-        mvtec.read_masks(root, category),
-        np.load(cell / "anomaly_maps.npy"),
-    )
+    masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
+    own_masks = mvtec.read_masks(root, category)
+    try:
+        table = audit(masks, own_masks, maps)
+    except ValueError as error:
+        raise cannot_evaluate(cell, test, error) from error
     with whole(cell / "pro_definitions.csv") as temporary:
         table.to_csv(temporary, index=False)
 
@@ -418,13 +422,13 @@ def panel(
     with np.load(cell / "level_maps.npz") as arrays:
         level_maps = dict(arrays)
     figure = figures.panel(
-        np.load(test / "images.npy"),
-        np.load(test / "masks.npy"),
+        load_array(test / "images.npy"),
+        load_array(test / "masks.npy"),
         level_maps,
-        np.load(cell / "anomaly_maps.npy"),
+        load_array(cell / "anomaly_maps.npy"),
         list(scores["defect"]),
         scores["score"].to_numpy(),
-        title=cell.name.replace("_", "  ").replace("-", " "),
+        title=cell.name,
     )
     figures.save(figure, *(output.with_name(output.name + suffix) for suffix in (".pdf", ".png")))
 
@@ -447,6 +451,24 @@ STEPS = (
     panel,
     benchmark,
 )
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Read a .npy file that a step wrote."""
+    try:
+        return np.load(path)
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); delete it and run again, and it is made anew"
+        ) from error
+
+
+def cannot_evaluate(cell: Path, test: Path, error: ValueError) -> InputError:
+    """Return the error for maps and masks on which a metric is not defined."""
+    return InputError(
+        f"{cell}: its maps cannot be evaluated with the masks of {test}: {error}. If the defects "
+        "are too small to show in their masks, raise the config key 'image_size'"
+    )
 
 
 def save_network(path: Path, content: dict) -> None:

@@ -46,8 +46,9 @@ def from_file(name: str, path: str | Path) -> dict[str, torch.Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for the many ways to be wrong
         raise InputError(
-            f"{path}: cannot be read as a file of tensors ({str(error).splitlines()[0]}); "
-            "expected what torch.save(network.state_dict(), path) writes"
+            f"{path}: cannot be read as a file of tensors ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); expected what torch.save(network.state_dict(), path) "
+            "writes; name such a file with the config key 'teachers.NAME.weights'"
         ) from error
     if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
         raise InputError(

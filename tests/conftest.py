@@ -71,9 +71,9 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
         path.write_text(json.dumps(config))  # JSON is YAML
     else:
         folder, path = config.parent, config
-    command = [sys.executable, "-m", "snakemake", "--configfile", str(path), "--cores", "2"]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--nolock"]
     return subprocess.run(
-        [*command, "--nolock", *arguments],
+        [*command, "--configfile", str(path)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

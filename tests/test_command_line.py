@@ -1,11 +1,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from stpm_bench.__main__ import main
-from stpm_bench.steps import STEPS
+from stpm_bench.errors import InputError
+from stpm_bench.steps import STEPS, load_array
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
@@ -39,6 +41,13 @@ def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
     options = ["--test", str(tmp_path), "--teacher", str(tmp_path / "student.pt")]
     assert main(["anomaly-maps", *options, *cell]) == 1
     assert "student.pt: is not a file that the steps" in capsys.readouterr().err
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    np.save(tmp_path / "maps.npy", np.zeros((4, 8, 8)))
+    (tmp_path / "maps.npy").write_bytes((tmp_path / "maps.npy").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"maps.npy: cannot be read .*; delete it and run again"):
+        load_array(tmp_path / "maps.npy")
 
 
 def test_a_bug_shows_its_traceback(tmp_path, capsys):

@@ -108,8 +108,9 @@ def study(**changes):
         ({"studies": {2024: {}}}, r"'studies': found 2024, expected a text"),
         (
             {"teachers": {"a b": {"backbone": "resnet18"}}},
-            r"config key 'teachers': found the name 'a b', expected \^\[A-Za-z",
+            r"config key 'teachers': found the name 'a b'; a name is made of letters",
         ),
+        ({"training": {"learning_rate": "1e-3"}}, r"expected a number; it came as text, as YAML"),
         (study(layers=[[]]), r"'studies.main.layers.0': \[\] should be non-empty"),
         (study(layers=[[1, 1]]), r"'studies.main.layers.0': \[1, 1\] has non-unique elements"),
         (study(seed=[-1]), r"'studies.main.seed.0': -1 is less than the minimum of 0"),

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 
 from conftest import REPOSITORY, small_config, snakemake, write_category
 from stpm_bench.anomaly_map import distance, unit
@@ -143,6 +144,11 @@ def test_a_second_run_does_nothing(finished):
     assert run.returncode == 0, run.stderr
     assert "Nothing to be done" in run.stderr
     assert files_of(finished / "results") == before
+    # But a student that somebody deleted is seen, though every table is there.
+    student = finished / "results" / "cells" / CELL.format("alpha") / "student.pt"
+    student.rename(student.with_suffix(".away"))
+    assert students(snakemake(small_config(finished), "--dry-run")) == 1
+    student.with_suffix(".away").rename(student)
 
 
 def test_the_same_seed_gives_the_same_bits(finished, tmp_path):
@@ -191,7 +197,9 @@ def test_no_training_rule_can_see_a_test_file(finished):
 def test_a_failure_leaves_the_other_students_whole_and_is_named(small_set):
     image = small_set / "data" / "alpha" / "train" / "good" / "003.png"
     image.write_bytes(image.read_bytes()[:100])
-    run = snakemake(small_config(small_set), "--keep-going")
+    cells = [small_set / "results" / "cells" / CELL.format(c) for c in ("alpha", "beta")]
+    targets = [str(cell / "metrics.json") for cell in cells]
+    run = snakemake(small_config(small_set), *targets, "--keep-going")
     assert run.returncode != 0
     assert "alpha/train/good/003.png" in run.stderr
     assert "Traceback" not in run.stderr
@@ -201,7 +209,7 @@ def test_a_failure_leaves_the_other_students_whole_and_is_named(small_set):
     # Mended, the run goes on where it was.
     write_category(small_set / "data", "alpha")
     before = (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns
-    assert snakemake(small_config(small_set)).returncode == 0
+    assert snakemake(small_config(small_set), *targets).returncode == 0
     assert (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns == before
 
 
@@ -211,7 +219,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(small_set):
     path.write_text(json.dumps(config))
     command = [sys.executable, "-m", "snakemake", "--configfile", str(path), "--cores", "1"]
     process = subprocess.Popen(
-        [*command, "--nolock"],
+        command,
         cwd=REPOSITORY,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -227,7 +235,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was(small_set):
     process.wait()
     kept = {s: s.read_bytes() for s in first if s.exists()}
     assert kept, "no student was finished in time"
-    run = snakemake(config, "--rerun-incomplete")
+    # What the README says to type.
+    unlock = [sys.executable, "-m", "snakemake", "--unlock", "--configfile", str(path)]
+    assert subprocess.run(unlock, cwd=REPOSITORY, capture_output=True).returncode == 0
+    run = snakemake(config, *map(str, first), "--rerun-incomplete")
     assert run.returncode == 0, run.stderr
     assert all(student.exists() for student in first)
     for student, content in kept.items():
@@ -273,6 +284,36 @@ def test_a_config_that_is_wrong_stops_before_anything_runs(small_set, changes, m
     assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert not (small_set / "results").exists()
+
+
+def test_a_damaged_or_deleted_file_is_named_and_made_anew(finished, tmp_path):
+    shutil.copytree(finished / "data", tmp_path / "data", copy_function=shutil.copy2)
+    config = small_config(tmp_path)
+    cell = tmp_path / "results" / "cells" / CELL.format("alpha")
+    targets = [str(cell / name) for name in ("student.pt", "anomaly_maps.npy", "metrics.json")]
+    assert snakemake(config, *targets).returncode == 0
+    before = [Path(target).read_bytes() for target in targets]
+    (cell / "student.pt").write_bytes(before[0][:1000])
+    run = snakemake(config, *targets)
+    assert run.returncode != 0
+    assert "student.pt: cannot be read (" in run.stderr
+    assert "Traceback" not in run.stderr
+    (cell / "student.pt").unlink()
+    assert snakemake(config, *targets).returncode == 0
+    assert [Path(target).read_bytes() for target in targets] == before
+
+
+def test_defects_too_small_for_their_masks_are_named(tmp_path):
+    write_category(tmp_path / "data", "alpha", train=2, test=1, size=256)
+    mask = np.zeros((256, 256), np.uint8)
+    mask[0, 0] = 255
+    Image.fromarray(mask).save(tmp_path / "data/alpha/ground_truth/square/000_mask.png")
+    metrics = tmp_path / "results" / "cells" / CELL.format("alpha") / "metrics.json"
+    run = snakemake(small_config(tmp_path), str(metrics))
+    assert run.returncode != 0
+    assert "expected at least one defect (1), found only 0" in run.stderr
+    assert "raise the config key 'image_size'" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_teacher_from_a_file_and_its_errors(small_set):
