@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stpm_bench.errors import InputError
 
@@ -63,6 +64,12 @@ def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, whole or not at all."""
+    with whole(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_array, write_arrays, write_json
+from stpm_bench.files import sha256, whole, write_array, write_arrays, write_csv, write_json
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
 Precision = Annotated[
@@ -39,8 +39,7 @@ def plan(
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
     with whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
-    with whole(output / "studies.csv") as temporary:
-        grid.studies(completed).to_csv(temporary, index=False)
+    write_csv(output / "studies.csv", grid.studies(completed))
 
 
 def demo_data(
@@ -79,8 +78,7 @@ def prepare(
     write_array(output / "images.npy", images)
     if masks is not None:
         write_array(output / "masks.npy", masks)
-    with whole(output / "images.csv") as temporary:
-        manifest.to_csv(temporary, index=False)
+    write_csv(output / "images.csv", manifest)
 
 
 def pretraining_set(
@@ -210,10 +208,8 @@ def student(
         title=output.name,
     )
     save_network(output / "student.pt", {"backbone": name, "layers": layers, "weights": weights})
-    with whole(output / "history.csv") as temporary:
-        history.to_csv(temporary, index=False)
-    with whole(output / "split.csv") as temporary:
-        chosen.to_csv(temporary, index=False)
+    write_csv(output / "history.csv", history)
+    write_csv(output / "split.csv", chosen)
     training_seconds = history["seconds"].sum()
     record = {
         "config": {
@@ -268,8 +264,7 @@ def anomaly_maps(
     write_array(cell / "anomaly_maps.npy", maps)
     write_arrays(cell / "level_maps.npz", dict(zip(map(str, levels), level_maps, strict=True)))
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
-    with whole(cell / "image_scores.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(cell / "image_scores.csv", table)
 
 
 def metrics(*, test: TestFolder, cell: CellFolder) -> None:
@@ -288,8 +283,7 @@ def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     curve = pd.DataFrame(
         {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
     )
-    with whole(cell / "pro_curve.csv") as temporary:
-        curve.to_csv(temporary, index=False)
+    write_csv(cell / "pro_curve.csv", curve)
     write_json(cell / "metrics.json", values)
 
 
@@ -310,8 +304,7 @@ def audit(
         table = audit(masks, own_masks, maps)
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
-    with whole(cell / "pro_definitions.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(cell / "pro_definitions.csv", table)
 
 
 def audit_table(
@@ -332,10 +325,8 @@ def audit_table(
         for cell in grid.cells(grid.read(studies))
     )[[*grid.AXES, *audit.COLUMNS]]
     table = audit.summary(audited, cells_of_study(studies, study))
-    with whole(long) as temporary:
-        audited.to_csv(temporary, index=False)
-    with whole(tables / "pro_definitions.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(long, audited)
+    write_csv(tables / "pro_definitions.csv", table)
     with whole(tables / "pro_definitions.md") as temporary:
         temporary.write_text(audit.markdown(table))
     figure = drawing.definitions(table)
@@ -369,8 +360,7 @@ def collect(
             values = json.loads(path.read_text())
             rows += [(*cell, metric, value) for metric, value in values.items()]
     table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
-    with whole(output) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(output, table)
 
 
 def study_table(
@@ -389,8 +379,7 @@ def study_table(
     paper = published.paper(published.read()) if study == "main" else {}
     table = tables.study_table(long, cells, paper)
     done = cells.merge(long[list(grid.AXES)].drop_duplicates())
-    with whole(output / f"{study}.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(output / f"{study}.csv", table)
     with whole(output / f"{study}.md") as temporary:
         text = tables.markdown(table, f"Study: {study}", len(cells), len(cells) - len(done))
         temporary.write_text(text)
