@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from stpm_bench.datasets import demo, mvtec
+from stpm_bench.datasets import demo, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import level_names
 
@@ -154,7 +154,7 @@ def chosen_categories(data: dict) -> list[str]:
                 f"config key 'data.mvtec_ad': no such folder: {folder}; expected a folder with one "
                 "folder a category inside (bottle/train/good/000.png, ...), or null to download it"
             )
-        available, where = mvtec.list_categories(folder), str(folder)
+        available, where = layouts.list_categories(folder), str(folder)
         if not available:
             raise InputError(
                 f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "

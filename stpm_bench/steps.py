@@ -5,6 +5,7 @@ imported inside the step, so that `--help` and the light steps do not wait for t
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,7 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is o
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
 ]
+Layout = Annotated[Literal["mvtec", "visa", "btad", "mpdd"], "how the set's folder is laid out"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
@@ -62,20 +64,48 @@ def download(*, output: Annotated[Path, "folder of the set; download.json appear
     download.download("mvtec_ad", output)
 
 
+def check_data(
+    path: Annotated[Path, "folder of a data set: one folder a category, or as its layout has it"],
+    *,
+    layout: Layout = "mvtec",
+    threads: Threads = 0,
+) -> None:
+    """Read a whole data set and print what is there and every problem; status 1 for an error."""
+    from stpm_bench.datasets.check import check
+
+    table, problems = check(path, layout, threads or None, progress=sys.stderr.isatty())
+    if len(table):
+        print(table.to_markdown(index=False))
+        images, masks = table["images"].sum(), table["masks"].sum()
+        print(f"\n{images} images and {masks} masks in {table['category'].nunique()} categories")
+    for problem in problems:
+        print(f"{problem.severity}: {problem.text}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    print(f"{errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise InputError(f"{path}: {errors} errors (see above); mend them before you train on it")
+
+
 def prepare(
     *,
     root: Annotated[Path, "folder with one folder a category"],
     category: Annotated[str, "the category's folder"],
+    layout: Layout = "mvtec",
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
     threads: Threads = 0,
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, masks.npy"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
-    from stpm_bench.datasets import mvtec
+    from stpm_bench.datasets import images
 
-    images, masks, manifest = mvtec.prepare(root, category, split, image_size, threads or None)
-    write_array(output / "images.npy", images)
+    pixels, masks, manifest = images.prepare(
+        root, category, split, image_size, threads or None, layout=layout
+    )
+    if train is not None:
+        images.refuse_leak(read_names(train / "images.csv"), manifest, root / category)
+    write_array(output / "images.npy", pixels)
     if masks is not None:
         write_array(output / "masks.npy", masks)
     write_csv(output / "images.csv", manifest)
@@ -291,15 +321,16 @@ def audit(
     *,
     root: Annotated[Path, "folder with one folder a category: masks at their own size"],
     category: Annotated[str, "the category's folder"],
+    layout: Layout = "mvtec",
     test: TestFolder,
     cell: CellFolder,
 ) -> None:
     """Evaluate a cell's stored maps by every definition of PRO: pro_definitions.csv."""
     from stpm_bench.audit import audit
-    from stpm_bench.datasets import mvtec
+    from stpm_bench.datasets import images
 
     masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
-    own_masks = mvtec.read_masks(root, category)
+    own_masks = images.read_masks(root, category, layout)
     try:
         table = audit(masks, own_masks, maps)
     except ValueError as error:
@@ -426,6 +457,7 @@ STEPS = (
     plan,
     demo_data,
     download,
+    check_data,
     prepare,
     pretraining_set,
     teacher,

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from stpm_bench.datasets import download as module
-from stpm_bench.datasets import mvtec
+from stpm_bench.datasets import layouts
 from stpm_bench.datasets.download import Mirror, download, extract, list_mirrors
 from stpm_bench.errors import InputError
 
@@ -211,7 +211,7 @@ def get(folder: Path, sources: list[Mirror], counts=COUNTS) -> None:
 
 
 def assert_whole(folder: Path) -> None:
-    assert {c: mvtec.count_images(folder, c) for c in COUNTS} == COUNTS
+    assert {c: layouts.count_images(folder, c) for c in COUNTS} == COUNTS
     for name, content in members().items():
         assert (folder / name).read_bytes() == content
     left = {path.name for path in folder.iterdir()}
@@ -219,7 +219,7 @@ def assert_whole(folder: Path) -> None:
 
 
 def assert_nothing(folder: Path) -> None:
-    assert mvtec.list_categories(folder) == []
+    assert layouts.list_categories(folder) == []
     assert not (folder / "download.json").exists()
     assert not (folder / ".extracting").exists()
 

@@ -28,7 +28,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stpm_bench.datasets import mvtec
+from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256, write_json
 
@@ -349,7 +349,7 @@ def _wrong_counts(
     folder: Path, counts: Mapping[str, tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
     """Return the categories whose numbers of images are not those expected, with their numbers."""
-    found = {category: mvtec.count_images(folder, category) for category in counts}
+    found = {category: layouts.count_images(folder, category) for category in counts}
     return {category: found[category] for category in counts if found[category] != counts[category]}
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stpm_bench.datasets import mvtec
+from stpm_bench.datasets import images as module
+from stpm_bench.datasets import layouts, mvtec
+from stpm_bench.datasets.check import check
 from stpm_bench.errors import InputError
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "mvtec_ad"
@@ -51,7 +53,7 @@ def nut(tmp_path: Path) -> Path:
 
 
 def prepare(folder: Path, split: str = "test", size: int = SIZE, **options):
-    return mvtec.prepare(folder.parent, folder.name, split, size, progress=False, **options)
+    return module.prepare(folder.parent, folder.name, split, size, progress=False, **options)
 
 
 def prepare_first(folder: Path, pixels_or_image, name: str = "000.png", **options) -> np.ndarray:
@@ -81,17 +83,17 @@ def test_list_categories(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / ".hidden" / "train").mkdir(parents=True)
     (tmp_path / "license.txt").write_text("text")
-    assert mvtec.list_categories(tmp_path) == ["alpha", "zeta"]
-    assert mvtec.list_categories(tmp_path / "absent") == []
+    assert layouts.list_categories(tmp_path) == ["alpha", "zeta"]
+    assert layouts.list_categories(tmp_path / "absent") == []
 
 
 def test_count_images(nut):
-    assert mvtec.count_images(nut.parent, "nut") == (3, 6)
-    assert mvtec.count_images(nut.parent, "absent") == (0, 0)
+    assert layouts.count_images(nut.parent, "nut") == (3, 6)
+    assert layouts.count_images(nut.parent, "absent") == (0, 0)
 
 
 def test_list_train(nut):
-    table = mvtec.list_images(nut.parent, "nut", "train")
+    table = layouts.list_images(nut.parent, "nut", "train")
     assert table.columns.tolist() == ["file", "defect", "mask"]
     assert table["file"].tolist() == [f"train/good/00{i}.png" for i in range(3)]
     assert set(table["defect"]) == {"good"}
@@ -99,7 +101,7 @@ def test_list_train(nut):
 
 
 def test_list_test(nut):
-    table = mvtec.list_images(nut.parent, "nut", "test")
+    table = layouts.list_images(nut.parent, "nut", "test")
     assert table.to_dict("list") == {
         "file": [f"test/{d}/00{i}.png" for d in ("bent", "good", "scratch") for i in (0, 1)],
         "defect": ["bent", "bent", "good", "good", "scratch", "scratch"],
@@ -113,7 +115,7 @@ def test_list_test(nut):
 
 def test_train_split_never_reads_test_files(nut):
     """A training image must not depend on the test set: it lists without one, even a broken one."""
-    before = mvtec.list_images(nut.parent, "nut", "train")
+    before = layouts.list_images(nut.parent, "nut", "train")
     (nut / "test" / "bent" / "000.png").write_bytes(b"")
     (nut / "ground_truth" / "scratch" / "000_mask.png").unlink()
     save(nut / "train" / "bad" / "000.png", picture(0))
@@ -142,13 +144,13 @@ def test_suffixes_of_images_and_masks_may_differ(nut, suffix):
 def test_masks_without_the_ending_mask(nut):
     for path in (nut / "ground_truth" / "bent").iterdir():
         path.rename(path.with_name(path.name.replace("_mask", "")))
-    assert mvtec.list_images(nut.parent, "nut", "test")["mask"][0] == "ground_truth/bent/000.png"
+    assert layouts.list_images(nut.parent, "nut", "test")["mask"][0] == "ground_truth/bent/000.png"
 
 
 def test_an_image_may_be_called_mask(nut):
     save(nut / "test" / "bent" / "000_mask.png", picture(1))
     save(nut / "ground_truth" / "bent" / "000_mask_mask.png", defect_mask())
-    table = mvtec.list_images(nut.parent, "nut", "test")
+    table = layouts.list_images(nut.parent, "nut", "test")
     assert table["mask"][:2].tolist() == [
         "ground_truth/bent/000_mask.png",
         "ground_truth/bent/000_mask_mask.png",
@@ -163,8 +165,8 @@ def test_other_files_are_passed_over(nut):
     (nut / "test" / "notes.txt").write_text("x")
     (nut / "test" / ".ipynb_checkpoints").mkdir()
     save(nut / "ground_truth" / "good" / "000_mask.png", np.zeros((SIZE, SIZE), np.uint8))
-    assert len(mvtec.list_images(nut.parent, "nut", "train")) == 3
-    assert len(mvtec.list_images(nut.parent, "nut", "test")) == 6
+    assert len(layouts.list_images(nut.parent, "nut", "train")) == 3
+    assert len(layouts.list_images(nut.parent, "nut", "test")) == 6
 
 
 def test_unicode_and_spaces_in_names(tmp_path):
@@ -479,6 +481,21 @@ DAMAGE = {
     "train image a dead link": ("train", dead_link, r"link\.png: cannot be read"),
     "test missing": ("test", moved("test", "tests"), r"test: holds no image"),
     "test empty": ("test", removed("test/*/*"), r"test: holds no image"),
+    "names alike but for case": (
+        "train",
+        pixels("train/good/000.PNG", picture(0)),
+        r"good.000\.png: differs from 000\.PNG only in case",
+    ),
+    "defects alike but for case": (
+        "test",
+        pixels("test/Bent/000.png", picture(0)),
+        r"test.bent: differs from Bent only in case",
+    ),
+    "categories alike but for case": (
+        "test",
+        pixels("../Nut/test/good/000.png", picture(0)),
+        r"nut: differs from Nut only in case",
+    ),
     "test without good": (
         "test",
         removed("test/good/*"),
@@ -508,7 +525,7 @@ DAMAGE = {
     "all masks missing": (
         "test",
         removed("ground_truth/*/*"),
-        r"bent.000\.png \(and 1 more images\): the mask is missing",
+        r"scratch.001\.png: the mask is missing",
     ),
     "mask without its image": (
         "test",
@@ -518,7 +535,7 @@ DAMAGE = {
     "masks without any image": (
         "test",
         removed("test/bent/*"),
-        r"bent.000_mask\.png: 2 mask\(s\) here without an image",
+        r"bent.001_mask\.png: a mask without its image",
     ),
     "two masks": ("test", pixels("ground_truth/bent/000.png", defect_mask()), r"two masks for .*"),
     "two images of one name": (
@@ -555,6 +572,8 @@ def test_damage_is_named(nut, damage):
     with pytest.raises(InputError, match=message) as caught:
         prepare(nut, split)
     assert str(nut) in str(caught.value)
+    _, problems = check(nut.parent, progress=False)
+    assert set(str(caught.value).splitlines()) <= {p.text for p in problems if p[0] == "error"}
 
 
 def test_all_damaged_files_are_named_in_one_message(tmp_path):
@@ -567,7 +586,7 @@ def test_all_damaged_files_are_named_in_one_message(tmp_path):
     assert len(lines) == 11
     assert "000.png" in lines[0]
     assert "009.png" in lines[9]
-    assert lines[10] == "... and 2 more files."
+    assert lines[10] == "... and 2 more."
 
 
 @pytest.mark.parametrize(
@@ -586,12 +605,12 @@ def test_no_such_category(tmp_path, root, category, message):
     write_category(data, "bolt")
     (data / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        mvtec.list_images((data / root).resolve(), category, "train")
+        layouts.list_images((data / root).resolve(), category, "train")
 
 
 def test_unknown_split(nut):
     with pytest.raises(InputError, match=r"'validation'.*Expected 'train' or 'test'"):
-        mvtec.list_images(nut.parent, "nut", "validation")
+        layouts.list_images(nut.parent, "nut", "validation")
 
 
 # --- real data ---
@@ -599,8 +618,8 @@ def test_unknown_split(nut):
 
 @pytest.mark.skipif(not (REAL / "bottle").is_dir(), reason=f"needs MVTec AD's bottle in {REAL}")
 def test_real_bottle():
-    assert mvtec.count_images(REAL, "bottle") == mvtec.COUNTS["bottle"]
-    images, masks, table = mvtec.prepare(REAL, "bottle", "test", progress=False)
+    assert layouts.count_images(REAL, "bottle") == mvtec.COUNTS["bottle"]
+    images, masks, table = module.prepare(REAL, "bottle", "test", progress=False)
     assert images.shape == (83, 256, 256, 3)
     assert masks.shape == (83, 256, 256)
     assert table["defect"].value_counts().to_dict() == {
@@ -610,23 +629,23 @@ def test_real_bottle():
         "good": 20,
     }
     assert ((table["defect_pixels"] > 0) == (table["defect"] != "good")).all()
-    assert len(mvtec.list_images(REAL, "bottle", "train")) == 209
+    assert len(layouts.list_images(REAL, "bottle", "train")) == 209
 
 
 def test_masks_at_their_own_size_are_those_that_prepare_samples(nut):
     save(nut / "test" / "bent" / "000.png", picture(7, size=48))
     save(nut / "ground_truth" / "bent" / "000_mask.png", defect_mask(48))
-    own = mvtec.read_masks(nut.parent, "nut")
+    own = module.read_masks(nut.parent, "nut")
     _, masks, table = prepare(nut, size=16)
     assert [mask.shape for mask in own] == [(48, 48)] + [(32, 32)] * 5
-    assert all(np.array_equal(mvtec.nearest(o, 16), m) for o, m in zip(own, masks, strict=True))
+    assert all(np.array_equal(module.nearest(o, 16), m) for o, m in zip(own, masks, strict=True))
     assert [mask.any() for mask in own] == list(table["defect"] != "good")
 
 
 def test_masks_at_their_own_size_are_checked_too(nut):
     (nut / "ground_truth" / "bent" / "000_mask.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"000_mask.png: is empty"):
-        mvtec.read_masks(nut.parent, "nut")
+        module.read_masks(nut.parent, "nut")
 
 
 def test_training_images_do_not_depend_on_any_test_file(nut):

@@ -1,0 +1,476 @@
+"""Which images a data set has: a small adapter for each layout on disk.
+
+mvtec, mpdd     CATEGORY/train/good/*.png
+                CATEGORY/test/good/*.png
+                CATEGORY/test/DEFECT/*.png
+                CATEGORY/ground_truth/DEFECT/*_mask.png
+btad            the same with 'ok' instead of 'good', and 'ko' as the only defect;
+                CATEGORY/ground_truth/ko/* has its images' names
+visa            split_csv/1cls.csv: columns object, split, label, image, mask; its images and masks
+                lie where it says, CATEGORY/Data/{Images,Masks}/...
+
+MPDD (Jezek et al., 2021) has MVTec AD's layout. BTAD: Mishra et al., 2021. VisA: Zou et al., 2022,
+github.com/amazon-science/spot-diff, whose utils/prepare_data.py also says what its masks mean: any
+non-zero pixel is a defect, the numbers are kinds of defect.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pandas as pd
+
+from stpm_bench.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SPLIT_CSV = Path("split_csv", "1cls.csv")
+SPLIT_CSV_COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+class Row(NamedTuple):
+    """An image: its file, its defect ('good' for none) and its mask ('' for none).
+
+    Both files are relative to the category's folder, with posix slashes.
+    """
+
+    file: str
+    defect: str
+    mask: str
+
+
+class Problem(NamedTuple):
+    """Something that is wrong with a data set; the text begins with the file.
+
+    With an error nothing is prepared; a warning is what deserves a look.
+    """
+
+    severity: str
+    text: str
+
+
+Found = tuple[list[Row], list[Problem]]
+
+
+class Layout(NamedTuple):
+    """What one layout needs to say.
+
+    categories: root -> the names of its categories, sorted; [] where there is none.
+    scan: root, category, 'train' or 'test' -> every image of it, and every problem; opens no image.
+    sources: the same arguments -> the files and folders that the split is made of.
+    nonzero: masks hold the number of a kind of defect: any non-zero pixel is a defect.
+    """
+
+    categories: Callable[[Path], list[str]]
+    scan: Callable[[Path, str, str], Found]
+    sources: Callable[[Path, str, str], list[Path]]
+    nonzero: bool = False
+
+
+def list_categories(root: str | Path, layout: str = "mvtec") -> list[str]:
+    """Return the names of the categories in `root`, sorted.
+
+    A folder that does not exist has no categories.
+    """
+    return LAYOUTS[layout].categories(Path(root))
+
+
+def count_images(root: str | Path, category: str, layout: str = "mvtec") -> tuple[int, int]:
+    """Return the numbers of training and of test images.
+
+    It opens no image and never raises: what is missing counts as 0.
+    """
+    train, test = (scan(root, category, split, layout)[0] for split in ("train", "test"))
+    return len(train), len(test)
+
+
+def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> Found:
+    """Return the images of one split of a category, sorted by file, and what is wrong with them.
+
+    Args:
+        root: folder of the data set.
+        category: one of `list_categories`.
+        split: 'train' or 'test'. A training split is found without a look at any test file.
+        layout: a key of `LAYOUTS`.
+    """
+    if split not in ("train", "test"):
+        raise InputError(f"Unknown split {split!r}. Expected 'train' or 'test'.")
+    root = Path(root)
+    known = LAYOUTS[layout].categories(root)
+    if category not in known:
+        return [], [Problem("error", no_category(root, layout, category))]
+    rows, problems = LAYOUTS[layout].scan(root, category, split)
+    same = _same_but_for_case([root / name for name in known])
+    return sorted(rows), problems + [p for p in same if p.text.startswith(f"{root / category}:")]
+
+
+def list_images(root: str | Path, category: str, split: str, layout: str = "mvtec") -> pd.DataFrame:
+    """List the images of one split of a category, in an order that is the same on every machine.
+
+    In the layouts made of folders 'train' looks into train/good and nowhere else, 'test' into
+    test/ and ground_truth/. There a mask belongs to an image by its name:
+    ground_truth/DEFECT/X_mask.png or X.png for the image test/DEFECT/X.png, whatever the two
+    suffixes. Hidden files and files that are no images by their suffix are passed over, and so is
+    ground_truth/good.
+
+    Args:
+        root: folder of the data set.
+        category: name of a category in it.
+        split: 'train' or 'test'.
+        layout: a key of `LAYOUTS`.
+
+    Returns:
+        One row an image, sorted by file, all columns strings: those of `Row`.
+
+    Raises:
+        InputError: no such category; no training image; a test split without images, without good
+            ones or without defects; a mask missing, ambiguous or without its image; images where
+            the layout has none; names that differ only in case.
+    """
+    rows, problems = scan(root, category, split, layout)
+    refuse([problem.text for problem in problems if problem.severity == "error"])
+    return pd.DataFrame(rows, columns=list(Row._fields))
+
+
+def refuse(errors: Sequence[str]) -> None:
+    """Raise one InputError that names the first ten of `errors`; do nothing where there is none."""
+    if errors:
+        more = [f"... and {len(errors) - 10} more."] if len(errors) > 10 else []
+        raise InputError("\n".join([*errors[:10], *more]))
+
+
+# --- folders: mvtec, mpdd, btad -------------------------------------------------------------------
+
+
+def _folder_categories(root: Path) -> list[str]:
+    """Return the subfolders that hold train/ or test/."""
+    return [
+        folder.name
+        for folder in _folders(root)
+        if (folder / "train").is_dir() or (folder / "test").is_dir()
+    ]
+
+
+def _folder_sources(root: Path, category: str, split: str) -> list[Path]:
+    names = ["train"] if split == "train" else ["test", "ground_truth"]
+    return [path for name in names if (path := root / category / name).is_dir()]
+
+
+def _scan_folders(root: Path, category: str, split: str, *, good: str) -> Found:
+    """Scan a category whose anomaly-free images lie in folders called `good`."""
+    scan_split = _scan_train if split == "train" else _scan_test
+    return scan_split(root / category, good)
+
+
+def _scan_train(folder: Path, good: str) -> Found:
+    train = folder / "train" / good
+    if not train.is_dir():
+        return [], [
+            Problem(
+                "error",
+                f"{train}: no such folder. Training images are expected there, as in "
+                f"{folder.name}/train/{good}/000.png; move the anomaly-free images into it.",
+            )
+        ]
+    images, problems = _images(train), _unexpected(train)
+    if not images:
+        problems.append(
+            Problem(
+                "error",
+                f"{train}: holds no image. Expected anomaly-free training images "
+                f"({' '.join(SUFFIXES)}) directly in it; put them there.",
+            )
+        )
+    for other in _folders(folder / "train"):
+        if other.name != good and (found := _images(other)):
+            problems.append(
+                Problem(
+                    "warning",
+                    f"{other}: {len(found)} image(s) are passed over. Only train/{good} trains; "
+                    "move them into it where they have no anomaly.",
+                )
+            )
+    return [Row(f"train/{good}/{image.name}", "good", "") for image in images], problems
+
+
+def _scan_test(folder: Path, good: str) -> Found:
+    test, truth = folder / "test", folder / "ground_truth"
+    images = {defect.name: found for defect in _folders(test) if (found := _images(defect))}
+    problems = [
+        Problem(
+            "error",
+            f"{image}: lies directly in test/. Expected test/{good}/{image.name} or "
+            f"test/DEFECT/{image.name}; move it into the folder of its defect.",
+        )
+        for image in _images(test)
+    ]
+    problems += _same_but_for_case(_folders(test))
+    problems += [problem for defect in _folders(test) for problem in _unexpected(defect)]
+    if not images:
+        text = (
+            f"{test}: holds no image. Expected test/{good}/*.png and test/DEFECT/*.png, "
+            "a folder for each kind of defect; put the test images there."
+        )
+        return [], [Problem("error", text), *problems]
+    problems += _both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
+    if good != "good" and "good" in images:
+        text = f"{test / 'good'}: expected anomaly-free images in test/{good}; rename it."
+        problems.append(Problem("error", text))
+        del images["good"]
+
+    rows = [Row(f"test/{good}/{image.name}", "good", "") for image in images.pop(good, [])]
+    masks = {
+        defect.name: found
+        for defect in _folders(truth)
+        if defect.name != good and (found := _images(defect))
+    }
+    for defect in sorted({*images, *masks}):
+        pairs, mismatched = _match_masks(
+            images.get(defect, []), masks.get(defect, []), test / defect, truth / defect
+        )
+        problems += mismatched
+        rows += [
+            Row(
+                f"test/{defect}/{image.name}",
+                defect,
+                f"ground_truth/{defect}/{mask.name}" if mask else "",
+            )
+            for image, mask in pairs
+        ]
+    return rows, problems
+
+
+def _match_masks(
+    images: list[Path], masks: list[Path], test: Path, truth: Path
+) -> tuple[list[tuple[Path, Path | None]], list[Problem]]:
+    """Pair each image of one defect with its mask, by name; None where it has none."""
+    problems = []
+    by_stem: dict[str, Path] = {}
+    for image in images:
+        other = by_stem.setdefault(image.stem, image)
+        if other != image:
+            problems.append(
+                f"{other} and {image.name}: two images of one name, so that it is unclear whose "
+                "the mask is. Expected different names; rename one and its mask."
+            )
+    mask_of: dict[Path, Path] = {}
+    for mask in masks:
+        image = by_stem.get(mask.stem.removesuffix("_mask")) or by_stem.get(mask.stem)
+        if image is None:
+            problems.append(
+                f"{mask}: a mask without its image. Expected an image called "
+                f"{mask.stem.removesuffix('_mask')} in {test}; add it or remove the mask."
+            )
+        elif mask_of.setdefault(image, mask) != mask:
+            problems.append(
+                f"{mask_of[image]} and {mask.name}: two masks for {image}. "
+                "Expected one; remove the other."
+            )
+    problems += [
+        f"{image}: the mask is missing. Expected {truth / image.stem}_mask.png; add it, or take "
+        "the image out of the test set."
+        for image in by_stem.values()
+        if image not in mask_of
+    ]
+    pairs = [(image, mask_of.get(image)) for image in images]
+    return pairs, [Problem("error", text) for text in problems]
+
+
+def _unexpected(folder: Path) -> list[Problem]:
+    """Find what would be passed over in a folder of images, and names alike but for case."""
+    problems = _same_but_for_case(_images(folder))
+    for nested in _folders(folder):
+        problems += [
+            Problem(
+                "error",
+                f"{image}: lies one folder too deep and would be passed over. Expected images "
+                f"directly in {folder}; move it up, or out of the data set.",
+            )
+            for image in _images(nested)
+        ]
+    problems += [
+        Problem(
+            "warning",
+            f"{path}: is passed over, as no image by its suffix. Expected one of "
+            f"{' '.join(SUFFIXES)}; convert it where it is one.",
+        )
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() not in (*SUFFIXES, ".db", ".txt", ".md", ".json", ".csv")
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+    return problems
+
+
+# --- a table: visa --------------------------------------------------------------------------------
+
+
+def _read_split_csv(root: Path) -> tuple[list[dict[str, str]], list[Problem]]:
+    path = root / SPLIT_CSV
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            missing = set(SPLIT_CSV_COLUMNS) - set(reader.fieldnames or [])
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        return [], [
+            Problem(
+                "error",
+                f"{path}: cannot be read ({reason}). Expected VisA's table of its images; take it "
+                "from the data set's archive.",
+            )
+        ]
+    if missing:
+        return [], [
+            Problem(
+                "error",
+                f"{path}: lacks the columns {', '.join(sorted(missing))}. Expected "
+                f"{','.join(SPLIT_CSV_COLUMNS)}; take it from the data set's archive.",
+            )
+        ]
+    return rows, []
+
+
+def _csv_categories(root: Path) -> list[str]:
+    return sorted({row["object"] for row in _read_split_csv(root)[0] if row["object"]})
+
+
+def _csv_sources(root: Path, category: str, split: str) -> list[Path]:
+    rows, _ = _scan_csv(root, category, split)
+    files = [root / category / name for row in rows for name in (row.file, row.mask) if name]
+    return [root / SPLIT_CSV, *files]
+
+
+def _scan_csv(root: Path, category: str, split: str) -> Found:
+    path = root / SPLIT_CSV
+    lines, problems = _read_split_csv(root)
+    rows, seen = [], {}
+    for line in lines:
+        if line["object"] != category:
+            continue
+        where = f"{path}: {line['image'] or 'a line without an image'}"
+        image, mask = (_below(category, line[key]) for key in ("image", "mask"))
+        wrong = None
+        if line["split"] not in ("train", "test"):
+            wrong = f"its split is {line['split']!r}. Expected train or test"
+        elif line["label"] not in ("normal", "anomaly"):
+            wrong = f"its label is {line['label']!r}. Expected normal or anomaly"
+        elif image is None or (mask is None and line["mask"]):
+            wrong = f"does not lie in its object's folder. Expected {category}/Data/..."
+        elif seen.setdefault(image, line) is not line:
+            wrong = "is named twice. Expected each image once, in train or in test"
+        elif line["split"] == "train" and line["label"] != "normal":
+            wrong = "an anomaly that trains. Expected normal images alone in train"
+        elif line["label"] == "anomaly" and mask is None:
+            wrong = "the mask is missing. Expected its file in the column mask"
+        if wrong and (line["split"] == split or line["split"] not in ("train", "test")):
+            problems.append(Problem("error", f"{where}: {wrong}; mend the line."))
+        if line["split"] == split and image:
+            good = line["label"] == "normal"
+            rows.append(Row(image, "good" if good else line["label"], "" if good else mask or ""))
+    if not rows:
+        text = f"{path}: has no {split} images of {category}. Expected some; mend the table."
+        problems.append(Problem("error", text))
+    elif split == "test":
+        kinds = {row.defect for row in rows}
+        problems += _both_kinds(path, kinds, "good", "lines test,normal", "lines test,anomaly")
+    problems += _same_but_for_case([root / category / row.file for row in rows])
+    return rows, problems
+
+
+def _below(category: str, file: str) -> str | None:
+    """Return a file of the table relative to its category's folder; None where it is elsewhere."""
+    parts = PurePosixPath(file.strip()).parts
+    if len(parts) < 2 or parts[0] != category or ".." in parts:
+        return None
+    return str(PurePosixPath(*parts[1:]))
+
+
+# --- what they share ------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "mvtec": Layout(_folder_categories, partial(_scan_folders, good="good"), _folder_sources),
+    "visa": Layout(_csv_categories, _scan_csv, _csv_sources, nonzero=True),
+    "btad": Layout(_folder_categories, partial(_scan_folders, good="ok"), _folder_sources),
+    "mpdd": Layout(_folder_categories, partial(_scan_folders, good="good"), _folder_sources),
+}
+
+
+def _both_kinds(
+    path: Path, kinds: set[str], good: str, good_place: str, defect_place: str
+) -> list[Problem]:
+    """Find that a test split has no good images, or no others."""
+    if good not in kinds:
+        text = (
+            f"{path}: has no good images (found only {', '.join(sorted(kinds))}). Expected "
+            f"anomaly-free test images in {good_place}: without them no AUROC is defined. Add some."
+        )
+    elif kinds == {good}:
+        text = (
+            f"{path}: has good images only. Expected images with defects in {defect_place} "
+            "and their masks: without them no AUROC is defined. Add some."
+        )
+    else:
+        return []
+    return [Problem("error", text)]
+
+
+def _same_but_for_case(paths: Iterable[Path]) -> list[Problem]:
+    """Find paths that are one path on Windows and macOS, where one overwrites the other."""
+    first: dict[str, Path] = {}
+    return [
+        Problem(
+            "error",
+            f"{path}: differs from {other.name} only in case, and where case does not count one "
+            "replaces the other. Expected different names; rename one (and its mask).",
+        )
+        for path in paths
+        if (other := first.setdefault(str(path).casefold(), path)) != path
+    ]
+
+
+def no_category(root: Path, layout: str, category: str = "") -> str:
+    """Say that `root` has no such category, or none at all, and what there is instead."""
+    known = list_categories(root, layout)
+    if not root.is_dir():
+        found = "There is no such folder."
+    elif layout == "visa" and (problems := _read_split_csv(root)[1]):
+        return problems[0].text
+    elif known:
+        found = f"Its categories are: {', '.join(known)}."
+    elif (root / "train").is_dir() or (root / "test").is_dir():
+        found = f"It looks like a category itself: name the folder above it, {root.parent}."
+    elif nested := [folder for folder in _folders(root) if list_categories(folder, layout)]:
+        found = f"It holds no category, but {nested[0]} does: name that folder."
+    elif other := [name for name in LAYOUTS if list_categories(root, name)]:
+        found = f"It holds no category in this layout, but some in {', '.join(other)}."
+    else:
+        found = "It holds no category."
+    missing = f"no category {category!r}" if category else "no category"
+    return (
+        f"{root}: {missing}. {found} Expected {Path(root.name) / (category or 'CATEGORY')}/ with "
+        f"its images, in the layout {layout}."
+    )
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return the image files directly in a folder, sorted; [] where there is no such folder.
+
+    A link that leads nowhere counts as an image, so that reading it fails with its name: left out
+    in silence it would change the numbers.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()
+    )

@@ -1,0 +1,177 @@
+"""`check-data`: the table, and what is found across files. Damaged files: test_images.py."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_images import REAL, SIZE, defect_mask, nut, picture, save, write_category
+
+from stpm_bench.__main__ import main
+from stpm_bench.datasets.check import check
+from stpm_bench.datasets.images import prepare, refuse_leak
+from stpm_bench.errors import InputError
+
+__all__ = ["nut"]  # a fixture
+
+
+def problems(root) -> list[tuple[str, str]]:
+    return [tuple(problem) for problem in check(root, progress=False)[1]]
+
+
+def test_a_clean_set(nut, capsys):
+    assert main(["check-data", str(nut.parent)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = pd.DataFrame([[part.strip() for part in line.split("|")[1:-1]] for line in lines[:6]])
+    assert table.to_numpy().tolist()[2:] == [
+        ["nut", "train", "good", "3", "0", "32 x 32", "RGB"],
+        ["nut", "test", "bent", "2", "2", "32 x 32", "RGB"],
+        ["nut", "test", "good", "2", "0", "32 x 32", "RGB"],
+        ["nut", "test", "scratch", "2", "2", "32 x 32", "RGB"],
+    ]
+    assert lines[-2:] == ["9 images and 4 masks in 1 categories", "0 errors, 0 warnings"]
+
+
+def test_errors_are_all_printed_and_the_status_is_1(nut, capsys):
+    for name in ("000.png", "001.png"):
+        (nut / "train" / "good" / name).write_bytes(b"")
+    (nut / "ground_truth" / "bent" / "000_mask.png").unlink()
+    assert main(["check-data", str(nut.parent)]) == 1
+    printed = capsys.readouterr()
+    assert f"error: {nut / 'train' / 'good' / '000.png'}: is empty (0 bytes)" in printed.out
+    assert f"error: {nut / 'train' / 'good' / '001.png'}: is empty (0 bytes)" in printed.out
+    assert f"error: {nut / 'test' / 'bent' / '000.png'}: the mask is missing" in printed.out
+    assert "3 errors, 0 warnings" in printed.out
+    assert printed.err == f"error: {nut.parent}: 3 errors (see above); mend them before you " + (
+        "train on it\n"
+    )
+
+
+def test_a_warning_alone_is_status_0(nut, capsys):
+    save(nut / "train" / "good" / "003.png", picture(3, 40))
+    assert main(["check-data", str(nut.parent)]) == 0
+    assert "0 errors, 1 warnings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("absent", "absent: no category. There is no such folder."),
+        ("data/nut", "nut: no category. It looks like a category itself: name the folder above"),
+        (".", r"data does: name that folder. Expected"),
+        ("empty", "empty: no category. It holds no category."),
+    ],
+)
+def test_a_folder_without_a_category(tmp_path, root, message):
+    write_category(tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    [(severity, text)] = problems(tmp_path / root)
+    assert severity == "error"
+    assert message in text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_a_test_image_that_is_a_training_image_by_content(nut, suffix):
+    """The same pixels in another format and under another name."""
+    save(nut / "test" / "good" / f"other{suffix}", picture(1))
+    [(severity, text)] = problems(nut.parent)
+    assert severity == "error"
+    assert f"good/other{suffix}: is the same image as {nut}/train/good/001.png" in text
+
+
+def test_prepare_refuses_a_test_image_that_is_a_training_image(nut):
+    """By the bytes of the files; among those that only share a name there is none."""
+    train, test = (prepare(nut.parent, "nut", split, 8)[2] for split in ("train", "test"))
+    refuse_leak(train, test, nut)
+    save(nut / "test" / "bent" / "000.png", picture(1))
+    test = prepare(nut.parent, "nut", "test", 8)[2]
+    with pytest.raises(
+        InputError, match=r"bent/000.png: is the same image as .*train/good/001\.png\. Exp"
+    ):
+        refuse_leak(train, test, nut)
+
+
+def test_the_step_prepare_compares_with_the_training_images(nut, tmp_path, capsys):
+    save(nut / "test" / "good" / "000.png", picture(1))
+    common = ["prepare", "--root", str(nut.parent), "--category", "nut", "--image-size", "8"]
+    train, test = tmp_path / "train", tmp_path / "test"
+    assert main([*common, "--split", "train", "--output", str(train)]) == 0
+    options = ["--split", "test", "--train", str(train), "--output", str(test)]
+    assert main([*common, *options]) == 1
+    assert "test/good/000.png: is the same image as" in capsys.readouterr().err
+    assert not test.exists()
+
+
+def test_an_image_that_is_both_good_and_defective(nut):
+    save(nut / "test" / "scratch" / "000.png", picture(101))
+    [(severity, text)] = problems(nut.parent)
+    assert severity == "error"
+    assert "scratch/000.png: is the same image as" in text
+    assert "test/good/001.png, with another label" in text
+
+
+def test_an_image_twice_is_a_warning(nut):
+    save(nut / "train" / "good" / "003.png", picture(1))
+    [(severity, text)] = problems(nut.parent)
+    assert severity == "warning"
+    assert "003.png: is the same image as" in text
+
+
+def test_mixed_sizes_are_a_warning(nut):
+    save(nut / "test" / "good" / "000.png", picture(1, 40))
+    [(severity, text)] = problems(nut.parent)
+    assert severity == "warning"
+    assert "000.png: is 40 x 40 pixels, most of its category 32 x 32 (2 sizes in all)" in text
+    table, _ = check(nut.parent, progress=False)
+    assert "32 x 32 (1), 40 x 40 (1)" in set(table["sizes"]) or (
+        "40 x 40 (1), 32 x 32 (1)" in set(table["sizes"])
+    )
+
+
+def test_what_is_passed_over_is_a_warning(nut):
+    save(nut / "train" / "bad" / "000.png", picture(1))
+    (nut / "train" / "good" / "000.webp").write_bytes(b"x")
+    (nut / "train" / "good" / "Thumbs.db").write_bytes(b"x")
+    (passed, image) = problems(nut.parent)
+    assert passed[0] == image[0] == "warning"
+    assert "good/000.webp: is passed over, as no image by its suffix" in passed[1]
+    assert "train/bad: 1 image(s) are passed over. Only train/good trains" in image[1]
+
+
+def test_modes_and_sizes_as_they_are_upright(nut):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = nut / "train" / "good"
+    save(good / "000.png", picture(0)[:20], exif=exif)
+    save(good / "001.png", picture(0)[..., 0])
+    Image.fromarray(picture(5)).convert("CMYK").save(good / "002.jpg")
+    (good / "002.png").unlink()
+    table, _ = check(nut.parent, progress=False)
+    row = table.iloc[0]
+    assert sorted(row["sizes"].split(", ")) == ["20 x 32 (1)", "32 x 32 (2)"]
+    assert sorted(row["modes"].split(", ")) == ["CMYK (1)", "L (1)", "RGB (1)"]
+
+
+def test_two_categories_do_not_mix(tmp_path):
+    write_category(tmp_path, "nut")
+    write_category(tmp_path, "bolt")  # the same pixels
+    table, found = check(tmp_path, workers=3, progress=False)
+    assert found == []
+    assert list(table["category"]) == ["bolt"] * 4 + ["nut"] * 4
+
+
+def test_every_problem_is_found_once_whatever_the_workers(nut):
+    (nut / "train" / "good" / "000.png").write_bytes(b"")
+    save(nut / "ground_truth" / "bent" / "000_mask.png", defect_mask(40))
+    save(nut / "test" / "Bent" / "000.png", np.zeros((SIZE, SIZE), np.uint8))
+    found = [check(nut.parent, workers=n, progress=False) for n in (1, 4)]
+    assert found[0][0].equals(found[1][0])
+    assert found[0][1] == found[1][1]
+    texts = [problem.text for problem in found[0][1]]
+    assert len(texts) == len(set(texts)) == 4
+
+
+@pytest.mark.skipif(not (REAL / "bottle").is_dir(), reason=f"needs MVTec AD's bottle in {REAL}")
+def test_the_real_bottle_is_clean(capsys):
+    assert main(["check-data", str(REAL)]) == 0
+    printed = capsys.readouterr().out
+    assert "292 images and 63 masks in 1 categories\n0 errors, 0 warnings" in printed
