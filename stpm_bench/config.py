@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonschema
 import yaml
@@ -35,6 +36,19 @@ TYPES = {
     "boolean": "true or false",
     "null": "null",
 }
+
+
+class Source(NamedTuple):
+    """Where the images of a category are.
+
+    root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
+    marker: the file that is written last where the set is made here; None for a user's own.
+    """
+
+    root: str
+    category: str
+    layout: str
+    marker: str | None
 
 
 def read(path: str | Path) -> dict:
@@ -68,14 +82,21 @@ def complete(config: dict) -> dict:
         raise InputError("\n".join(messages))
     config = with_defaults(deepcopy(config), schema)
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
+    places += [(part, "path") for part in config["data"]["sets"].values()]
     places += [(teacher, "weights") for teacher in config["teachers"].values()]
     for part, key in places:
         if part.get(key) not in (None, "torchvision"):
             part[key] = str(Path(part[key]).expanduser())  # no trailing slash either
-    config["data"]["categories"] = chosen_categories(config["data"])
+    available = list(sources(config))
+    config["data"]["categories"] = spelled_out(config["data"]["categories"], available)
+    for category in config["data"]["categories"]:
+        if category not in available:
+            raise InputError(
+                f"config key 'data.categories': {category!r} is unknown; "
+                f"allowed: all, {', '.join(available)}"
+            )
     for study in config["studies"].values():
-        if study["category"] == "all":
-            study["category"] = list(config["data"]["categories"])
+        study["category"] = spelled_out(study["category"], config["data"]["categories"])
     messages = list(contradictions(config))
     if messages:
         raise InputError("\n".join(messages))
@@ -133,42 +154,70 @@ def with_defaults(value: dict, schema: dict) -> dict:
     return value
 
 
-def chosen_categories(data: dict) -> list[str]:
-    """Return the categories that a config's `data` asks for, in the order of its list.
+def sources(config: dict) -> dict[str, Source]:
+    """Return where the images of each category are, of every set that a config names.
+
+    A category of `data.sets` is spelled NAME.CATEGORY, one of MVTec AD or of the demo as it is.
 
     Raises:
-        InputError: a category is not in the data set; lists those that are.
+        InputError: a folder is missing or holds no category; keys that exclude each other.
     """
-    if data["demo"] and data["mvtec_ad"]:
+    data, found = config["data"], {}
+    if data["demo"] and (data["mvtec_ad"] or data["sets"]):
+        other = "mvtec_ad" if data["mvtec_ad"] else "sets"
         raise InputError(
-            "config key 'data' has both 'demo: true' and 'mvtec_ad'; expected one of them"
+            f"config key 'data' has both 'demo: true' and '{other}'; expected one of them"
         )
     if data["demo"]:
-        available, where = list(demo.CATEGORIES), "the demo set"
-    elif data["mvtec_ad"] is None:
-        available, where = sorted(mvtec.CATEGORIES), "MVTec AD"
-    else:
+        root = f"{config['results']}/demo_data"
+        found = {name: Source(root, name, "mvtec", f"{root}/made.json") for name in demo.CATEGORIES}
+    elif unpacks_mvtec_ad(data):
+        root = f"{data['folder']}/mvtec_ad"
+        found = {
+            name: Source(root, name, "mvtec", f"{root}/download.json")
+            for name in sorted(mvtec.CATEGORIES)
+        }
+    elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
         if not folder.is_dir():
             raise InputError(
-                f"config key 'data.mvtec_ad': no such folder: {folder}; expected a folder with one "
-                "folder a category inside (bottle/train/good/000.png, ...), or null to download it"
+                f"config key 'data.mvtec_ad': no such folder or archive: {folder}; expected a "
+                "folder with one folder a category inside (bottle/train/good/000.png, ...), the "
+                "published archive, or null to download it"
             )
-        available, where = layouts.list_categories(folder), str(folder)
-        if not available:
+        names = layouts.list_categories(folder)
+        if not names:
             raise InputError(
                 f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "
                 "bottle/ with train/good/ and test/ inside"
             )
-    if data["categories"] == "all":
-        return available
-    for category in data["categories"]:
-        if category not in available:
-            raise InputError(
-                f"config key 'data.categories': {category!r} is not in {where}; "
-                f"allowed: all, {', '.join(available)}"
-            )
-    return data["categories"]
+        found = {name: Source(str(folder), name, "mvtec", None) for name in names}
+    for name, part in data["sets"].items():
+        names = layouts.list_categories(part["path"], part["layout"])
+        if not names:
+            text = layouts.no_category(Path(part["path"]), part["layout"])
+            raise InputError(f"config key 'data.sets.{name}.path': {text}")
+        found |= {f"{name}.{c}": Source(part["path"], c, part["layout"], None) for c in names}
+    return found
+
+
+def unpacks_mvtec_ad(data: dict) -> bool:
+    """Return whether MVTec AD is downloaded, or unpacked from an archive."""
+    if data["mvtec_ad"] is None:
+        return not data["demo"] and not data["sets"]
+    return Path(data["mvtec_ad"]).is_file()
+
+
+def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
+    """Return categories with 'all' spelled out and, in a list, 'NAME.all' of a set; each once."""
+    if chosen == "all":
+        return list(available)
+    names = []
+    for category in chosen:
+        prefix = category.removesuffix("all")  # with its dot
+        of_set = [name for name in available if name.startswith(prefix)]
+        names += of_set if category.endswith(".all") and of_set else [category]
+    return list(dict.fromkeys(names))
 
 
 def contradictions(config: dict) -> Iterator[str]:

@@ -57,11 +57,17 @@ def demo_data(
     write_json(marker, {"seed": seed, "categories": list(demo.CATEGORIES)})
 
 
-def download(*, output: Annotated[Path, "folder of the set; download.json appears last"]) -> None:
+def download(
+    *,
+    archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
+    results: Annotated[Path, "folder whose disk must have room as well"] = Path("results"),
+    results_bytes: Annotated[int, "how much: the prepared images"] = 0,
+    output: Annotated[Path, "folder of the set; download.json appears last"],
+) -> None:
     """Download and check MVTec AD, unless it is there already."""
     from stpm_bench.datasets import download
 
-    download.download("mvtec_ad", output)
+    download.download("mvtec_ad", output, archive=archive, room={results: results_bytes})
 
 
 def check_data(

@@ -400,8 +400,8 @@ def test_failure_is_named(server, tmp_path, behaviour):
     message = str(caught.value)
     assert message.startswith(f"MVTec AD could not be downloaded (tried {mirror.url}: ")
     assert message.endswith(
-        "Put the data set's folder (with bolt/, nut/, ... inside) anywhere and name it with the "
-        f"config key data.mvtec_ad, or put the archive at {tmp_path / NAME}."
+        f"Put the data set's folder (with bolt/, nut/, ... inside) or the archive {NAME} anywhere "
+        "and name it with the config key data.mvtec_ad."
     )
     assert_nothing(tmp_path)
 
@@ -473,7 +473,13 @@ def test_too_little_room(server, tmp_path, monkeypatch):
         get(tmp_path, mirrors(server, "good"))
     assert server.requests == []
     (tmp_path / f"{NAME}.part").write_bytes(server.content[:1])
-    get(tmp_path, mirrors(server, "good"))
+    # The prepared images count where they lie on the same disk, though their folder is to be made.
+    results = tmp_path / "results" / "new"
+    options = {"counts": COUNTS, "progress": False}
+    with pytest.raises(InputError, match="GB for the archive, its content and the prepared images"):
+        download("mvtec_ad", tmp_path, mirrors(server, "good"), room={results: 1}, **options)
+    assert server.requests == []
+    download("mvtec_ad", tmp_path, mirrors(server, "good"), room={results: 0}, **options)
     assert_whole(tmp_path)
 
 
@@ -497,6 +503,23 @@ def test_local_archive_instead_of_a_download(server, tmp_path):
     made = json.loads((tmp_path / "download.json").read_text())
     assert made["url"] is None
     assert made["sha256"] == hashlib.sha256(server.content).hexdigest()
+
+
+def test_an_archive_of_the_users_elsewhere(server, tmp_path):
+    archive, folder = tmp_path / "my downloads" / "archive.tar.xz", tmp_path / "data"
+    archive.parent.mkdir()
+    archive.write_bytes(server.content)
+    options = {"counts": COUNTS, "progress": False, "archive": archive}
+    download("mvtec_ad", folder, mirrors(server, "good"), **options)
+    assert server.requests == []
+    assert_whole(folder)
+    assert archive.read_bytes() == server.content
+    archive.write_bytes(server.content[:-1])
+    with pytest.raises(InputError, match=r"archive\.tar\.xz: is not the published archive"):
+        download("mvtec_ad", tmp_path / "other", mirrors(server, "good"), **options)
+    archive.unlink()
+    with pytest.raises(InputError, match=r"archive\.tar\.xz: no such archive\. Expected a file"):
+        download("mvtec_ad", tmp_path / "other", mirrors(server, "good"), **options)
 
 
 def test_local_archive_with_wrong_bytes(server, tmp_path):

@@ -81,12 +81,14 @@ def download(
     mirrors: Sequence[Mirror] | None = None,
     counts: Mapping[str, tuple[int, int]] = mvtec.COUNTS,
     progress: bool = True,
+    archive: str | Path | None = None,
+    room: Mapping[Path, int] | None = None,
 ) -> None:
     """Make `folder` hold all categories of a data set, and folder/download.json say whence.
 
-    Nothing is downloaded where the folder holds them already, or where the archive lies in it
-    under its own name; that one is checked and never deleted. Categories that are there and whole
-    are kept as they are. A second process that is given the same folder waits for the first.
+    Nothing is downloaded where the folder holds them already, or where `archive` is given or lies
+    in it under its own name; that one is checked and never deleted. Categories that are there and
+    whole are kept as they are. A second process that is given the same folder waits for the first.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -95,10 +97,12 @@ def download(
         mirrors: tried in turn; those of mirrors.csv by default.
         counts: category -> numbers of train and test images to be found in the end.
         progress: show progress bars.
+        archive: the user's copy of the archive, anywhere.
+        room: folder -> bytes that something else will need there; checked beforehand too.
 
     Raises:
         InputError: no mirror serves the archive; the folder cannot be written or its disk is too
-            small; a category in it is incomplete; an archive in it is not the published one; the
+            small; a category in it is incomplete; a user's archive is not the published one; the
             archive is damaged, reaches outside its folder, or does not hold the right counts.
     """
     if dataset not in DATASETS:
@@ -107,6 +111,8 @@ def download(
     mirrors = mirrors or list_mirrors(dataset)
     folder = Path(folder)
     marker = folder / "download.json"
+    if archive and not Path(archive).is_file():
+        raise InputError(f"{archive}: no such archive. Expected a file; name it with {key}.")
     if marker.exists() and not _wrong_counts(folder, counts):
         return
     try:
@@ -124,18 +130,17 @@ def download(
             _refuse_incomplete(folder, counts)
             print(notice, file=sys.stderr)
             name = Path(urlsplit(mirrors[0].url).path).name
-            archive, part = folder / name, folder / f"{name}.part"
+            archive, part = Path(archive or folder / name), folder / f"{name}.part"
             size = max(mirror.bytes for mirror in mirrors)
             if archive.exists():
-                _check_space(folder, size)
+                _check_space({folder: size}, room or {})
                 digest = _check_archive(archive, mirrors)
             else:
                 archive = part
-                _check_space(folder, 2 * size - _size(part))
+                _check_space({folder: 2 * size - _size(part)}, room or {})
                 advice = (
                     f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
-                    f"anywhere and name it with the config key {key}, "
-                    f"or put the archive at {folder / name}."
+                    f"or the archive {name} anywhere and name it with the config key {key}."
                 )
                 url, digest, _ = fetch(mirrors, part, title, advice, progress)
             _unpack(archive, folder, counts, 4 * size, progress)
@@ -375,13 +380,23 @@ def _check_archive(archive: Path, mirrors: Sequence[Mirror]) -> str:
     return digest
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder}: {free / 1e9:.1f} GB are free on its disk. Expected {needed / 1e9:.1f} GB "
-            "for the archive and its content; make room or choose another folder."
-        )
+def _check_space(*needs: Mapping[Path, int]) -> None:
+    """Compare what is needed with what is free, on each disk that the folders lie on."""
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for folder, needed in (item for need in needs for item in need.items()):
+        # A folder that is still to be made lies on the disk of the one above it.
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        disk = there.stat().st_dev
+        first, sum_so_far = by_disk.get(disk, (there, 0))
+        by_disk[disk] = first, sum_so_far + needed
+    for folder, needed in by_disk.values():
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise InputError(
+                f"{folder}: {free / 1e9:.1f} GB are free on its disk. Expected {needed / 1e9:.1f} "
+                "GB for the archive, its content and the prepared images; make room or choose "
+                "another folder."
+            )
 
 
 def _unpack(

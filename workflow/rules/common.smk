@@ -1,4 +1,5 @@
 # The checked config, the cells, and the names that rules share.
+import functools
 import hashlib
 import json
 import re
@@ -10,13 +11,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from stpm_bench import grid
-from stpm_bench.config import complete
-from stpm_bench.datasets import demo, mvtec
+from stpm_bench.config import complete, sources, unpacks_mvtec_ad
+from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
 
 try:
     CONFIG = complete(config)
+    SOURCES = sources(CONFIG)
     check_writable(CONFIG["results"])
 except InputError as error:
     raise WorkflowError(str(error))
@@ -32,14 +34,9 @@ TEACHERS = {
 }
 CELL = f"{RESULTS}/cells/{grid.CELL}"
 
-# Where the images are: the embedded demo, MVTec AD downloaded, or the user's own folder. What is made
-# here is whole when its marker is there.
-if CONFIG["data"]["demo"]:
-    ROOT, MARKER = f"{RESULTS}/demo_data", f"{RESULTS}/demo_data/made.json"
-elif CONFIG["data"]["mvtec_ad"] is None:
-    ROOT, MARKER = f"{DATA}/mvtec_ad", f"{DATA}/mvtec_ad/download.json"
-else:
-    ROOT, MARKER = CONFIG["data"]["mvtec_ad"], None
+# What an unpacked MVTec AD is known by, and the archive of the user's of which it is made, if any.
+MVTEC_AD = f"{DATA}/mvtec_ad/download.json"
+ARCHIVE = CONFIG["data"]["mvtec_ad"] if unpacks_mvtec_ad(CONFIG["data"]) else None
 
 # The study of the main table, the audit's and the figures of each category.
 MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
@@ -102,19 +99,25 @@ def announcement():
             f"{CORES} cores; a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
+    if any(SOURCES[category].marker == MVTEC_AD for category in CATEGORIES):
+        if not Path(MVTEC_AD).exists():
+            lines.append(download.DATASETS["mvtec_ad"].notice)
     return "\n".join(lines)
 
 
 def training_images(cell):
     """Return how many images, each epoch's counted, a cell trains on."""
-    if CONFIG["data"]["demo"]:
-        count = demo.TRAIN_GOOD
-    elif CONFIG["data"]["mvtec_ad"] is None:
-        count = mvtec.COUNTS[cell.category][0]
-    else:
-        count = mvtec.count_images(ROOT, cell.category)[0]
     share = cell.fraction * (1 - CONFIG["training"]["validation_fraction"])
-    return round(count * share) * CONFIG["training"]["epochs"]
+    return round(count_training_images(cell.category) * share) * CONFIG["training"]["epochs"]
+
+
+@functools.cache
+def count_training_images(category):
+    """Return how many training images a category has, or will have once its set is made."""
+    root, name, layout, marker = SOURCES[category]
+    if marker == MVTEC_AD:
+        return mvtec.COUNTS[name][0]
+    return demo.TRAIN_GOOD if marker else layouts.count_images(root, name, layout)[0]
 
 
 def closing():
@@ -128,42 +131,61 @@ def closing():
     )
 
 
-def images_of(*folders):
-    """Return an input function: the marker of a set that is made here, else a split's folders."""
+def images_of(split):
+    """Return an input function: the marker of a set that is made here, else a split's sources."""
 
     def inputs(wildcards):
-        if MARKER:
-            return MARKER
-        # A folder that is missing is left to the step, whose error says what was expected.
-        paths = [Path(ROOT, wildcards.category, folder) for folder in folders]
-        return [str(path) for path in paths if path.is_dir()]
+        root, name, layout, marker = SOURCES[wildcards.category]
+        # What is missing is left to the step, whose error says what was expected.
+        return marker or list(map(str, layouts.LAYOUTS[layout].sources(Path(root), name, split)))
 
     return inputs
 
 
-def state_of(*folders):
+def state_of(split):
     """Return a params function: a hash of names, sizes and times of the files of a user's folder.
 
     Snakemake looks at a folder's own time alone; an image that was replaced inside is seen by this.
     """
 
     def state(wildcards):
-        if MARKER:
+        root, name, layout, marker = SOURCES[wildcards.category]
+        if marker:
             return None
         found = [
-            (str(path.relative_to(ROOT)), path.stat().st_size, path.stat().st_mtime_ns)
-            for folder in folders
-            for path in sorted(Path(ROOT, wildcards.category, folder).rglob("*"))
+            (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
+            for source in layouts.LAYOUTS[layout].sources(Path(root), name, split)
+            for path in ([*sorted(source.rglob("*"))] if source.is_dir() else [source])
         ]
         return hashlib.sha256(repr(found).encode()).hexdigest()
 
     return state
 
 
+def root_of(wildcards, input):
+    """Return the folder of a category's set; another place is no other set, so it is not compared."""
+    return SOURCES[wildcards.category].root
+
+
+def category_of(wildcards):
+    """Return a category's name in its set, and how the set is laid out, as options."""
+    source = SOURCES[wildcards.category]
+    return options({"category": source.category, "layout": source.layout})
+
+
+def download_options(wildcards, output):
+    """Return the options of the step 'download', none of which says what is downloaded."""
+    train, test = (sum(numbers) for numbers in zip(*mvtec.COUNTS.values()))
+    pixels = CONFIG["image_size"] ** 2
+    values = {"results": RESULTS, "results_bytes": pixels * (3 * train + 4 * test)}
+    return options(values | ({"archive": ARCHIVE} if ARCHIVE else {}))
+
+
 def downloads():
     """Return what this run still has to download, with its size."""
     missing = []
-    if MARKER == f"{DATA}/mvtec_ad/download.json" and not Path(MARKER).exists():
+    made = {SOURCES[category].marker for category in CATEGORIES}
+    if MVTEC_AD in made and not ARCHIVE and not Path(MVTEC_AD).exists():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     sizes = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
     for name, teacher in TEACHERS.items():

@@ -1,4 +1,4 @@
-# Data sets: the embedded demo, MVTec AD downloaded, or a folder of the user's; each to arrays.
+# Data sets: the embedded demo, MVTec AD downloaded, or folders of the user's; each to arrays.
 rule demo_data:
     output:
         f"{RESULTS}/demo_data/made.json",
@@ -23,11 +23,13 @@ rule download:
         "../../environment.yml"
     params:
         folder=subpath(output[0], parent=True),
+        options=download_options,
     shell:
-        "python -m stpm_bench download --output {params.folder:q} --log {log:q}"
+        "python -m stpm_bench download --output {params.folder:q} {params.options} --log {log:q}"
 
 
 # Two rules, so that what the training images are made of is seen in the DAG: train files alone.
+# The test images are compared with them: an image in both would make the numbers too good.
 rule prepare_train:
     input:
         images_of("train"),
@@ -40,19 +42,21 @@ rule prepare_train:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
-        root=not_compared(ROOT),
+        root=root_of,
+        category=category_of,
         image_size=CONFIG["image_size"],
         state=state_of("train"),
         folder=subpath(output.images, parent=True),
     shell:
-        "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
+        "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split train --image-size {params.image_size} --threads {threads}"
         " --output {params.folder:q} --log {log:q}"
 
 
 rule prepare_test:
     input:
-        images_of("test", "ground_truth"),
+        images_of("test"),
+        train=f"{RESULTS}/prepared/{{category}}/train/images.csv",
     output:
         images=f"{RESULTS}/prepared/{{category}}/test/images.npy",
         masks=f"{RESULTS}/prepared/{{category}}/test/masks.npy",
@@ -63,11 +67,14 @@ rule prepare_test:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
-        root=not_compared(ROOT),
+        root=root_of,
+        category=category_of,
         image_size=CONFIG["image_size"],
-        state=state_of("test", "ground_truth"),
+        state=state_of("test"),
+        train=subpath(input.train, parent=True),
         folder=subpath(output.images, parent=True),
     shell:
-        "python -m stpm_bench prepare --root {params.root:q} --category {wildcards.category:q}"
-        " --split test --image-size {params.image_size} --threads {threads}"
+        "python -m stpm_bench prepare --root {params.root:q} {params.category}"
+        " --split test --train {params.train:q} --image-size {params.image_size}"
+        " --threads {threads}"
         " --output {params.folder:q} --log {log:q}"

@@ -66,7 +66,7 @@ rule collect:
 
 rule audit:
     input:
-        images_of("test", "ground_truth"),
+        images_of("test"),
         masks=f"{TEST}/masks.npy",
         maps=f"{CELL}/anomaly_maps.npy",
     output:
@@ -76,10 +76,11 @@ rule audit:
     conda:
         "../../environment.yml"
     params:
-        root=not_compared(ROOT),
-        state=state_of("test", "ground_truth"),
+        root=root_of,
+        category=category_of,
+        state=state_of("test"),
         test=subpath(input.masks, parent=True),
         cell=subpath(output[0], parent=True),
     shell:
-        "python -m stpm_bench audit --root {params.root:q} --category {wildcards.category:q}"
+        "python -m stpm_bench audit --root {params.root:q} {params.category}"
         " --test {params.test:q} --cell {params.cell:q} --log {log:q}"
