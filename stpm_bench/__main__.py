@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"error: {error}\n"
     except FileNotFoundError as error:
         message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
+    except PermissionError as error:
+        message = f"error: {error.filename}: permission denied; expected files that you may read\n"
     except Exception:
         message = traceback.format_exc()
     finally:

@@ -197,6 +197,11 @@ def sources(config: dict) -> dict[str, Source]:
         if not names:
             text = layouts.no_category(Path(part["path"]), part["layout"])
             raise InputError(f"config key 'data.sets.{name}.path': {text}")
+        if name in found:
+            raise InputError(
+                f"config key 'data.sets.{name}': a category of data.mvtec_ad has the same name, "
+                "and both would have a row in the tables; expected another name for the set"
+            )
         found |= {f"{name}.{c}": Source(part["path"], c, part["layout"], None) for c in names}
     return found
 

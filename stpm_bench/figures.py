@@ -14,6 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from stpm_bench.files import whole
+from stpm_bench.grid import set_of
 from stpm_bench.tables import METRICS, SETTING
 
 COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
@@ -113,7 +114,7 @@ def study(table: pd.DataFrame, name: str) -> Figure:
         table: what `tables.study_table` returns.
     """
     varying = [axis for axis in SETTING if table[axis].nunique() > 1]
-    groups = {"textures", "objects", "mean"}
+    groups = {"textures", "objects", "mean", *map(set_of, table["category"])}
     shown = table.copy()
     axis_name = ", ".join(varying) if varying else "category"
     by_category = not varying  # one setting: its categories are what there is to compare

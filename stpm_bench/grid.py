@@ -33,6 +33,14 @@ class Cell(NamedTuple):
         return CELL.format(**self._asdict())
 
 
+def set_of(category: str) -> str:
+    """Return the set of a category as configs spell it: 'visa' of 'visa.candle'.
+
+    A category without one is MVTec AD's, or of a folder given in its place.
+    """
+    return category.partition(".")[0] if "." in category else "mvtec_ad"
+
+
 def spell_layers(levels: Sequence[int]) -> str:
     """Return levels in ascending order as the tables write them: [3, 1] is '1+3'."""
     return "+".join(str(level) for level in sorted(levels))

@@ -371,15 +371,17 @@ def audit_table(
 
 
 def benchmark(
-    name: Annotated[Literal["metrics"], "what to time"],
+    name: Annotated[Literal["metrics", "prepare"], "what to time"],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
     """Time a part of the project beside what others use, and print one table."""
-    from stpm_bench import provenance
-    from stpm_bench.benchmarks import metrics
+    import importlib
 
-    print(metrics.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
+    from stpm_bench import provenance
+
+    module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
+    print(module.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
     print(f"\n{provenance.processor()}; medians of {runs} runs; one process")
 
 

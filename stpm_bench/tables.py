@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stpm_bench.datasets import demo, mvtec
-from stpm_bench.grid import AXES
+from stpm_bench.grid import AXES, set_of
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
 SETTING = ["layers", "teacher", "fraction", "protocol"]
@@ -19,7 +19,8 @@ GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS
 def study_table(
     metrics: pd.DataFrame, cells: pd.DataFrame, paper: dict[tuple[str, str], float]
 ) -> pd.DataFrame:
-    """Summarise a study: a row for each setting and category, then textures, objects and mean.
+    """Summarise a study: a row for each setting and category, then textures, objects, each set
+    where there are several, and mean.
 
     Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
     over categories. A seed of which a category is missing does not enter a group.
@@ -52,6 +53,8 @@ def study_table(
             members = [category for category in categories if category in members]
             if members:
                 parts[name] = members
+        if len(sets := dict.fromkeys(map(set_of, categories))) > 1:
+            parts |= {name: [c for c in categories if set_of(c) == name] for name in sets}
         parts["mean"] = categories
         for name, members in parts.items():
             by_seed = cube[[categories.index(c) for c in members]].mean(axis=0)

@@ -115,3 +115,19 @@ def test_published_numbers_have_sources():
     assert table["value"].between(0, 1).all()
     assert table["source"].notna().all()
     assert published.paper(table)["mean", "pro"] == 0.921
+
+
+def test_several_sets_have_a_row_each():
+    long = long_table(["bottle", "visa.candle", "visa.pcb1", "own.nut"])
+    table = tables.study_table(long, cells(long), {})
+    assert table["category"].tolist() == [
+        *["bottle", "visa.candle", "visa.pcb1", "own.nut"],
+        *["objects", "mvtec_ad", "visa", "own", "mean"],
+    ]
+    visa = long[long["category"].str.startswith("visa.") & (long["metric"] == "pro")]
+    by_seed = visa.groupby("seed")["value"].mean()
+    assert row(table, "visa")["pro"] == pytest.approx(by_seed.mean())
+    assert row(table, "visa")["pro_sd"] == pytest.approx(by_seed.std())
+    assert row(table, "own")["pro"] == row(table, "own.nut")["pro"]
+    one = long_table(["visa.candle", "visa.pcb1"])
+    assert "visa" not in set(tables.study_table(one, cells(one), {})["category"])

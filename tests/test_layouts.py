@@ -1,0 +1,364 @@
+"""Small sets in the real layouts of VisA, BTAD and MPDD, and configs with several sets."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_images import picture, save, write_category
+
+from conftest import REPOSITORY, small_config, snakemake
+from stpm_bench.config import complete, sources
+from stpm_bench.datasets import images, layouts
+from stpm_bench.datasets.check import check
+from stpm_bench.errors import InputError
+from stpm_bench.grid import cells, studies
+
+SIZE = 64
+
+
+def numbers_mask(*values: int) -> np.ndarray:
+    """A mask with a band of each value."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for i, value in enumerate(values):
+        mask[10 + 20 * i : 20 + 20 * i, 5:40] = value
+    return mask
+
+
+def write_visa(root, *objects: str):
+    """VisA as unpacked: JPEGs, masks that hold kinds of defect, normal images in one folder."""
+    lines = ["object,split,label,image,mask"]
+    for k, name in enumerate(objects):
+        data = root / name / "Data"
+        for i in range(6):
+            file = data / "Images" / "Normal" / f"{i:04}.JPG"
+            save(file, picture(100 * k + i, SIZE))
+            split = "train" if i < 4 else "test"
+            lines.append(f"{name},{split},normal,{file.relative_to(root).as_posix()},")
+        for i in range(2):
+            file, mask = (data / part / "Anomaly" / f"{i:03}" for part in ("Images", "Masks"))
+            image = picture(100 * k + 50 + i, SIZE)
+            image[numbers_mask(1, 5) > 0] = 250
+            save(file.with_suffix(".JPG"), image)
+            save(mask.with_suffix(".png"), numbers_mask(1, 5))
+            image, mask = (p.relative_to(root).as_posix() for p in (file, mask))
+            lines.append(f"{name},test,anomaly,{image}.JPG,{mask}.png")
+        (root / name / "image_anno.csv").write_text("image,label,mask\n")
+    table = root / "split_csv" / "1cls.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def write_btad(root):
+    """BTAD as unpacked: 01 and 03 are BMP, 02 PNG; the masks of 03 are BMP, the others' PNG."""
+    for k, (name, image, mask) in enumerate(
+        [("01", "bmp", "png"), ("02", "png", "png"), ("03", "bmp", "bmp")]
+    ):
+        for i in range(3):
+            save(root / name / "train" / "ok" / f"{i:04}.{image}", picture(100 * k + i, SIZE))
+        for i in range(2):
+            seed = 100 * k + 50 + i
+            save(root / name / "test" / "ok" / f"{i:04}.{image}", picture(seed, SIZE))
+            save(root / name / "test" / "ko" / f"{i:04}.{image}", picture(seed + 20, SIZE))
+            save(root / name / "ground_truth" / "ko" / f"{i:04}.{mask}", numbers_mask(255))
+
+
+def write_mpdd(root):
+    """MPDD: MVTec AD's layout; one category has a single kind of defect."""
+    write_category(root, "bracket_black")
+    folder = write_category(root, "metal_plate")
+    for part in ("test", "ground_truth"):
+        for path in (folder / part / "scratch").iterdir():
+            path.unlink()
+        (folder / part / "bent").rename(folder / part / "major_rust")
+
+
+# --- what each layout lists ---
+
+
+def test_visa(tmp_path):
+    write_visa(tmp_path, "candle", "pcb1")
+    assert layouts.list_categories(tmp_path, "visa") == ["candle", "pcb1"]
+    assert layouts.count_images(tmp_path, "pcb1", "visa") == (4, 4)
+    train = layouts.list_images(tmp_path, "candle", "train", "visa")
+    assert train["file"].tolist() == [f"Data/Images/Normal/000{i}.JPG" for i in range(4)]
+    test = layouts.list_images(tmp_path, "candle", "test", "visa")
+    assert [tuple(row) for row in test.to_numpy()] == [
+        ("Data/Images/Anomaly/000.JPG", "anomaly", "Data/Masks/Anomaly/000.png"),
+        ("Data/Images/Anomaly/001.JPG", "anomaly", "Data/Masks/Anomaly/001.png"),
+        ("Data/Images/Normal/0004.JPG", "good", ""),
+        ("Data/Images/Normal/0005.JPG", "good", ""),
+    ]
+    _, masks, table = images.prepare(tmp_path, "candle", "test", SIZE, layout="visa")
+    assert np.array_equal(masks[0], numbers_mask(1, 5) > 0)
+    assert list(table["defect_pixels"]) == [700, 700, 0, 0]
+    assert np.array_equal(images.read_masks(tmp_path, "candle", "visa")[1], masks[1])
+
+
+def test_visa_masks_with_a_palette_count_by_number(tmp_path):
+    """All colours of this palette are black."""
+    write_visa(tmp_path, "candle")
+    mask = Image.fromarray(numbers_mask(3), "P")
+    mask.putpalette([0] * 768)
+    mask.save(tmp_path / "candle/Data/Masks/Anomaly/000.png")
+    _, masks, _ = images.prepare(tmp_path, "candle", "test", SIZE, layout="visa")
+    assert np.array_equal(masks[0], numbers_mask(3) > 0)
+
+
+def test_numbers_in_a_mask_are_an_error_in_the_other_layouts(tmp_path):
+    write_mpdd(tmp_path)
+    mask = numbers_mask(1, 5)[:32, :32]
+    save(tmp_path / "bracket_black/ground_truth/bent/000_mask.png", mask // 255 + mask)
+    with pytest.raises(InputError, match=r"000_mask\.png: is not binary"):
+        images.prepare(tmp_path, "bracket_black", "test", 32, layout="mpdd")
+
+
+def test_btad(tmp_path):
+    write_btad(tmp_path)
+    assert layouts.list_categories(tmp_path, "btad") == ["01", "02", "03"]
+    assert layouts.count_images(tmp_path, "03", "btad") == (3, 4)
+    train = layouts.list_images(tmp_path, "01", "train", "btad")
+    assert train["file"].tolist() == [f"train/ok/000{i}.bmp" for i in range(3)]
+    assert set(train["defect"]) == {"good"}
+    for name, image, mask in (("01", "bmp", "png"), ("03", "bmp", "bmp")):
+        test = layouts.list_images(tmp_path, name, "test", "btad")
+        assert [tuple(row) for row in test.to_numpy()] == [
+            (f"test/ko/0000.{image}", "ko", f"ground_truth/ko/0000.{mask}"),
+            (f"test/ko/0001.{image}", "ko", f"ground_truth/ko/0001.{mask}"),
+            (f"test/ok/0000.{image}", "good", ""),
+            (f"test/ok/0001.{image}", "good", ""),
+        ]
+    _, masks, _ = images.prepare(tmp_path, "03", "test", SIZE, layout="btad")
+    assert np.array_equal(masks.any(axis=(1, 2)), [True, True, False, False])
+
+
+def test_mpdd(tmp_path):
+    write_mpdd(tmp_path)
+    test = layouts.list_images(tmp_path, "metal_plate", "test", "mpdd")
+    assert set(test["defect"]) == {"good", "major_rust"}
+    assert layouts.count_images(tmp_path, "bracket_black", "mpdd") == (3, 6)
+
+
+@pytest.mark.parametrize("layout", ["visa", "btad", "mpdd"])
+def test_each_is_clean_when_checked(tmp_path, layout):
+    {"visa": lambda root: write_visa(root, "candle"), "btad": write_btad, "mpdd": write_mpdd}[
+        layout
+    ](tmp_path)
+    table, problems = check(tmp_path, layout, progress=False)
+    assert problems == []
+    assert list(table["category"].unique()) == layouts.list_categories(tmp_path, layout)
+
+
+@pytest.mark.parametrize("layout", list(layouts.LAYOUTS))
+def test_training_sources_hold_no_test_image(tmp_path, layout):
+    {"visa": lambda root: write_visa(root, "nut"), "btad": write_btad}.get(layout, write_mpdd)(
+        tmp_path
+    )
+    category = layouts.list_categories(tmp_path, layout)[0]
+    rows = {
+        split: layouts.scan(tmp_path, category, split, layout)[0] for split in ("train", "test")
+    }
+    for split, other in (("train", "test"), ("test", "train")):
+        found = layouts.LAYOUTS[layout].sources(tmp_path, category, split)
+        files = {f for path in found for f in ([path] if path.is_file() else path.rglob("*"))}
+        assert {tmp_path / category / row.file for row in rows[split]} <= files
+        assert not {tmp_path / category / row.file for row in rows[other]} & files
+
+
+# --- what is wrong with them ---
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("object,split", "thing,split", r"1cls\.csv: lacks the columns object"),
+        ("candle,train,normal,candle/Data/Images/Normal/0000.JPG,", "", "no"),
+        ("Normal/0000.JPG", "Normal/9999.JPG", r"9999\.JPG: cannot be read \(No such file"),
+        ("candle,train", "candle,trian", r"its split is 'trian'\. Expected train or test"),
+        ("test,anomaly", "test,bad", r"its label is 'bad'\. Expected normal or anomaly"),
+        ("test,anomaly", "train,anomaly", r"an anomaly that trains"),
+        ("normal,candle/Data", "normal,../candle/Data", r"does not lie in its object's folder"),
+        ("normal,candle/Data", "normal,/candle/Data", r"does not lie in its object's folder"),
+        ("Normal/0005.JPG", "Normal/0000.JPG", r"0000\.JPG: is named twice"),
+        ("Masks/Anomaly/000.png", "Masks/Anomaly/9.png", r"Anomaly.9\.png: cannot be read"),
+        (",candle/Data/Masks/Anomaly/000.png", ",", r"000\.JPG: the mask is missing"),
+        ("test,anomaly", "test,normal", r"1cls\.csv: has good images only"),
+        ("test,normal", "train,normal", r"1cls\.csv: has no good images \(found only anomaly\)"),
+        ("test,", "train,", r"1cls\.csv: has no test images of candle"),
+    ],
+)
+def test_a_damaged_table_of_visa(tmp_path, old, new, message):
+    table = write_visa(tmp_path, "candle")
+    table.write_text(table.read_text().replace(old, new))
+    _, problems = check(tmp_path, "visa", progress=False)
+    if message == "no":
+        assert problems == []
+        return
+    assert any(pd.Series([p.text for p in problems]).str.contains(message))
+    refused = []
+    for split in ("train", "test"):
+        try:
+            images.prepare(tmp_path, "candle", split, 8, layout="visa")
+        except InputError as error:
+            refused.append(str(error))
+    assert re.search(message, "\n".join(refused))
+
+
+def test_visa_without_its_table(tmp_path):
+    table = write_visa(tmp_path, "candle")
+    for content in (b"\xff\xfe\x00", None):
+        table.unlink() if content is None else table.write_bytes(content)
+        with pytest.raises(InputError, match=r"1cls\.csv: cannot be read \(.*Expected VisA's tab"):
+            layouts.list_images(tmp_path, "candle", "train", "visa")
+
+
+def test_a_good_folder_in_btad_is_an_error(tmp_path):
+    write_btad(tmp_path)
+    os.rename(tmp_path / "01/test/ok", tmp_path / "01/test/good")
+    with pytest.raises(InputError, match=r"test.good: expected anomaly-free images in test/ok"):
+        layouts.list_images(tmp_path, "01", "test", "btad")
+
+
+def test_a_set_in_another_layout_is_named(tmp_path):
+    write_visa(tmp_path, "candle")
+    text = layouts.no_category(tmp_path, "mvtec")
+    assert "It holds no category in this layout, but some in visa." in text
+
+
+# --- configs with several sets ---
+
+
+def sets_config(folder, **changes) -> dict:
+    """VisA, BTAD and a user's folder; their categories share the name 01."""
+    write_visa(folder / "visa", "01", "candle")
+    write_btad(folder / "btad")
+    write_category(folder / "own", "01")
+    sets = {
+        "visa": {"path": str(folder / "visa"), "layout": "visa"},
+        "btad": {"path": str(folder / "btad"), "layout": "btad"},
+    }
+    return small_config(folder, data={"sets": sets}) | changes
+
+
+def test_categories_of_sets_are_spelled_with_their_set(tmp_path):
+    config = complete(sets_config(tmp_path))
+    assert config["data"]["categories"] == [
+        "visa.01",
+        "visa.candle",
+        "btad.01",
+        "btad.02",
+        "btad.03",
+    ]
+    assert sources(config)["btad.01"] == (str(tmp_path / "btad"), "01", "btad", None)
+    assert complete(config) == config
+
+
+def test_a_folder_beside_the_sets_keeps_its_names(tmp_path):
+    config = sets_config(tmp_path)
+    config["data"]["mvtec_ad"] = str(tmp_path / "own")
+    config["data"]["categories"] = ["01", "visa.all", "btad.02", "btad.all"]
+    config["studies"]["main"]["category"] = ["btad.all", "01"]
+    config = complete(config)
+    assert config["data"]["categories"] == [
+        "01",
+        "visa.01",
+        "visa.candle",
+        "btad.02",
+        "btad.01",
+        "btad.03",
+    ]
+    assert config["studies"]["main"]["category"] == ["btad.02", "btad.01", "btad.03", "01"]
+    assert cells(studies(config))[-1].folder.startswith("category-01_layers-1+2_teacher-random")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"sets": {"a b": {"path": "x", "layout": "visa"}}}, "data.sets.*found the name 'a b'"),
+        ({"sets": {"mean": {"path": "x", "layout": "visa"}}}, "found the name 'mean'"),
+        ({"sets": {"a": {"path": "x"}}}, r"'data\.sets\.a' lacks 'layout', which it needs"),
+        ({"sets": {"a": {"path": "x", "layout": "loco"}}}, "'loco'; allowed: mvtec, visa, btad, m"),
+        ({"sets": {"a": {"path": "x", "layout": "btad"}}}, r"data\.sets\.a\.path': x: no category"),
+        ({"sets": {"a": {"path": "x", "layout": "btad"}}, "demo": True}, "'demo: true' and 'sets'"),
+        (
+            {"sets": {"a": {"path": "x", "layout": "visa"}}},
+            r"data\.sets\.a\.path': x: no category\. There is no such folder\.",
+        ),
+    ],
+)
+def test_sets_that_are_wrong(tmp_path, data, message):
+    with pytest.raises(InputError, match=message):
+        complete(small_config(tmp_path, data=data))
+
+
+def test_a_set_may_not_have_the_name_of_a_category(tmp_path):
+    config = sets_config(tmp_path)
+    config["data"] = {
+        "mvtec_ad": str(tmp_path / "own"),
+        "sets": {"01": {"path": str(tmp_path / "btad"), "layout": "btad"}},
+    }
+    with pytest.raises(InputError, match=r"data\.sets\.01': a category of data\.mvtec_ad has"):
+        complete(config)
+
+
+def test_an_unknown_category_of_a_set(tmp_path):
+    config = sets_config(tmp_path)
+    config["studies"]["main"]["category"] = ["visa.pcb1", "mpdd.all"]
+    with pytest.raises(InputError) as caught:
+        complete(config)
+    assert "'visa.pcb1' is unknown; allowed: all, visa.01, visa.candle" in str(caught.value)
+    assert "'mpdd.all' is unknown" in str(caught.value)
+
+
+def test_an_archive_is_unpacked_and_nothing_is_downloaded(tmp_path):
+    archive = tmp_path / "mvtec.tar.xz"
+    archive.write_bytes(b"")
+    config = small_config(tmp_path, data={"mvtec_ad": str(archive), "folder": "store"})
+    found = sources(complete(config))
+    assert len(found) == 15
+    assert found["bottle"].root == "store/mvtec_ad"
+    assert found["bottle"].marker == "store/mvtec_ad/download.json"
+
+
+def test_two_sets_in_one_run(tmp_path):
+    """Prepared by their own layouts, trained, and a table grouped by set."""
+    config = sets_config(tmp_path)
+    config["studies"]["main"]["category"] = ["visa.01", "btad.01"]
+    config["training"]["epochs"] = 1
+    results = tmp_path / "results"
+    run = snakemake(config, f"{results}/tables/main.md")
+    assert run.returncode == 0, run.stderr
+    cell = results / "cells" / "category-visa.01_layers-1+2_teacher-random_fraction-1.0_seed-0"
+    assert json.loads((cell.parent / f"{cell.name}_protocol-paper/metrics.json").read_text())
+    prepared = np.load(results / "prepared/visa.01/test/masks.npy")
+    assert prepared.sum() == 2 * 700
+    manifest = pd.read_csv(results / "prepared/btad.01/train/images.csv")
+    assert manifest["file"].tolist() == [f"train/ok/000{i}.bmp" for i in range(3)]
+    table = pd.read_csv(results / "tables/main.csv")
+    assert table["category"].tolist() == ["visa.01", "btad.01", "visa", "btad", "mean"]
+    # Nothing was made of the other categories; another image of one set is that set's alone.
+    assert {path.name for path in (results / "prepared").iterdir()} == {"visa.01", "btad.01"}
+    save(tmp_path / "visa/01/Data/Images/Normal/0000.JPG", picture(77, SIZE))
+    again = snakemake(config, f"{results}/tables/main.md", "--dry-run")
+    jobs = [line.split() for line in again.stdout.splitlines()]
+    assert ["student", "1"] in jobs
+    assert ["prepare_train", "1"] in jobs
+    assert ["prepare_test", "1"] in jobs  # its manifest is compared with
+
+
+def test_the_schema_and_the_steps_know_every_layout():
+    import typing
+
+    import yaml
+
+    from stpm_bench.steps import Layout
+
+    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+    sets = schema["properties"]["data"]["properties"]["sets"]
+    allowed = sets["additionalProperties"]["properties"]["layout"]["enum"]
+    assert allowed == list(layouts.LAYOUTS)
+    assert list(typing.get_args(typing.get_args(Layout)[0])) == allowed
