@@ -139,6 +139,11 @@ def photo_boxes(name: str, width: int, height: int) -> dict[str, list[tuple[int,
     return boxes
 
 
+def photographs(size: int = 256) -> np.ndarray:
+    """Return the bundled photographs, (15, size, size, 3) uint8, RGB."""
+    return _stack([_resize(_photograph(name).convert("RGB"), size) for name in _PHOTOGRAPHS])
+
+
 def load_folder(path: str | Path | None, size: int = 32) -> Pretraining:
     """Load `path`/train/CLASS/* and `path`/test/CLASS/*, images of any mode and size.
 

@@ -15,10 +15,11 @@ from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
+from stpm_bench.levels import PUBLISHED
 
 try:
     CONFIG = complete(config)
-    SOURCES = sources(CONFIG)
+    WHERE = sources(CONFIG)
     check_writable(CONFIG["results"])
 except InputError as error:
     raise WorkflowError(str(error))
@@ -37,6 +38,21 @@ CELL = f"{RESULTS}/cells/{grid.CELL}"
 # What an unpacked MVTec AD is known by, and the archive of the user's of which it is made, if any.
 MVTEC_AD = f"{DATA}/mvtec_ad/download.json"
 ARCHIVE = CONFIG["data"]["mvtec_ad"] if unpacks_mvtec_ad(CONFIG["data"]) else None
+
+
+def pretraining_name(teacher):
+    """Return the name of a teacher's pretraining set: of a folder, its last part and a hash."""
+    source = teacher["pretrain"]
+    if isinstance(source, str):
+        return source
+    folder, size = source["folder"], teacher["pretraining"]["input_size"]
+    return f"{Path(folder).name}-{hashlib.sha256(f'{folder} {size}'.encode()).hexdigest()[:8]}"
+
+
+# Pretraining sets by name, each with a teacher that uses it.
+SOURCES = {
+    pretraining_name(teacher): teacher for teacher in TEACHERS.values() if "pretrain" in teacher
+}
 
 # The study of the main table, the audit's and the figures of each category.
 MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
@@ -67,7 +83,7 @@ wildcard_constraints:
     study="|".join(STUDIES),
     notebook="|".join(NOTEBOOKS),
     split="train|test",
-    source=r"[a-z0-9]+",
+    source="|".join(map(re.escape, SOURCES)),
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
     seed=r"[0-9]+",
@@ -99,7 +115,7 @@ def announcement():
             f"{CORES} cores; a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
-    if any(SOURCES[category].marker == MVTEC_AD for category in CATEGORIES):
+    if any(WHERE[category].marker == MVTEC_AD for category in CATEGORIES):
         if not Path(MVTEC_AD).exists():
             lines.append(download.DATASETS["mvtec_ad"].notice)
     return "\n".join(lines)
@@ -114,7 +130,7 @@ def training_images(cell):
 @functools.cache
 def count_training_images(category):
     """Return how many training images a category has, or will have once its set is made."""
-    root, name, layout, marker = SOURCES[category]
+    root, name, layout, marker = WHERE[category]
     if marker == MVTEC_AD:
         return mvtec.COUNTS[name][0]
     return demo.TRAIN_GOOD if marker else layouts.count_images(root, name, layout)[0]
@@ -135,7 +151,7 @@ def images_of(split):
     """Return an input function: the marker of a set that is made here, else a split's sources."""
 
     def inputs(wildcards):
-        root, name, layout, marker = SOURCES[wildcards.category]
+        root, name, layout, marker = WHERE[wildcards.category]
         # What is missing is left to the step, whose error says what was expected.
         return marker or list(map(str, layouts.LAYOUTS[layout].sources(Path(root), name, split)))
 
@@ -149,27 +165,32 @@ def state_of(split):
     """
 
     def state(wildcards):
-        root, name, layout, marker = SOURCES[wildcards.category]
+        root, name, layout, marker = WHERE[wildcards.category]
         if marker:
             return None
-        found = [
-            (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-            for source in layouts.LAYOUTS[layout].sources(Path(root), name, split)
-            for path in ([*sorted(source.rglob("*"))] if source.is_dir() else [source])
-        ]
-        return hashlib.sha256(repr(found).encode()).hexdigest()
+        return state_below(*layouts.LAYOUTS[layout].sources(Path(root), name, split))
 
     return state
 
 
+def state_below(*places):
+    """Return a hash of the names, sizes and times of files, and of all files below folders."""
+    found = [
+        (str(path.relative_to(place.parent)), path.stat().st_size, path.stat().st_mtime_ns)
+        for place in places
+        for path in (sorted(place.rglob("*")) if place.is_dir() else [place])
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
 def root_of(wildcards, input):
     """Return the folder of a category's set; another place is no other set, so it is not compared."""
-    return SOURCES[wildcards.category].root
+    return WHERE[wildcards.category].root
 
 
 def category_of(wildcards):
     """Return a category's name in its set, and how the set is laid out, as options."""
-    source = SOURCES[wildcards.category]
+    source = WHERE[wildcards.category]
     return options({"category": source.category, "layout": source.layout})
 
 
@@ -184,18 +205,15 @@ def download_options(wildcards, output):
 def downloads():
     """Return what this run still has to download, with its size."""
     missing = []
-    made = {SOURCES[category].marker for category in CATEGORIES}
+    made = {WHERE[category].marker for category in CATEGORIES}
     if MVTEC_AD in made and not ARCHIVE and not Path(MVTEC_AD).exists():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     sizes = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
     for name, teacher in TEACHERS.items():
-        source = teacher.get("pretrain")
+        source = pretraining_name(teacher) if "pretrain" in teacher else None
         if source in sizes and not Path(f"{RESULTS}/pretraining/{source}.npz").exists():
             missing.append(f"{source} ({sizes[source]})")
-        if (
-            teacher.get("weights") == "torchvision"
-            and not Path(f"{RESULTS}/teachers/{name}.pt").exists()
-        ):
+        if is_published(teacher) and not Path(f"{RESULTS}/teachers/{name}.pt").exists():
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
     return list(dict.fromkeys(missing))
 
@@ -204,10 +222,15 @@ def teacher_inputs(wildcards):
     """Return the file that a teacher is made of: its weights, or its pretraining set."""
     teacher = TEACHERS[wildcards.teacher]
     if "pretrain" in teacher:
-        return {"data": f"{RESULTS}/pretraining/{teacher['pretrain']}.npz"}
-    if teacher.get("weights", "torchvision") != "torchvision":
+        return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
+    if "weights" in teacher and not is_published(teacher):
         return {"weights": teacher["weights"]}
     return {}
+
+
+def is_published(teacher):
+    """Return whether a teacher's weights are torchvision's."""
+    return teacher.get("weights") in PUBLISHED[teacher["backbone"]]
 
 
 def teacher_options(wildcards):
@@ -217,9 +240,43 @@ def teacher_options(wildcards):
     """
     values = dict(TEACHERS[wildcards.teacher])
     if "pretrain" in values:
-        values |= CONFIG["pretraining"]
+        values["pretrain"] = pretraining_name(values)
+        values |= values.pop("pretraining")
         values |= {"device": CONFIG["device"], "precision": CONFIG["precision"]}
     return options(values)
+
+
+def source_inputs(wildcards):
+    """Return the folders of images that a pretraining set is made of."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    if isinstance(source, str):
+        return []
+    return [str(path) for path in images_below(source["folder"]) if path.is_dir()]
+
+
+def source_options(wildcards):
+    """Return the options of the step 'pretraining-set' on which the set depends."""
+    teacher = SOURCES[wildcards.source]
+    if isinstance(teacher["pretrain"], str):
+        return options({"source": teacher["pretrain"]})
+    return options({"source": "imagefolder", "size": teacher["pretraining"]["input_size"]})
+
+
+def source_state(wildcards):
+    """Return a hash of the files of a folder of images; None of a set that has a name."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    return None if isinstance(source, str) else state_below(*images_below(source["folder"]))
+
+
+def source_folder(wildcards, input):
+    """Return where a pretraining set is, or is downloaded to."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    return DATA if isinstance(source, str) else source["folder"]
+
+
+def images_below(folder):
+    """Return the folders of an image folder's splits."""
+    return [Path(folder, split) for split in ("train", "test")]
 
 
 def teacher_files(wildcards, input):
