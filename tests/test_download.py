@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from stpm_bench.datasets import download as module
-from stpm_bench.datasets import layouts
+from stpm_bench.datasets import layouts, pretraining
 from stpm_bench.datasets.download import Mirror, download, extract, list_mirrors
 from stpm_bench.errors import InputError
 
@@ -162,9 +162,12 @@ class Handler(BaseHTTPRequestHandler):
         if earlier:
             self.send(content, asked)
         else:
-            self.send(content[:150_000], length=len(content))
-            self.wfile.flush()
-            self.server.stop.wait(60)
+            self.hold(content, asked, earlier)
+
+    def hold(self, content, asked, earlier):
+        self.send(content[:150_000], length=len(content))
+        self.wfile.flush()
+        self.server.stop.wait(60)
 
     def redirect(self, content, asked, earlier):
         self.send_response(302)
@@ -459,6 +462,54 @@ def test_two_at_once_download_once(server, tmp_path):
             job.result()
     assert_whole(tmp_path)
     assert len(server.requests) == 1
+
+
+# --- the pretraining sets, which torchvision downloads ---
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("wrong", "not found or corrupted"),
+        ("html", "not found or corrupted"),
+        ("always_cut", "not found or corrupted"),
+        ("missing", "HTTP Error 404"),
+        ("busy", "HTTP Error 503"),
+        ("hold", "timed out"),
+    ],
+)
+def test_a_pretraining_set_that_fails(server, tmp_path, monkeypatch, behaviour, reason):
+    from torchvision import datasets
+
+    url = f"http://127.0.0.1:{server.server_port}/{behaviour}/cifar-10-python.tar.gz"
+    monkeypatch.setattr(datasets.CIFAR10, "url", url)
+    monkeypatch.setattr(module, "READ_TIMEOUT", 0.5)
+    with pytest.raises(InputError, match=f"source 'cifar10': .*({reason}).*Put there cifar-10-pyt"):
+        pretraining.load("cifar10", tmp_path / "data")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_two_jobs_download_a_pretraining_set_once(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    fetched = []
+
+    class Slow:
+        def __init__(self, root, train, download=False):
+            if not (root / "whole").exists():
+                if not download:
+                    raise RuntimeError("Dataset not found or corrupted.")
+                fetched.append(train)
+                time.sleep(0.3)
+                (root / "whole").touch()
+            self.data = np.zeros((1, 32, 32, 3), np.uint8)
+            self.targets, self.classes = [0], ["one"]
+
+    monkeypatch.setattr(datasets, "CIFAR10", Slow)
+    with ThreadPoolExecutor(2) as executor:
+        for job in [executor.submit(pretraining.load, "cifar10", tmp_path) for _ in range(2)]:
+            assert job.result().classes == ["one"]
+    assert len(fetched) == 1
 
 
 # --- the disk and the archive ---

@@ -124,7 +124,7 @@ def download(
             f"{title}; name a folder that already holds it with the config key {key}."
         ) from error
 
-    with _locked(folder / ".download.lock"):
+    with locked(folder / ".download.lock"):
         url = digest = None
         if _wrong_counts(folder, counts):
             _refuse_incomplete(folder, counts)
@@ -472,8 +472,11 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back when the process ends, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file that the system takes back when the process ends, however it ends.
+
+    Whoever comes second says so on stderr and waits.
+    """
     with open(path, "w") as file:
         if fcntl:
             try:

@@ -1,12 +1,17 @@
 """What a teacher is trained on: the labelled images of a source, whole in memory."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from stpm_bench.datasets import download
 from stpm_bench.errors import InputError
 
 _SIDE = 32  # of digits and photos, as CIFAR and SVHN have it
@@ -209,9 +214,12 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         try:
             train, test = (make(root=folder, **part) for part in parts)
         except RuntimeError:  # torchvision's word for absent or damaged files
-            train, test = (make(root=folder, download=True, **part) for part in parts)
+            folder.mkdir(parents=True, exist_ok=True)
+            # The second job to come finds the files there.
+            with download.locked(folder / f".{source}.lock"), _impatient():
+                train, test = (make(root=folder, download=True, **part) for part in parts)
     # Besides network and disk errors, what its readers make of damaged files.
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+    except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"pretraining source {source!r}: not found whole in {folder}, and the download failed "
@@ -253,6 +261,17 @@ def _required(source: str, folder: str | Path | None) -> Path:
             "'data.folder'."
         )
     return Path(folder)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Give up on a server that sends nothing, for which torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(download.READ_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _photograph(name: str) -> Image.Image:
