@@ -1,5 +1,7 @@
 """`check-data`: the table, and what is found across files. Damaged files: test_images.py."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -149,6 +151,26 @@ def test_modes_and_sizes_as_they_are_upright(nut):
     row = table.iloc[0]
     assert sorted(row["sizes"].split(", ")) == ["20 x 32 (1)", "32 x 32 (2)"]
     assert sorted(row["modes"].split(", ")) == ["CMYK (1)", "L (1)", "RGB (1)"]
+
+
+def test_a_name_that_is_not_utf_8(nut):
+    good = os.fsencode(nut / "train" / "good")
+    try:
+        os.rename(os.path.join(good, b"000.png"), os.path.join(good, b"gr\xfcn.png"))
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 alone")
+    [(severity, text)] = problems(nut.parent)
+    assert severity == "error"
+    assert "nut: the name 'train/good/gr\\udcfcn.png' is not UTF-8" in text
+    text.encode()
+
+
+def test_an_accent_in_one_or_in_two_characters(nut):
+    """As of an archive made on macOS: the names look the same and are not."""
+    composed, apart = "pr\u00fcf", "pru\u0308f"
+    (nut / "test/bent/000.png").rename(nut / f"test/bent/{composed}.png")
+    (nut / "ground_truth/bent/000_mask.png").rename(nut / f"ground_truth/bent/{apart}_mask.png")
+    assert problems(nut.parent) == []
 
 
 def test_two_categories_do_not_mix(tmp_path):

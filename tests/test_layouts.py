@@ -323,6 +323,18 @@ def test_an_archive_is_unpacked_and_nothing_is_downloaded(tmp_path):
     assert found["bottle"].marker == "store/mvtec_ad/download.json"
 
 
+def test_an_archive_that_is_not_the_published_one_stops_the_run(tmp_path):
+    archive = tmp_path / "my archive.tar.xz"
+    archive.write_bytes(b"no archive")
+    data = {"mvtec_ad": str(archive), "folder": str(tmp_path / "store")}
+    run = snakemake(small_config(tmp_path, data=data), f"{tmp_path}/store/mvtec_ad/download.json")
+    assert run.returncode != 0
+    assert f"error: {archive}: is not the published archive. Expected sha256 cf4313b1" in run.stderr
+    assert "CC BY-NC-SA 4.0" in run.stderr
+    assert "To download" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_two_sets_in_one_run(tmp_path):
     """Each is prepared by its own layout; an image of one set is that set's alone."""
     config = sets_config(tmp_path)

@@ -15,6 +15,7 @@ non-zero pixel is a defect, the numbers are kinds of defect.
 """
 
 import csv
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,12 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     if category not in known:
         return [], [Problem("error", no_category(root, layout, category))]
     rows, problems = LAYOUTS[layout].scan(root, category, split)
+    if undecoded := [row.file for row in rows if not _is_text(row.file + row.mask)]:
+        text = (
+            f"{root / category}: the name {undecoded[0]!a} is not UTF-8, and so are "
+            f"{len(undecoded) - 1} more. Expected names that any system can read; rename them."
+        )
+        return [], [Problem("error", text)]
     same = _same_but_for_case([root / name for name in known])
     return sorted(rows), problems + [p for p in same if p.text.startswith(f"{root / category}:")]
 
@@ -248,7 +255,7 @@ def _match_masks(
     problems = []
     by_stem: dict[str, Path] = {}
     for image in images:
-        other = by_stem.setdefault(image.stem, image)
+        other = by_stem.setdefault(_composed(image.stem), image)
         if other != image:
             problems.append(
                 f"{other} and {image.name}: two images of one name, so that it is unclear whose "
@@ -256,7 +263,8 @@ def _match_masks(
             )
     mask_of: dict[Path, Path] = {}
     for mask in masks:
-        image = by_stem.get(mask.stem.removesuffix("_mask")) or by_stem.get(mask.stem)
+        stem = _composed(mask.stem)
+        image = by_stem.get(stem.removesuffix("_mask")) or by_stem.get(stem)
         if image is None:
             problems.append(
                 f"{mask}: a mask without its image. Expected an image called "
@@ -427,8 +435,18 @@ def _same_but_for_case(paths: Iterable[Path]) -> list[Problem]:
             "replaces the other. Expected different names; rename one (and its mask).",
         )
         for path in paths
-        if (other := first.setdefault(str(path).casefold(), path)) != path
+        if (other := first.setdefault(_composed(str(path)).casefold(), path)) != path
     ]
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one character; macOS writes two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a file's name could be decoded; Python keeps what could not as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def no_category(root: Path, layout: str, category: str = "") -> str:
