@@ -128,11 +128,17 @@ def teacher(
 
     from stpm_bench import files, provenance, teacher
     from stpm_bench.datasets.pretraining import photographs
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench.device import (
+        choose_device,
+        choose_precision,
+        keep_freed_memory,
+        set_deterministic,
+    )
     from stpm_bench.levels import PUBLISHED
 
     start = time.perf_counter()
     set_deterministic(threads)
+    keep_freed_memory()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     report = {"backbone": backbone, "seed": seed}
@@ -196,13 +202,19 @@ def student(
     """Train one student; write student.pt, history.csv, split.csv and provenance.json."""
 
     from stpm_bench import backbone, provenance
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench.device import (
+        choose_device,
+        choose_precision,
+        keep_freed_memory,
+        set_deterministic,
+    )
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
     from stpm_bench.student import train as train_student
 
     start = time.perf_counter()
     set_deterministic(threads)
+    keep_freed_memory()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     levels = grid.parse_layers(layers)
@@ -273,9 +285,10 @@ def anomaly_maps(
 ) -> None:
     """Score the test images: anomaly_maps.npy, level_maps.npz and image_scores.csv."""
     from stpm_bench.anomaly_map import score
-    from stpm_bench.device import choose_device, set_deterministic
+    from stpm_bench.device import choose_device, keep_freed_memory, set_deterministic
 
     set_deterministic(threads)
+    keep_freed_memory()
     where = choose_device(device)
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
     _, student_network = load_network(cell / "student.pt", levels)
@@ -357,15 +370,17 @@ def audit_table(
 
 
 def benchmark(
-    name: Annotated[Literal["metrics"], "what to time"],
+    name: Annotated[Literal["metrics", "pretraining"], "what to time"],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
     """Time a part of the project beside what others use, and print one table."""
-    from stpm_bench import provenance
-    from stpm_bench.benchmarks import metrics
+    import importlib
 
-    print(metrics.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
+    from stpm_bench import provenance
+
+    timed = importlib.import_module(f"stpm_bench.benchmarks.{name}")
+    print(timed.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
     print(f"\n{provenance.processor()}; medians of {runs} runs; one process")
 
 
