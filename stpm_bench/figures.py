@@ -106,6 +106,15 @@ def panel(
     return figure
 
 
+def gap(title: str, text: str) -> Figure:
+    """Draw a frame that says why there is nothing to draw."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 1.2), layout="constrained")
+        axis.set(xticks=[], yticks=[], title=title)
+        axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    return figure
+
+
 def study(table: pd.DataFrame, name: str) -> Figure:
     """Draw a study's three metrics: mean over categories, and each category, for each setting.
 

@@ -81,6 +81,7 @@ rule panel:
         maps=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/anomaly_maps.npy",
         levels=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/level_maps.npz",
         scores=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/image_scores.csv",
+        provenance=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/provenance.json",
     output:
         pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
         png=f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
