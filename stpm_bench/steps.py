@@ -4,6 +4,7 @@
 imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -369,16 +370,19 @@ def audit_table(
 
 
 def benchmark(
-    name: Annotated[Literal["metrics"], "what to time"],
+    name: Annotated[Literal["inference", "metrics", "training"], "what to time"],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
     """Time a part of the project beside what others use, and print one table."""
     from stpm_bench import provenance
-    from stpm_bench.benchmarks import metrics
 
-    print(metrics.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
-    print(f"\n{provenance.processor()}; medians of {runs} runs; one process")
+    # Each module has run(runs) -> table, and note() -> what the table rests on.
+    module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
+    table = module.run(runs=runs)
+    shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
+    print(shown.to_markdown(index=False, floatfmt=".3g"))
+    print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")
 
 
 def collect(
@@ -434,6 +438,24 @@ def study_figure(
     figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
 
 
+def training_figure(
+    *,
+    study: Annotated[str, "name of the study"],
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    cells: Annotated[Path, "folder of the cells' folders"],
+    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
+) -> None:
+    """Draw the losses of a study's trainings by epoch, with the epoch that was kept."""
+    from stpm_bench import figures
+
+    histories = pd.concat(
+        pd.read_csv(cells / cell.folder / "history.csv").assign(**cell._asdict())
+        for cell in grid.cells(cells_of_study(studies, study))
+    )
+    figure = figures.training(histories, study)
+    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+
+
 def panel(
     *,
     test: TestFolder,
@@ -477,6 +499,7 @@ STEPS = (
     collect,
     study_table,
     study_figure,
+    training_figure,
     panel,
     benchmark,
 )

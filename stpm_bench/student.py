@@ -54,6 +54,7 @@ def train(
     precision: torch.dtype,
     whole: int | None = None,
     title: str = "student",
+    progress: bool = True,
 ) -> Trained:
     """Train `student` to match `teacher` and keep the epoch that the protocol's checkpoint names.
 
@@ -70,6 +71,7 @@ def train(
         precision: of the convolutions; weights, loss and optimiser are float32.
         whole: how many images train at a fraction of 1.0, for the schedule 'steps'; by default as
             many as `training` has.
+        title, progress: of the progress bar, and whether there is one.
     """
     student.to(device, memory_format=torch.channels_last)
     teacher.to(device, memory_format=torch.channels_last)
@@ -119,7 +121,8 @@ def train(
     untrained, untrained_map = validate()
     history = [(0, math.nan, untrained, untrained_map, time.perf_counter() - start)]
     best, kept, kept_epoch, failure = math.inf, {}, None, None
-    bar = tqdm(range(1, math.ceil(steps / steps_an_epoch) + 1), desc=title, unit="epoch")
+    epochs = range(1, math.ceil(steps / steps_an_epoch) + 1)
+    bar = tqdm(epochs, desc=title, unit="epoch", disable=not progress)
     for epoch in bar:
         start = time.perf_counter()
         student.train()

@@ -130,6 +130,12 @@ def protocol_part(part):
     return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
 
 
+def histories_of(wildcards):
+    """Return the histories of a study's trainings."""
+    cells = grid.cells_of(STUDIES[wildcards.study])
+    return [f"{RESULTS}/cells/{cell.folder}/history.csv" for cell in cells]
+
+
 def masks_of(wildcards):
     """Return the masks by the treatment that a cell's protocol names."""
     folder = TEST.format(category=wildcards.category)

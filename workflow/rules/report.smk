@@ -49,6 +49,25 @@ rule study_figure:
         " --output {params.folder:q} --log {log:q}"
 
 
+rule training_figure:
+    input:
+        studies=f"{RESULTS}/studies.csv",
+        histories=histories_of,
+    output:
+        pdf=f"{RESULTS}/figures/training/{{study}}.pdf",
+        png=f"{RESULTS}/figures/training/{{study}}.png",
+    log:
+        f"{RESULTS}/logs/figures/training_{{study}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        cells=not_compared(f"{RESULTS}/cells"),
+        folder=subpath(output.pdf, parent=True),
+    shell:
+        "python -m stpm_bench training-figure --study {wildcards.study} --studies {input.studies:q}"
+        " --cells {params.cells:q} --output {params.folder:q} --log {log:q}"
+
+
 rule audit_table:
     input:
         studies=f"{RESULTS}/studies.csv",
