@@ -2,6 +2,7 @@ import json
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
@@ -232,9 +233,18 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     )
     report = json.loads((tmp_path / "dead.json").read_text())
     assert "all 0" in report["levels"][1]["degenerate"]
-    with pytest.raises(InputError, match=r"dead.pt: level 2 of this teacher tells nothing apart"):
-        steps.refuse_degenerate(tmp_path / "dead.pt", [1, 2])
-    steps.refuse_degenerate(tmp_path / "dead.pt", [1])
+    prepared, cell = tmp_path / "prepared", tmp_path / "cell"
+    prepared.mkdir()
+    np.save(prepared / "images.npy", noise(32))
+    files = pd.DataFrame({"file": ["a", "b", "c"], "defect": "good"})
+    files.to_csv(prepared / "images.csv", index=False)
+    asked = {"train": prepared, "teacher": tmp_path / "dead.pt", "output": cell, "threads": 1}
+    steps.student(layers="1+2", **asked)
+    failure = json.loads((cell / "provenance.json").read_text())["failure"]
+    assert failure.startswith("level 2 of the teacher dead tells nothing apart: its features are a")
+    assert steps.failure_of(cell) == failure
+    steps.student(layers="1", protocol='{"epochs": 1, "learning_rate": 0.01}', **asked)
+    assert "tells nothing apart" not in str(steps.failure_of(cell))
 
 
 def test_a_file_of_another_hash(tmp_path):

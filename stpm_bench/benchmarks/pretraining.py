@@ -134,3 +134,8 @@ def ours(
             optimizer.step()
             loss.item()
             yield
+
+
+def note() -> str:
+    """Return what the table rests on."""
+    return "one process; random images of 32 x 32; the DataLoader without workers"

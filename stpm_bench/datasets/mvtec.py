@@ -300,10 +300,10 @@ def prepare(
     bits, transparency is dropped and EXIF rotation applied. 16 bits are scaled over their whole
     range (65535 becomes 255), not by each image's own values: equal numbers stay equal.
 
-    Masks are sampled at the nearest pixel's centre and are never thickened. A defect so small that
-    no sample falls on it vanishes from its mask; the image stays a defective one in the table, its
-    `defect_pixels` is 0 and a warning names it. So take an image's label from `defect`, not from
-    its mask.
+    Masks are brought to the size by each of `TREATMENTS`. Sampled at the nearest pixels' centres
+    they are never thickened, but a defect so small that no sample falls on it vanishes; the image
+    stays a defective one in the table, its `defect_pixels` is 0 and a warning names it. So take an
+    image's label from `defect`, not from its mask.
 
     The result does not depend on the number of workers.
 
@@ -317,9 +317,9 @@ def prepare(
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
-        masks: (N, S, S) bool, True on a defect; None for 'train'.
+        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect; None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
-            image file's bytes, then `defect_pixels`, how many pixels of the mask are True.
+            image file's bytes, then `defect_pixels`, how many pixels of the nearest mask are True.
 
     Raises:
         InputError: whatever `list_images` raises; an image or mask that cannot be read, is
@@ -329,7 +329,7 @@ def prepare(
     folder = Path(root) / category
     table = list_images(root, category, split)
     images = np.empty((len(table), image_size, image_size, 3), np.uint8)
-    masks = None if split == "train" else np.zeros(images.shape[:3], bool)
+    masks = {name: np.zeros(images.shape[:3], bool) for name in TREATMENTS}
 
     def read(index: int) -> tuple[str, str]:
         """Fill one row of the arrays; return the file's hash, and a problem or ''."""
@@ -340,7 +340,9 @@ def prepare(
             images[index] = _to_rgb(image, folder / row["file"], image_size)
             if row["mask"]:
                 path = folder / row["mask"]
-                masks[index] = nearest(_to_mask(path, image), image_size)
+                mask = _to_mask(path, image)
+                for name, treatment in TREATMENTS.items():
+                    masks[name][index] = treatment(mask, image_size)
         except InputError as error:
             return "", str(error)
         return hashlib.sha256(content).hexdigest(), ""
@@ -361,7 +363,7 @@ def prepare(
         more = [f"... and {len(problems) - 10} more files."] if len(problems) > 10 else []
         raise InputError("\n".join(problems[:10] + more))
     table["sha256"] = [digest for digest, _ in results]
-    table["defect_pixels"] = 0 if masks is None else masks.sum(axis=(1, 2))
+    table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
     vanished = table[(table["defect"] != "good") & (table["defect_pixels"] == 0)]
     if len(vanished):
         warnings.warn(
@@ -369,7 +371,7 @@ def prepare(
             f"mask of {', '.join(vanished['file'])}. The images still count as defective.",
             stacklevel=2,
         )
-    return images, masks, table
+    return images, None if split == "train" else masks, table
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -450,6 +452,29 @@ def nearest(mask: np.ndarray, size: int) -> np.ndarray:
     """Sample a bool mask (H, W) at the nearest pixels' centres: (size, size) bool."""
     binary = Image.fromarray(mask.astype(np.uint8))
     return np.asarray(binary.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def bilinear_any(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize a mask (H, W) bilinearly, without antialiasing; any non-zero pixel is a defect.
+
+    What the STPM authors' code does to 8-bit masks; a defect grows by up to a pixel of the small
+    mask.
+    """
+    from skimage.transform import resize  # slow to import, and the workflow imports this module
+
+    grey = resize(
+        np.where(mask, np.float32(255), np.float32(0)),
+        (size, size),
+        order=1,
+        mode="edge",
+        anti_aliasing=False,
+        preserve_range=True,
+    )
+    return np.rint(grey) > 0
+
+
+# How a mask at its image's own size comes to the maps' size: the protocol field `masks`.
+TREATMENTS = {"nearest": nearest, "bilinear_any": bilinear_any}
 
 
 def _to_mask(path: Path, image: Image.Image) -> np.ndarray:

@@ -55,7 +55,7 @@ rule prepare_test:
         images_of("test", "ground_truth"),
     output:
         images=f"{RESULTS}/prepared/{{category}}/test/images.npy",
-        masks=f"{RESULTS}/prepared/{{category}}/test/masks.npy",
+        masks=expand(f"{RESULTS}/prepared/{{{{category}}}}/test/{{file}}", file=MASKS.values()),
         manifest=f"{RESULTS}/prepared/{{category}}/test/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
