@@ -65,17 +65,18 @@ def set_up(threads: int | None = None) -> None:
     keep_freed_memory()
 
 
-def keep_freed_memory() -> None:
-    """Let the C library hold on to what tensors free, for the next tensors.
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let the C library hold on to what tensors free, for the next tensors; or not, its default.
 
     glibc gives each large block back to the kernel at once; every layer's output is then mapped
-    and cleared page by page anew, which took a fifth of a student's training time. Elsewhere than
-    on glibc nothing happens.
+    and cleared page by page anew ('benchmark training' says what that costs). Elsewhere than on
+    glibc nothing happens.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give back above 2 GiB
+        libc.mallopt(-4, 0 if keep else 65536)  # M_MMAP_MAX: blocks that are mapped on their own
+        # M_TRIM_THRESHOLD: how much is held on to; 64 MiB is the most that glibc's own rule gives.
+        libc.mallopt(-1, 2**31 - 1 if keep else 2**26)
 
 
 def set_deterministic(threads: int | None = None) -> None:
