@@ -37,6 +37,11 @@ rule all:
             suffix=["csv", "md", "pdf", "png"] * len(STUDIES),
         ),
         expand(
+            f"{RESULTS}/figures/training/{{study}}.{{suffix}}",
+            study=STUDIES,
+            suffix=["pdf", "png"],
+        ),
+        expand(
             f"{RESULTS}/figures/anomaly_maps/{{category}}.{{suffix}}",
             category=PANEL_CELLS,
             suffix=["pdf", "png"],

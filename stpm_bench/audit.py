@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from PIL import Image
-from skimage.transform import resize
 
+from stpm_bench.datasets import images
 from stpm_bench.metrics import evaluate
 from stpm_bench.metrics.definitions import DEFINITIONS
 
@@ -26,8 +26,8 @@ def audit(
     Returns:
         Columns `definition`, `masks`, `pro`, `pixel_auroc` (NaN where it is that of a row above):
         each of `DEFINITIONS` with masks 'nearest', then the exact one ('mvtec') with masks
-        'bilinear' (see `thickened`) and with masks 'own' (see `enlarged`); NaN in 'own' where the
-        images have several sizes.
+        'bilinear_any' (see `images.TREATMENTS`) and with masks 'own' (see `enlarged`); NaN in 'own'
+        where the images have several sizes.
     """
     size = anomaly_maps.shape[1]
     labels = np.array([mask.any() for mask in own_masks])
@@ -43,31 +43,14 @@ def audit(
         for name, definition in DEFINITIONS.items()
         if name != "mvtec"
     ]
-    thick = np.stack([thickened(mask, size) for mask in own_masks])
-    rows.append(exact("bilinear", thick, anomaly_maps))
+    thick = np.stack([images.bilinear_any(mask, size) for mask in own_masks])
+    rows.append(exact("bilinear_any", thick, anomaly_maps))
     if len({mask.shape for mask in own_masks}) == 1:
         own = np.stack(own_masks)
         rows.append(exact("own", own, enlarged(anomaly_maps, own.shape[1:])))
     else:
         rows.append(("mvtec", "own", np.nan, np.nan))
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def thickened(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize a mask (H, W) bilinearly, without antialiasing; any non-zero pixel is a defect.
-
-    What the STPM authors' code does to 8-bit masks (METHOD: the ground truth of their protocol);
-    a defect grows by up to a pixel of the small mask.
-    """
-    grey = resize(
-        np.where(mask, np.float32(255), np.float32(0)),
-        (size, size),
-        order=1,
-        mode="edge",
-        anti_aliasing=False,
-        preserve_range=True,
-    )
-    return np.rint(grey) > 0
 
 
 def enlarged(anomaly_maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -132,7 +115,7 @@ def markdown(table: pd.DataFrame) -> str:
     return (
         f"## One set of maps, {len(order)} values of PRO\n\n{body}\n\n"
         "In brackets the difference to the exact value (mvtec). The definitions are those of "
-        "`stpm_bench/metrics/definitions.py`, each with its source. 'masks bilinear': resized "
+        "`stpm_bench/metrics/definitions.py`, each with its source. 'masks bilinear_any': resized "
         "bilinearly, any non-zero pixel a defect; 'masks own': maps enlarged to the images' own "
         "size. Mean over the cells of the main study; n/a: the definition has no value for one of "
         "them, or the images have several sizes.\n"

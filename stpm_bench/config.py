@@ -1,6 +1,7 @@
 """The config: read, checked against its schema and against itself, and completed."""
 
 import difflib
+import json
 import math
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,6 +14,7 @@ import yaml
 from stpm_bench.datasets import demo, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import PUBLISHED, level_names
+from stpm_bench.protocols import PROTOCOLS, Protocol, define, differing
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -76,10 +78,7 @@ def complete(config: dict) -> dict:
             message names every such key and lists what is allowed.
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    errors = Validator(schema).iter_errors(config)
-    messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
-    if messages:
-        raise InputError("\n".join(messages))
+    check(config, schema)
     config = with_defaults(deepcopy(config), schema)
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
     places += [(part, "path") for part in config["data"]["sets"].values()]
@@ -107,6 +106,36 @@ def complete(config: dict) -> dict:
     if messages:
         raise InputError("\n".join(messages))
     return config
+
+
+def check(config: dict, schema: dict) -> None:
+    """Raise an InputError that has a line for each violation of the schema."""
+    errors = Validator(schema).iter_errors(config)
+    messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
+    if messages:
+        raise InputError("\n".join(messages))
+
+
+def protocols(config: dict) -> dict[str, Protocol]:
+    """Return every protocol of a completed config by name."""
+    return define(config["protocols"], config["training"])
+
+
+def protocol(text: str) -> Protocol:
+    """Return a protocol by its built-in name, or from JSON as an entry of `protocols` has it.
+
+    Raises:
+        InputError: the name is unknown, or a field or its value is not allowed.
+    """
+    if not text.startswith("{"):
+        text = json.dumps({"like": text})
+    entries = yaml.safe_load(SCHEMA.read_text())["properties"]["protocols"]
+    try:
+        entry = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"protocol {text!r} is not JSON: {error}") from error
+    check({"protocol": entry}, entries)
+    return differing(PROTOCOLS, entry)
 
 
 def message(error: jsonschema.ValidationError) -> str:
@@ -168,6 +197,9 @@ def with_defaults(value: dict, schema: dict) -> dict:
                 value[key] = default | value[key]
         if isinstance(value.get(key), dict):
             with_defaults(value[key], part)
+    if isinstance(entries := schema.get("additionalProperties"), dict):
+        for entry in value.values():
+            with_defaults(entry, entries)
     return value
 
 
@@ -263,12 +295,19 @@ def contradictions(config: dict) -> Iterator[str]:
                 )
         elif "pretraining" in teacher and "pretrain" not in teacher:
             yield f"{key}.pretraining' is set, but the teacher has no 'pretrain'"
+    for name in config["protocols"]:
+        if name in PROTOCOLS:
+            yield f"config key 'protocols.{name}': that one is built in; choose another name"
+    known = [*PROTOCOLS, *config["protocols"]]
     for study_name, study in config["studies"].items():
         key = f"config key 'studies.{study_name}"
         for category in study["category"]:
             if category not in config["data"]["categories"]:
                 allowed = ", ".join(config["data"]["categories"])
                 yield f"{key}.category': {category!r} is unknown; allowed: all, {allowed}"
+        for name in study["protocol"]:
+            if name not in known:
+                yield f"{key}.protocol': {name!r} is unknown; allowed: {', '.join(known)}"
         for teacher in study["teacher"]:
             if teacher not in config["teachers"]:
                 allowed = ", ".join(config["teachers"])

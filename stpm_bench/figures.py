@@ -107,6 +107,15 @@ def panel(
     return figure
 
 
+def gap(title: str, text: str) -> Figure:
+    """Draw a frame that says why there is nothing to draw."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 1.2), layout="constrained")
+        axis.set(xticks=[], yticks=[], title=title)
+        axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    return figure
+
+
 def study(table: pd.DataFrame, name: str) -> Figure:
     """Draw a study's three metrics: mean over categories, and each category, for each setting.
 
@@ -172,6 +181,63 @@ def study(table: pd.DataFrame, name: str) -> Figure:
             what = "blue: mean over categories, ± sd over seeds; grey: each category"
         n = f"categories: {single['category'].nunique()}, seeds: {table['seeds'].max()}"
         figure.suptitle(f"{name} — {what} ({n})", fontsize=7)
+    return figure
+
+
+def training(histories: pd.DataFrame, name: str) -> Figure:
+    """Draw the losses of a study's trainings by epoch: a panel a setting, two lines a cell.
+
+    A circle marks the epoch that was kept, a cross where a training failed. Epoch 0 is the
+    untrained student.
+
+    Args:
+        histories: the rows of each cell's history (see `student.Trained`) beside its axes.
+    """
+    varying = [axis for axis in SETTING if histories[axis].nunique() > 1]
+    settings = list(histories.groupby(SETTING, sort=False))
+    columns = min(3, len(settings))
+    rows = -(-len(settings) // columns)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    blue, orange = sns.color_palette("colorblind")[:2]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(width, 0.5 + 1.7 * rows),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis in axes.flat[len(settings) :]:
+            axis.remove()
+        for axis, (_, rows_of) in zip(axes.flat, settings, strict=False):
+            for _, history in rows_of.groupby(["category", "seed"], sort=False):
+                line = {"linewidth": 0.6, "alpha": 0.7}
+                axis.plot(history["epoch"], history["train_loss"], color=orange, **line)
+                axis.plot(history["epoch"], history["validation_loss"], color=blue, **line)
+                marked, marker = history[history["kept"]], "o"
+                if marked.empty:
+                    finite = np.isfinite(history["validation_loss"])
+                    marked, marker = history[finite].tail(1), "x"
+                axis.plot(
+                    marked["epoch"],
+                    marked["validation_loss"],
+                    marker,
+                    color="black",
+                    markersize=3,
+                    markerfacecolor="none",
+                    markeredgewidth=0.6,
+                )
+            title = ", ".join(f"{axis} {rows_of[axis].iloc[0]}" for axis in varying)
+            axis.set(yscale="log", title=title, xlabel="epoch")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("loss, mean of an image")
+        n = f"categories: {histories['category'].nunique()}, seeds: {histories['seed'].nunique()}"
+        figure.suptitle(
+            f"{name} — orange: training, blue: validation; circle: the epoch kept, "
+            f"cross: failed\n({n})",
+            fontsize=7,
+        )
     return figure
 
 

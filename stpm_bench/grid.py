@@ -57,7 +57,7 @@ def parse_layers(layers: str) -> list[int]:
     return [int(level) for level in layers.split("+")]
 
 
-def cells_of(study: dict, protocol: str) -> list[Cell]:
+def cells_of(study: dict) -> list[Cell]:
     """Return the product of a study's axes, each cell once, in the order of the config."""
     product = itertools.product(
         study["category"],
@@ -65,17 +65,14 @@ def cells_of(study: dict, protocol: str) -> list[Cell]:
         study["teacher"],
         map(float, study["fraction"]),
         study["seed"],
+        study["protocol"],
     )
-    return list(dict.fromkeys(Cell(*values, protocol) for values in product))
+    return list(dict.fromkeys(Cell(*values) for values in product))
 
 
 def studies(config: dict) -> pd.DataFrame:
     """Return every study's cells: column `study`, then the axes; a shared cell has several rows."""
-    rows = [
-        (name, *cell)
-        for name, study in config["studies"].items()
-        for cell in cells_of(study, config["protocol"])
-    ]
+    rows = [(name, *cell) for name, study in config["studies"].items() for cell in cells_of(study)]
     return pd.DataFrame(rows, columns=["study", *AXES])
 
 

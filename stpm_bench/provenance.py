@@ -33,7 +33,8 @@ def git_commit() -> str | None:
     root = Path(stpm_bench.__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
+        # 'status' would else lock the index, and leave the lock behind where it is killed.
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -4,6 +4,7 @@
 imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -29,6 +30,11 @@ Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
+ProtocolText = Annotated[
+    str, "paper, authors, anomalib, or as JSON the fields that differ from one that it is 'like'"
+]
+# The arrays of masks in the folder of the prepared test images, by treatment.
+MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
 
 
 def plan(
@@ -104,7 +110,7 @@ def prepare(
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
     train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
     threads: Threads = 0,
-    output: Annotated[Path, "folder for images.npy, images.csv and, of test, masks.npy"],
+    output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
     from stpm_bench.datasets import images
@@ -115,8 +121,8 @@ def prepare(
     if train is not None:
         images.refuse_leak(read_names(train / "images.csv"), manifest, root / category)
     write_array(output / "images.npy", pixels)
-    if masks is not None:
-        write_array(output / "masks.npy", masks)
+    for name, array in (masks or {}).items():
+        write_array(output / MASKS[name], array)
     write_csv(output / "images.csv", manifest)
 
 
@@ -164,11 +170,11 @@ def teacher(
 
     from stpm_bench import files, provenance, teacher
     from stpm_bench.datasets.pretraining import photographs
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.levels import PUBLISHED
 
     start = time.perf_counter()
-    set_deterministic(threads)
+    set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     report = {"backbone": backbone, "seed": seed}
@@ -217,83 +223,87 @@ def student(
     layers: Annotated[str, "levels, as in 1+2+3"],
     fraction: Annotated[float, "share of the training images to use"] = 1.0,
     seed: Annotated[int, "of initialisation, split and order"] = 0,
-    protocol: Annotated[Literal["paper"], "whose reading of the method"] = "paper",
-    epochs: Annotated[int, "passes over the training images"] = 100,
-    batch_size: Annotated[int, "images a step"] = 32,
-    learning_rate: Annotated[float, "of SGD, constant"] = 0.4,
-    momentum: Annotated[float, "of SGD"] = 0.9,
-    weight_decay: Annotated[float, "of SGD"] = 1e-4,
-    validation_fraction: Annotated[float, "share of the images used that validates"] = 0.2,
+    protocol: ProtocolText = "paper",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
     output: CellFolder,
 ) -> None:
-    """Train one student; write student.pt, history.csv, split.csv and provenance.json."""
+    """Train one student; write student.pt, history.csv, split.csv and provenance.json.
 
-    from stpm_bench import backbone, provenance
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    A training that fails is a result: the files say what was seen, later steps pass it on.
+    """
+    from stpm_bench import backbone, config, protocols, provenance
+    from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
     from stpm_bench.student import train as train_student
+    from stpm_bench.student import untrained
 
     start = time.perf_counter()
-    set_deterministic(threads)
+    set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     levels = grid.parse_layers(layers)
+    reading = config.protocol(protocol)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
-    chosen = split(files, fraction, validation_fraction, seed)
+    chosen = split(files, fraction, reading.validation_fraction, seed)
+    whole = split(files, 1.0, reading.validation_fraction, seed)
     rows = {role: [files.index(f) for f in group["file"]] for role, group in chosen.groupby("role")}
     name, teacher_network = load_network(teacher, levels)
-    refuse_degenerate(teacher, levels)
     # One stream for each purpose: cells that differ in one axis share the draws of the others.
     network = backbone.create(name, levels, stream(seed, "student"))
-    weights, history = train_student(
-        teacher_network.to(where),
-        network,
-        images,
-        rows["training"],
-        rows["validation"],
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        seed=seed,
-        device=where,
-        precision=dtype,
-        title=output.name,
+    unusable = degenerate(teacher, levels)
+    trained = (
+        untrained(unusable)
+        if unusable
+        else train_student(
+            teacher_network.to(where),
+            network,
+            images,
+            rows["training"],
+            rows["validation"],
+            reading,
+            levels=levels,
+            seed=seed,
+            device=where,
+            precision=dtype,
+            whole=(whole["role"] == "training").sum(),
+            title=output.name,
+        )
     )
-    save_network(output / "student.pt", {"backbone": name, "layers": layers, "weights": weights})
+    history = trained.history
+    if trained.failure:
+        print(f"warning: {output.name}: training failed: {trained.failure}", file=sys.stderr)
+    weights = {"weights": trained.weights, "last_epoch_weights": trained.last_epoch_weights}
+    save_network(output / "student.pt", {"backbone": name, "layers": layers} | weights)
     write_csv(output / "history.csv", history)
     write_csv(output / "split.csv", chosen)
-    training_seconds = history["seconds"].sum()
+    training_seconds = history.loc[history["epoch"] > 0, "seconds"].sum()
+    epochs = int(history["epoch"].max())
+    rate = epochs * len(rows["training"]) / training_seconds if epochs else None
+    kept = history.loc[history["kept"], "epoch"].tolist()  # none where it failed
     record = {
+        "failure": trained.failure,
         "config": {
             "layers": layers,
             "fraction": fraction,
             "seed": seed,
-            "protocol": protocol,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "validation_fraction": validation_fraction,
+            **protocols.training_part(reading),
             "precision": str(dtype).removeprefix("torch."),
             "image_size": images.shape[1],
         },
         "backbone": name,
         "images": {role: len(indices) for role, indices in rows.items()},
-        "kept_epoch": int(history.loc[history["kept"], "epoch"].iloc[0]),
+        "epochs": epochs,
+        "kept_epoch": kept[0] if kept else None,
         "teacher_sha256": sha256(teacher),
         "manifest_sha256": sha256(train / "images.csv"),
         "student_sha256": sha256(output / "student.pt"),
         "seconds": round(time.perf_counter() - start, 2),
         "training_seconds": round(training_seconds, 2),
-        "training_images_per_second": round(epochs * len(rows["training"]) / training_seconds, 1),
+        "training_images_per_second": rate and round(rate, 1),
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(output / "provenance.json", record | provenance.environment(where))
@@ -304,45 +314,73 @@ def anomaly_maps(
     test: TestFolder,
     teacher: TeacherFile,
     cell: CellFolder,
+    protocol: ProtocolText = "paper",
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Score the test images: anomaly_maps.npy, level_maps.npz and image_scores.csv."""
-    from stpm_bench.anomaly_map import score
-    from stpm_bench.device import choose_device, set_deterministic
+    """Score the test images: anomaly_maps.npy, level_maps.npz and image_scores.csv.
 
-    set_deterministic(threads)
+    last_epoch_maps.npy holds the maps of the student as the last epoch left it.
+    """
+    from stpm_bench import config
+    from stpm_bench.anomaly_map import score
+    from stpm_bench.device import choose_device, set_up
+
+    if failure_of(cell):
+        for name in ("anomaly_maps.npy", "last_epoch_maps.npy"):
+            write_array(cell / name, np.zeros((0, 0, 0), np.float32))
+        write_arrays(cell / "level_maps.npz", {})
+        write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
+        return
+    set_up(threads)
     where = choose_device(device)
+    reading = config.protocol(protocol)
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
-    _, student_network = load_network(cell / "student.pt", levels)
     _, teacher_network = load_network(teacher, levels)
     images = load_array(test / "images.npy")
-    maps, level_maps, scores = score(
-        teacher_network.to(where), student_network.to(where), images, where
-    )
+
+    def maps_of(weights: str) -> tuple:
+        _, student_network = load_network(cell / "student.pt", levels, weights)
+        return score(teacher_network.to(where), student_network.to(where), images, where, reading)
+
+    maps, level_maps, scores = maps_of("weights")
+    last_epoch_maps, _, _ = maps_of("last_epoch_weights")
     write_array(cell / "anomaly_maps.npy", maps)
+    write_array(cell / "last_epoch_maps.npy", last_epoch_maps)
     write_arrays(cell / "level_maps.npz", dict(zip(map(str, levels), level_maps, strict=True)))
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     write_csv(cell / "image_scores.csv", table)
 
 
-def metrics(*, test: TestFolder, cell: CellFolder) -> None:
-    """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv."""
+def metrics(
+    *,
+    masks: Annotated[Path, "the masks that 'prepare --split test' wrote, by the one treatment"],
+    cell: CellFolder,
+) -> None:
+    """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv.
+
+    Those of the last epoch's maps stand beside those of the kept epoch, as last_epoch_METRIC.
+    """
     from stpm_bench.metrics import evaluate
 
-    scores = read_names(cell / "image_scores.csv")
-    labels = (scores["defect"] != "good").to_numpy()
-    # float32, as the maps are: pandas reads the same digits as float64
-    values = scores["score"].to_numpy(np.float32)
-    masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
-    try:
-        values = evaluate(labels, values, masks, maps)
-    except ValueError as error:
-        raise cannot_evaluate(cell, test, error) from error
-    curve = pd.DataFrame(
-        {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
-    )
-    write_csv(cell / "pro_curve.csv", curve)
+    if failure := failure_of(cell):
+        write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
+        write_json(cell / "metrics.json", {"failure": failure})
+        return
+    labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
+    truth = load_array(masks)
+
+    def values_of(name: str) -> dict:
+        maps = load_array(cell / name)
+        try:
+            return evaluate(labels, maps.max(axis=(1, 2)), truth, maps)
+        except ValueError as error:
+            raise cannot_evaluate(cell, masks, error) from error
+
+    values, last = values_of("anomaly_maps.npy"), values_of("last_epoch_maps.npy")
+    curve = {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
+    write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
+    values |= {f"last_epoch_{key}": last[key] for key in values}
     write_json(cell / "metrics.json", values)
 
 
@@ -355,9 +393,12 @@ def audit(
     cell: CellFolder,
 ) -> None:
     """Evaluate a cell's stored maps by every definition of PRO: pro_definitions.csv."""
-    from stpm_bench.audit import audit
+    from stpm_bench.audit import COLUMNS, audit
     from stpm_bench.datasets import images
 
+    if failure_of(cell):
+        write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
+        return
     masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
     own_masks = images.read_masks(root, category, layout)
     try:
@@ -394,18 +435,21 @@ def audit_table(
 
 
 def benchmark(
-    name: Annotated[Literal["metrics", "prepare"], "what to time"],
+    name: Annotated[
+        Literal["inference", "metrics", "prepare", "pretraining", "training"], "what to time"
+    ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
     """Time a part of the project beside what others use, and print one table."""
-    import importlib
-
     from stpm_bench import provenance
 
+    # Each module has run(runs) -> table, and note() -> what the table rests on.
     module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
-    print(module.run(runs=runs).to_markdown(index=False, floatfmt=".3g"))
-    print(f"\n{provenance.processor()}; medians of {runs} runs; one process")
+    table = module.run(runs=runs)
+    shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
+    print(shown.to_markdown(index=False, floatfmt=".3g"))
+    print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")
 
 
 def collect(
@@ -420,7 +464,8 @@ def collect(
         path = results / "cells" / cell.folder / "metrics.json"
         if path.exists():
             values = json.loads(path.read_text())
-            rows += [(*cell, metric, value) for metric, value in values.items()]
+            if "failure" not in values:
+                rows += [(*cell, metric, value) for metric, value in values.items()]
     table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
     write_csv(output, table)
 
@@ -460,6 +505,24 @@ def study_figure(
     figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
 
 
+def training_figure(
+    *,
+    study: Annotated[str, "name of the study"],
+    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
+    cells: Annotated[Path, "folder of the cells' folders"],
+    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
+) -> None:
+    """Draw the losses of a study's trainings by epoch, with the epoch that was kept."""
+    from stpm_bench import figures
+
+    histories = pd.concat(
+        pd.read_csv(cells / cell.folder / "history.csv").assign(**cell._asdict())
+        for cell in grid.cells(cells_of_study(studies, study))
+    )
+    figure = figures.training(histories, study)
+    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+
+
 def panel(
     *,
     test: TestFolder,
@@ -469,6 +532,10 @@ def panel(
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench import figures
 
+    paths = [output.with_name(output.name + suffix) for suffix in (".pdf", ".png")]
+    if failure := failure_of(cell):
+        figures.save(figures.gap(cell.name, f"training failed: {failure}"), *paths)
+        return
     scores = read_names(cell / "image_scores.csv")
     level_maps = load_arrays(cell / "level_maps.npz")
     figure = figures.panel(
@@ -480,7 +547,7 @@ def panel(
         scores["score"].to_numpy(),
         title=cell.name,
     )
-    figures.save(figure, *(output.with_name(output.name + suffix) for suffix in (".pdf", ".png")))
+    figures.save(figure, *paths)
 
 
 STEPS = (
@@ -499,9 +566,15 @@ STEPS = (
     collect,
     study_table,
     study_figure,
+    training_figure,
     panel,
     benchmark,
 )
+
+
+def failure_of(cell: Path) -> str | None:
+    """Return why a cell's training failed, None where it did not."""
+    return json.loads((cell / "provenance.json").read_text())["failure"]
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -528,22 +601,22 @@ def unreadable(path: Path, error: object) -> InputError:
     )
 
 
-def refuse_degenerate(teacher: Path, levels: Sequence[int]) -> None:
-    """Raise where a teacher's file says that one of the levels tells nothing apart."""
-    degenerate = load_checked(teacher).get("degenerate", {})
+def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
+    """Return why a student of this teacher cannot be trained: a level that tells nothing apart."""
+    reasons = load_checked(teacher).get("degenerate", {})
     for level in levels:
-        if level in degenerate:
-            raise InputError(
-                f"{teacher}: level {level} of this teacher tells nothing apart: "
-                f"{degenerate[level]}. A student would match it perfectly and find no defect; "
-                "use another teacher, train it longer, or leave the level out of 'layers'"
+        if level in reasons:
+            return (
+                f"level {level} of the teacher {teacher.stem} tells nothing apart: "
+                f"{reasons[level]}; a student would match it perfectly and find no defect"
             )
+    return None
 
 
-def cannot_evaluate(cell: Path, test: Path, error: ValueError) -> InputError:
+def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
     """Return the error for maps and masks on which a metric is not defined."""
     return InputError(
-        f"{cell}: its maps cannot be evaluated with the masks of {test}: {error}. If the defects "
+        f"{cell}: its maps cannot be evaluated with the masks of {masks}: {error}. If the defects "
         "are too small to show in their masks, raise the config key 'image_size'"
     )
 
@@ -575,13 +648,13 @@ def load_checked(path: Path) -> dict:
     return content
 
 
-def load_network(path: Path, levels: list[int]):
+def load_network(path: Path, levels: list[int], weights: str = "weights"):
     """Return the backbone's name and the network of a teacher or student file, cut at `levels`."""
     from stpm_bench import backbone
 
     content = load_checked(path)
     network = backbone.create(content["backbone"], levels, seed=0)
-    backbone.load(network, content["weights"], str(path))
+    backbone.load(network, content[weights], str(path))
     return content["backbone"], network
 
 

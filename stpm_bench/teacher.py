@@ -140,18 +140,9 @@ def pretrain(
         InputError: the loss became NaN or infinite (names the epoch).
     """
     torch.manual_seed(stream(seed, "teacher"))  # of initialisation and dropout
-    network = torchvision.models.get_model(name, num_classes=len(data["classes"]))
-    network.to(device, memory_format=torch.channels_last)
+    network, optimizer = classifier(name, len(data["classes"]), learning_rate, device)
     images = torch.from_numpy(data["train_images"]).to(device)
     labels = torch.from_numpy(data["train_labels"]).to(device)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=learning_rate,
-        momentum=0.9,
-        weight_decay=5e-4,
-        nesterov=True,
-        fused=True,  # one pass over the weights: with small images the optimiser is a fifth
-    )
     batches = -(-len(images) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=epochs * batches
@@ -182,13 +173,15 @@ def pretrain(
         for rows in torch.randperm(len(images), generator=draws).split(batch_size):
             if len(rows) == 1:  # batch norm has nothing to normalise a single vector by
                 continue
-            batch = resized(images[rows], input_size)
-            if flip:
-                mirrored = torch.rand(len(rows), generator=draws).to(device) < 0.5
-                batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-            with autocast(device, precision):
-                logits = network(batch)
-            loss = F.cross_entropy(logits.float(), labels[rows])
+            loss, logits = classify(
+                network,
+                images[rows],
+                labels[rows],
+                input_size,
+                draws if flip else None,
+                device,
+                precision,
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -234,6 +227,46 @@ def pretrain(
     return fitted(name, weights, f"teacher {source}"), report
 
 
+def classifier(
+    name: str, classes: int, learning_rate: float, device: torch.device
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return torchvision's network `name`, untrained, and its optimiser."""
+    network = torchvision.models.get_model(name, num_classes=classes)
+    network.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=learning_rate,
+        momentum=0.9,
+        weight_decay=5e-4,
+        nesterov=True,
+        fused=True,  # one pass over the weights, which are many for images so small
+    )
+    return network, optimizer
+
+
+def classify(
+    network: nn.Module,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    input_size: int,
+    flips: torch.Generator | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross-entropy of a batch of uint8 images (N, H, W, 3), and the logits (N, C).
+
+    Args:
+        flips: draws which images are mirrored left to right; None mirrors none.
+    """
+    batch = resized(pixels, input_size)
+    if flips is not None:
+        mirrored = torch.rand(len(batch), generator=flips).to(device) < 0.5
+        batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+    with autocast(device, precision):
+        logits = network(batch)
+    return F.cross_entropy(logits.float(), labels), logits
+
+
 @torch.no_grad()
 def level_report(name: str, weights: dict[str, torch.Tensor], images: np.ndarray) -> list[dict]:
     """Describe a teacher's features on a few photographs, level by level.
@@ -253,7 +286,8 @@ def level_report(name: str, weights: dict[str, torch.Tensor], images: np.ndarray
     backbone.load(network, weights, name)
     network.eval()
     rows = []
-    for level, output in zip(ALL_LEVELS, network(backbone.normalise(torch.from_numpy(images)))):
+    outputs = network(backbone.normalise(torch.from_numpy(images)))
+    for level, output in zip(ALL_LEVELS, outputs, strict=True):
         vectors = unit(output).permute(0, 2, 3, 1).flatten(0, 2)
         finite = bool(torch.isfinite(vectors).all())
         dead_share = float((vectors == 0).all(dim=1).float().mean())

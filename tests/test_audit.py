@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from stpm_bench import audit, figures, grid
+from stpm_bench.datasets import images
 from stpm_bench.metrics import auroc, pro
 from stpm_bench.metrics.definitions import DEFINITIONS
 
@@ -33,11 +34,11 @@ def bilinear(image, size):
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 40, 20), (35, 50, 16), (9, 9, 9)])
-def test_thickened_marks_every_pixel_that_a_defect_touches(height, width, size):
+def test_bilinear_any_marks_every_pixel_that_a_defect_touches(height, width, size):
     for _ in range(10):
         mask = RNG.random((height, width)) < 0.05
         grey = bilinear(mask * 255.0, size)
-        assert np.array_equal(audit.thickened(mask, size), np.rint(grey) > 0)
+        assert np.array_equal(images.bilinear_any(mask, size), np.rint(grey) > 0)
 
 
 def test_enlarged_is_bilinear():
@@ -50,11 +51,11 @@ def test_each_row_is_what_its_definition_says_of_its_masks():
     assert len(table) == len(DEFINITIONS) + 2
     for name, definition in DEFINITIONS.items():
         assert table.loc[(name, "nearest"), "pro"] == pytest.approx(definition(SMALL, MAPS))
-    thick = np.stack([audit.thickened(mask, 20) for mask in OWN])
+    thick = np.stack([images.bilinear_any(mask, 20) for mask in OWN])
     large = audit.enlarged(MAPS, (40, 40))
     for treatment, masks, maps in (
         ("nearest", SMALL, MAPS),
-        ("bilinear", thick, MAPS),
+        ("bilinear_any", thick, MAPS),
         ("own", OWN, large),
     ):
         row = table.loc[("mvtec", treatment)]

@@ -29,4 +29,6 @@ def test_the_step(capsys, monkeypatch):
     run = benchmark.run
     monkeypatch.setattr(benchmark, "run", lambda runs: run(images=2, size=64, runs=runs))
     assert main(["benchmark", "prepare", "--runs", "1"]) == 0
-    assert "| stpm_bench prepare |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| stpm_bench prepare |" in printed
+    assert "1024 x 1024 to 256 x 256" in printed

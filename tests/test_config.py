@@ -1,14 +1,20 @@
+import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import small_config
-from stpm_bench.config import SCHEMA, complete, read
-from stpm_bench.datasets import mvtec
+from stpm_bench import grid
+from stpm_bench.anomaly_map import DISTANCES, FUSIONS
+from stpm_bench.config import SCHEMA, complete, protocol, protocols, read
+from stpm_bench.datasets import images, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
+from stpm_bench.protocols import FIELDS, PROTOCOLS, map_part, training_part
+from stpm_bench.steps import MASKS
 
 CONFIGS = Path(__file__).parents[1] / "workflow" / "config"
 
@@ -19,16 +25,94 @@ def test_shipped_configs_are_complete(path):
     assert {"main", "layers", "teachers", "few_shot"} <= set(config["studies"])
 
 
-def test_defaults_are_the_papers_settings(small_set):
-    training = complete(small_config(small_set, training={}))["training"]
-    assert training == {
-        "epochs": 100,
-        "batch_size": 32,
-        "learning_rate": 0.4,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "validation_fraction": 0.2,
-    }
+def test_training_replaces_a_protocols_numbers_and_an_own_field_replaces_both(small_set):
+    own = {"mine": {"like": "authors", "epochs": 7, "fusion": "sum"}, "plain": {}}
+    changes = {"training": {"epochs": 3, "weight_decay": 0.5}, "protocols": own}
+    found = protocols(complete(small_config(small_set, **changes)))
+    assert list(found) == ["paper", "authors", "anomalib", "mine", "plain"]
+    for name in ("paper", "authors", "anomalib"):
+        assert found[name] == replace(PROTOCOLS[name], epochs=3, weight_decay=0.5)
+    expected = replace(PROTOCOLS["authors"], epochs=7, weight_decay=0.5, fusion="sum")
+    assert found["mine"] == expected
+    assert found["plain"] == found["paper"]
+
+
+def test_without_training_the_protocols_are_as_built_in(small_set):
+    config = complete(small_config(small_set, training={}))
+    assert config["training"] == {}
+    assert config["studies"]["main"]["protocol"] == ["paper"]
+    assert protocols(config) == PROTOCOLS
+
+
+def test_shipped_configs_mean_what_they_say():
+    for name, epochs, batch_size in (("paper", 100, 32), ("demo", 10, 8)):
+        config = read(CONFIGS / f"{name}.yaml")
+        expected = replace(PROTOCOLS["paper"], epochs=epochs, batch_size=batch_size)
+        assert protocols(config)["paper"] == expected
+        assert set(grid.studies(config)["protocol"]) == {"paper"}
+
+
+def test_the_schema_allows_what_the_code_knows():
+    schema = yaml.safe_load(SCHEMA.read_text())["properties"]
+    fields = schema["protocols"]["additionalProperties"]["properties"]
+    assert set(fields) == {"like", *FIELDS}
+    assert set(schema["training"]["properties"]) < set(FIELDS)
+    for field, known in (
+        ("like", PROTOCOLS),
+        ("distance", DISTANCES),
+        ("fusion", FUSIONS),
+        ("masks", images.TREATMENTS),
+    ):
+        assert set(fields[field]["enum"]) == set(known)
+    assert set(MASKS) == set(images.TREATMENTS)
+    weights = fields["level_weights"]
+    assert weights["minItems"] == weights["maxItems"] == max(map(len, LEVELS.values()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("anomalib", PROTOCOLS["anomalib"]),
+        ('{"epochs": 3}', replace(PROTOCOLS["paper"], epochs=3)),
+        ('{"like": "authors", "factor": 0.5}', replace(PROTOCOLS["authors"], factor=0.5)),
+    ],
+)
+def test_a_step_takes_a_protocol_by_name_or_by_its_differences(text, expected):
+    assert protocol(text) == expected
+
+
+@pytest.mark.parametrize("part", [training_part, map_part])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_part_comes_through_the_command_line_as_it_was(part, name):
+    assert part(protocol(json.dumps(part(PROTOCOLS[name])))) == part(PROTOCOLS[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine", r"'protocol.like' is 'mine'; allowed: paper, authors, anomalib"),
+        ('{"epoch": 3}', r"'protocol.epoch' is unknown; allowed here: .*mean 'epochs'\?"),
+        ('{"epochs": 0}', r"'protocol.epochs': 0 is less than"),
+        ("{", r"protocol '{' is not JSON"),
+    ],
+)
+def test_a_protocol_that_a_step_does_not_understand(text, message):
+    with pytest.raises(InputError, match=message):
+        protocol(text)
+
+
+def test_what_evaluates_does_not_train():
+    paper = PROTOCOLS["paper"]
+    for change in ({"masks": "bilinear_any"}, {"fusion": "sum"}, {"map_resolution": "finest"}):
+        changed = replace(paper, **change)
+        assert training_part(changed) == training_part(paper)
+        kept_by_map = replace(changed, checkpoint="validation_map")
+        same = training_part(kept_by_map) == training_part(
+            replace(paper, checkpoint="validation_map")
+        )
+        assert same == ("masks" in change)
+    for field in set(FIELDS) - {"distance", "factor", "fusion", "map_resolution"}:
+        assert field not in map_part(paper)
 
 
 def test_all_is_every_category_of_the_folder(small_set):
@@ -72,8 +156,24 @@ def study(**changes):
         ({"training": {"epochs": 0}}, r"config key 'training.epochs': 0 is less than"),
         ({"training": {"epochs": "ten"}}, r"epochs': found 'ten', expected a whole"),
         ({"image_size": 100}, r"config key 'image_size': 100 is not a multiple of 32"),
+        ({"protocol": "paper"}, r"config key 'protocol' is unknown.*did you mean 'protocols'"),
+        (study(protocol=["mine"]), r"main.protocol': 'mine' is unknown; allowed: paper, authors,"),
+        (
+            {"protocols": {"mine": {"like": "yours"}}},
+            r"'protocols.mine.like' is 'yours'; allowed: paper, authors, anomalib",
+        ),
+        (
+            {"protocols": {"mine": {"fuse": "sum"}}},
+            r"'protocols.mine.fuse' is unknown; allowed here: .*distance.*did you mean 'fusion'",
+        ),
+        (
+            {"protocols": {"mine": {"fusion": "max"}}},
+            r"'protocols.mine.fusion' is 'max'; allowed: product, sum",
+        ),
+        ({"protocols": {"paper": {}}}, r"'protocols.paper': that one is built in; choose another"),
+        ({"protocols": {"A-b": {}}}, r"'protocols': found the name 'A-b'; a name is made of"),
+        ({"threads": 0}, r"'threads': 0 is less than the minimum"),
         ({"device": "gpu"}, r"config key 'device' is 'gpu'; allowed: auto, cpu, cuda"),
-        ({"protocol": "mine"}, r"config key 'protocol' is 'mine'; allowed: paper"),
         ({"precision": "half"}, r"'precision' is 'half'; allowed: auto, float32, bfloat16"),
         (
             {"teachers": {"random": {"backbone": "vgg"}}},
@@ -89,8 +189,29 @@ def study(**changes):
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "weights": "absent.pth"}}},
-            r"'teachers.random.weights': no such file: absent.pth",
+            r"'teachers.random.weights': no such file: absent.pth; .*torchvision's: IMAGENET1K_V1",
         ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "weights": "IMAGENET1K_V2"}}},
+            r"no such file: IMAGENET1K_V2; expected .*, or one of torchvision's: IMAGENET1K_V1$",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "pretrain": {"folder": "absent"}}}},
+            r"'teachers.random.pretrain.folder': no folder absent/train; expected train/CLASS/\*",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "sha256": "abc"}}},
+            r"'teachers.random.sha256' is 'abc'; expected 64 digits",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "sha256": "0" * 64}}},
+            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},
+            r"'teachers.random.pretraining' is set, but the teacher has no 'pretrain'",
+        ),
+        ({"pretraining": {"flip": True}}, r"flip' is True; allowed: auto, always, never"),
         ({"teachers": {"random": {}}}, r"'teachers.random' lacks 'backbone'"),
         (study(fraction=[0]), r"'studies.main.fraction.0' is 0; a fraction is above 0 and at most"),
         (study(fraction=[1.5]), r"'studies.main.fraction.0' is 1.5; a fraction is above 0 and"),
@@ -142,6 +263,22 @@ def test_a_folder_may_end_in_a_slash_and_begin_at_home(small_set, monkeypatch):
     config = complete(small_config(small_set, results="~/out/", data={"mvtec_ad": "~/data/"}))
     assert config["results"] == str(small_set / "out")
     assert config["data"]["mvtec_ad"] == str(small_set / "data")
+
+
+def test_a_teacher_has_its_own_pretraining_beside_the_configs(small_set):
+    teachers = {
+        "random": {"backbone": "resnet18"},
+        "long": {"backbone": "resnet18", "pretrain": "digits", "pretraining": {"epochs": 30}},
+        "usual": {"backbone": "resnet18", "pretrain": "digits"},
+    }
+    config = complete(small_config(small_set, teachers=teachers, pretraining={"batch_size": 64}))
+    defaults = {"learning_rate": 0.1, "input_size": 32, "flip": "auto"}
+    usual = {"epochs": 10, "batch_size": 64} | defaults
+    assert config["pretraining"] == usual
+    assert config["teachers"]["usual"]["pretraining"] == usual
+    assert config["teachers"]["long"]["pretraining"] == usual | {"epochs": 30}
+    assert config["teachers"]["random"] == {"backbone": "resnet18"}
+    assert complete(config) == config
 
 
 def test_every_error_is_told_at_once(small_set):

@@ -5,7 +5,6 @@ from stpm_bench import grid
 from stpm_bench.errors import InputError
 
 CONFIG = {
-    "protocol": "paper",
     "studies": {
         "main": {
             "category": ["a", "b"],
@@ -13,6 +12,7 @@ CONFIG = {
             "teacher": ["t"],
             "fraction": [1],
             "seed": [0, 1],
+            "protocol": ["paper"],
         },
         "layers": {
             "category": ["a"],
@@ -20,6 +20,7 @@ CONFIG = {
             "teacher": ["t"],
             "fraction": [1.0, 0.05],
             "seed": [0],
+            "protocol": ["paper", "authors"],
         },
     },
 }
@@ -27,13 +28,13 @@ CONFIG = {
 
 def test_a_cell_that_studies_share_is_one_cell():
     table = grid.studies(CONFIG)
-    assert table["study"].value_counts().to_dict() == {"main": 4, "layers": 4}
-    assert len(grid.cells(table)) == 7
-    assert len({cell.folder for cell in grid.cells(table)}) == 7
+    assert table["study"].value_counts().to_dict() == {"main": 4, "layers": 8}
+    assert len(grid.cells(table)) == 11
+    assert len({cell.folder for cell in grid.cells(table)}) == 11
 
 
 def test_a_folder_spells_the_axes():
-    cell = grid.cells_of(CONFIG["studies"]["layers"], "paper")[1]
+    cell = grid.cells_of(CONFIG["studies"]["layers"])[2]
     assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_protocol-paper"
 
 

@@ -53,7 +53,10 @@ def nut(tmp_path: Path) -> Path:
 
 
 def prepare(folder: Path, split: str = "test", size: int = SIZE, **options):
-    return module.prepare(folder.parent, folder.name, split, size, progress=False, **options)
+    images, masks, table = module.prepare(
+        folder.parent, folder.name, split, size, progress=False, **options
+    )
+    return images, masks and masks["nearest"], table
 
 
 def prepare_first(folder: Path, pixels_or_image, name: str = "000.png", **options) -> np.ndarray:
@@ -621,7 +624,7 @@ def test_real_bottle():
     assert layouts.count_images(REAL, "bottle") == mvtec.COUNTS["bottle"]
     images, masks, table = module.prepare(REAL, "bottle", "test", progress=False)
     assert images.shape == (83, 256, 256, 3)
-    assert masks.shape == (83, 256, 256)
+    assert masks["nearest"].shape == (83, 256, 256)
     assert table["defect"].value_counts().to_dict() == {
         "broken_small": 22,
         "contamination": 21,

@@ -76,6 +76,12 @@ def write_mpdd(root):
         (folder / part / "bent").rename(folder / part / "major_rust")
 
 
+def prepare_test(root, category: str, layout: str):
+    """Return the nearest masks and the table of a test split, at the images' own size."""
+    _, masks, table = images.prepare(root, category, "test", SIZE, layout=layout)
+    return masks["nearest"], table
+
+
 # --- what each layout lists ---
 
 
@@ -92,7 +98,7 @@ def test_visa(tmp_path):
         ("Data/Images/Normal/0004.JPG", "good", ""),
         ("Data/Images/Normal/0005.JPG", "good", ""),
     ]
-    _, masks, table = images.prepare(tmp_path, "candle", "test", SIZE, layout="visa")
+    masks, table = prepare_test(tmp_path, "candle", "visa")
     assert np.array_equal(masks[0], numbers_mask(1, 5) > 0)
     assert list(table["defect_pixels"]) == [700, 700, 0, 0]
     assert np.array_equal(images.read_masks(tmp_path, "candle", "visa")[1], masks[1])
@@ -104,7 +110,7 @@ def test_visa_masks_with_a_palette_count_by_number(tmp_path):
     mask = Image.fromarray(numbers_mask(3), "P")
     mask.putpalette([0] * 768)
     mask.save(tmp_path / "candle/Data/Masks/Anomaly/000.png")
-    _, masks, _ = images.prepare(tmp_path, "candle", "test", SIZE, layout="visa")
+    masks, _ = prepare_test(tmp_path, "candle", "visa")
     assert np.array_equal(masks[0], numbers_mask(3) > 0)
 
 
@@ -131,7 +137,7 @@ def test_btad(tmp_path):
             (f"test/ok/0000.{image}", "good", ""),
             (f"test/ok/0001.{image}", "good", ""),
         ]
-    _, masks, _ = images.prepare(tmp_path, "03", "test", SIZE, layout="btad")
+    masks, _ = prepare_test(tmp_path, "03", "btad")
     assert np.array_equal(masks.any(axis=(1, 2)), [True, True, False, False])
 
 

@@ -1,32 +1,40 @@
+import functools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from stpm_bench import backbone
-from stpm_bench.anomaly_map import distance, unit
+from stpm_bench.anomaly_map import distance, score, unit
 from stpm_bench.device import choose_device, choose_precision, set_deterministic
 from stpm_bench.errors import InputError
+from stpm_bench.protocols import PAPER
 from stpm_bench.student import train
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
+SMALL = replace(PAPER, epochs=3, batch_size=4, learning_rate=0.1)
 
 
-def run(levels=(1, 2), precision=torch.float32, **changes):
+def run(levels=(1, 2), precision=torch.float32, seed=0, training=range(8), whole=None, **changes):
     set_deterministic(threads=1)
     teacher = backbone.create("resnet18", levels, seed=1)
     student = backbone.create("resnet18", levels, seed=2)
-    settings = {
-        "epochs": 3,
-        "batch_size": 4,
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "seed": 0,
-        "device": CPU,
-        "precision": precision,
-    } | changes
-    return train(teacher, student, IMAGES, range(8), [8, 9], **settings), teacher
+    trained = train(
+        teacher,
+        student,
+        IMAGES,
+        training,
+        [8, 9],
+        replace(SMALL, **changes),
+        levels=levels,
+        seed=seed,
+        device=CPU,
+        precision=precision,
+        whole=whole,
+    )
+    return trained, teacher, student
 
 
 def loss(weights, teacher, rows, levels=(1, 2)):
@@ -40,61 +48,206 @@ def loss(weights, teacher, rows, levels=(1, 2)):
 
 
 def test_training_lowers_the_loss_and_the_best_epoch_is_kept():
-    (weights, history), teacher = run(epochs=6)
-    assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    (weights, _, history, failure), teacher, _ = run(epochs=6)
+    assert failure is None
+    assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]
     kept = history.loc[history["kept"]]
     assert len(kept) == 1
     assert kept["validation_loss"].item() == history["validation_loss"].min()
     # The weights returned are those of that epoch: their loss is the one in the history.
     assert loss(weights, teacher, [8, 9]) == pytest.approx(kept["validation_loss"].item(), rel=1e-4)
+    untrained = backbone.state(backbone.create("resnet18", (1, 2), seed=2))
+    assert loss(untrained, teacher, [8, 9]) == pytest.approx(history["validation_loss"][0])
 
 
-def test_three_steps_are_those_of_a_plain_loop():
-    # One batch an epoch, in whatever order; the later steps show the momentum.
-    (weights, history), teacher = run(epochs=3, batch_size=8, weight_decay=0.01)
-    student = backbone.create("resnet18", (1, 2), seed=2).train()
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+pairs = functools.partial(zip, strict=True)
+
+
+def plain_loop(distances, epochs=3, **options):
+    """The weights after each epoch of one batch of eight images, and the losses."""
+    teacher, student = (backbone.create("resnet18", (1, 2), seed) for seed in (1, 2))
+    optimizer = torch.optim.SGD(student.train().parameters(), lr=0.1, momentum=0.9, **options)
     images = backbone.normalise(torch.from_numpy(IMAGES[:8]))
     with torch.no_grad():
         targets = teacher.eval()(images)
-    states = []
-    for epoch in range(3):
-        total = 0
-        for t, s in zip(targets, student(images), strict=True):
-            t, s = t / t.norm(dim=1, keepdim=True), s / s.norm(dim=1, keepdim=True)
-            total = total + (0.5 * (t - s).pow(2).sum(1)).mean()
+    states, losses = [], []
+    for _ in range(epochs):
+        total = distances(targets, student(images))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        assert history["train_loss"][epoch] == pytest.approx(total.item(), rel=1e-4)
+        losses.append(total.item())
         states.append({key: value.clone() for key, value in backbone.state(student).items()})
-    for key, value in states[history["kept"].idxmax()].items():
-        torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-5)
+    return states, losses
+
+
+def half_squared_distance(target, student):
+    t, s = (x / x.norm(dim=1, keepdim=True) for x in (target, student))
+    return 0.5 * (t - s).pow(2).sum(1)
+
+
+def gradient_distance(target, student):
+    t, s = (torch.nn.functional.normalize(x, dim=1) for x in (target, student))
+    total = (t - s).pow(2).sum(1)
+    total[:, :-1] += ((t[:, :, 1:] - t[:, :, :-1]) - (s[:, :, 1:] - s[:, :, :-1])).pow(2).sum(1)
+    total[:, :, :-1] += ((t[..., 1:] - t[..., :-1]) - (s[..., 1:] - s[..., :-1])).pow(2).sum(1)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss_of"),
+    [
+        ({}, lambda t, s: sum(half_squared_distance(*pair).mean() for pair in pairs(t, s))),
+        (
+            {"reduction": "sum", "learning_rate": 0.1 / 8},
+            lambda t, s: sum(half_squared_distance(*pair).mean() for pair in pairs(t, s)),
+        ),
+        (
+            {"distance": "cosine", "factor": 1.0, "level_weights": (0.5, 2.0, 1.0, 1.0)},
+            lambda t, s: sum(
+                weight * (1 - torch.nn.functional.cosine_similarity(*pair, dim=1)).mean()
+                for weight, pair in pairs((0.5, 2.0), pairs(t, s))
+            ),
+        ),
+        (
+            {"distance": "l2", "learning_rate": 0.001, "factor": 0.01},
+            lambda t, s: sum(((a - b) ** 2).sum(1).mean() for a, b in pairs(t, s)) * 1e-4,
+        ),
+        (
+            {"distance": "gradient", "factor": 1.0},
+            lambda t, s: sum(gradient_distance(*pair).mean() for pair in pairs(t, s)),
+        ),
+    ],
+    ids=["paper", "sum over the batch", "cosine and weights", "l2", "gradient"],
+)
+def test_three_steps_are_those_of_a_plain_loop(changes, loss_of):
+    # One batch an epoch, in whatever order; the later steps show the momentum.
+    changes = {"batch_size": 8, "weight_decay": 0.0} | changes
+    (_, _, history, _), _, student = run(**changes)
+    states, losses = plain_loop(loss_of)
+    scale = 0.1 / changes.get("learning_rate", 0.1) if changes.get("distance") == "l2" else 1
+    np.testing.assert_allclose(history["train_loss"][1:], np.array(losses) * scale, rtol=1e-4)
+    last = backbone.state(student)
+    for key, value in states[-1].items():
+        torch.testing.assert_close(last[key], value, rtol=1e-3, atol=5e-5)
+
+
+def test_weight_decay_is_sgds():
+    _, _, student = run(batch_size=8, weight_decay=0.01)
+    states, _ = plain_loop(
+        lambda t, s: sum(half_squared_distance(*pair).mean() for pair in pairs(t, s)),
+        weight_decay=0.01,
+    )
+    last, expected = student.extractor.conv1.weight, states[-1]["conv1.weight"]
+    torch.testing.assert_close(last, expected, rtol=1e-3, atol=5e-5)
+
+
+def test_cosine_trains_as_normalised_l2_up_to_its_factor():
+    """Half the squared distance of unit vectors is one minus their cosine."""
+    (one, _, _, _), *_ = run(distance="normalised_l2", factor=0.5)
+    (other, _, _, _), *_ = run(distance="cosine", factor=1.0)
+    (scaled, _, _, _), *_ = run(distance="cosine", factor=0.5)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not torch.equal(one["conv1.weight"], scaled["conv1.weight"])
+
+
+@pytest.mark.parametrize("resolution", ["image", "finest"])
+def test_the_epoch_of_the_lowest_validation_map_is_kept(resolution):
+    (weights, _, history, _), teacher, _ = run(
+        epochs=4, checkpoint="validation_map", map_resolution=resolution, fusion="sum"
+    )
+    means = history["validation_map"]
+    assert history["kept"].idxmax() == means[1:].idxmin()
+    student = backbone.create("resnet18", (1, 2), seed=0)
+    backbone.load(student, weights, "")
+    _, levels, _ = score(teacher, student, IMAGES[8:], CPU)
+    # The mean of a sum of bilinear enlargements is that of its levels, but for the borders.
+    expected = sum(level.mean() for level in levels)
+    assert means[history["kept"]].item() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_last_epoch_is_kept_beside_the_best():
+    changes = {"learning_rate": 30}
+    (weights, last, history, _), *_ = run(**changes)
+    assert not history["kept"].iloc[-1], "the test needs a training that goes astray"
+    (again, same, _, _), *_ = run(checkpoint="last", **changes)
+    assert all(torch.equal(last[key], again[key]) for key in last)
+    assert not torch.equal(weights["conv1.weight"], last["conv1.weight"])
+    assert again is same  # a file then holds it once
+
+
+def test_steps_make_up_for_few_images():
+    """3 images in one batch take as many steps as 10 in three: 3 epochs of 3 steps are 9 epochs."""
+    (_, _, history, _), *_ = run(training=range(3), whole=10, schedule="steps")
+    assert history["epoch"].max() == 9
+    # Two steps an epoch of 5 images: the fifth epoch has one step left.
+    (_, last, history, _), *_ = run(
+        training=range(5), whole=10, schedule="steps", checkpoint="last"
+    )
+    assert history["epoch"].max() == 5
+    assert last["bn1.num_batches_tracked"] == 9
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
-    (first, history), _ = run()
-    (second, again), _ = run()
-    (other, _), _ = run(seed=1)
+    (first, _, history, _), *_ = run()
+    (second, _, again, _), *_ = run()
+    (other, _, _, _), *_ = run(seed=1)
     assert all(torch.equal(first[key], second[key]) for key in first)
     timeless = ["epoch", "train_loss", "validation_loss", "kept"]
     assert history[timeless].equals(again[timeless])
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"levels": (1, 2, 3)}, {"factor": 1.0, "weight_decay": 0.1}, {"precision": torch.bfloat16}],
+    ids=["levels", "protocol", "precision"],
+)
+def test_cells_that_differ_in_one_axis_see_the_same_images_in_the_same_order(monkeypatch, changes):
+    normalise, seen = backbone.normalise, []
+
+    def recorded(pixels):
+        seen[-1].append(pixels.sum(dim=(1, 2, 3)).tolist())
+        return normalise(pixels)
+
+    monkeypatch.setattr(backbone, "normalise", recorded)
+    for change in ({}, changes):
+        seen.append([])
+        run(**change)
+    # Teacher (3), then validation and, each epoch, 2 batches and validation.
+    assert len(seen[0]) == 3 + 1 + 3 * 3
+    assert seen[0] == seen[1]
+    first, second = seen[0][4] + seen[0][5], seen[0][7] + seen[0][8]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
 def test_bfloat16_trains_alike():
-    (_, full), _ = run(epochs=5)
-    (_, half), _ = run(epochs=5, precision=torch.bfloat16)
+    (_, _, full, _), *_ = run(epochs=5)
+    (_, _, half, _), *_ = run(epochs=5, precision=torch.bfloat16)
     np.testing.assert_allclose(half["train_loss"], full["train_loss"], rtol=0.05)
     assert half["train_loss"].tolist() != full["train_loss"].tolist()  # it was bfloat16 at all
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_epoch():
-    with pytest.raises(
-        InputError, match=r"not finite at epoch \d+ .*lower 'training.learning_rate"
-    ):
-        run(epochs=20, learning_rate=1e20)
+def test_a_loss_that_is_not_finite_is_a_failure_that_names_its_epoch():
+    (weights, last, history, failure), *_ = run(epochs=20, learning_rate=1e20)
+    epoch = history["epoch"].max()
+    assert epoch < 20
+    assert failure.startswith(f"the loss is not finite at epoch {epoch} (training ")
+    assert (weights, last) == ({}, {})
+    assert not history["kept"].any()
+
+
+def test_a_student_that_ends_no_better_than_it_began_is_a_failure():
+    (weights, _, history, failure), *_ = run(epochs=1, learning_rate=1e-12)
+    began, ended = history["validation_loss"]
+    assert ended >= began
+    assert failure == (
+        f"the student ended no better than it began: validation loss {ended:.4g} at the kept "
+        f"epoch 1, {began:.4g} untrained"
+    )
+    assert weights == {}
 
 
 def test_device_and_precision_are_chosen_by_looking(monkeypatch):
@@ -114,8 +267,3 @@ def test_device_and_precision_are_chosen_by_looking(monkeypatch):
 def test_cuda_where_there_is_none():
     with pytest.raises(InputError, match="config key 'device': 'cuda' was asked for"):
         choose_device("cuda")
-
-
-def test_no_epochs():
-    with pytest.raises(InputError, match=r"'training\.epochs' is 0; expected at least 1"):
-        run(epochs=0)

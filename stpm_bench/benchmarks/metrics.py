@@ -87,6 +87,11 @@ def run(images: int = 167, size: int = 256, runs: int = 5, seed: int = 0) -> pd.
     )
 
 
+def note() -> str:
+    """Return what the table was measured on, besides the processor."""
+    return "one process"
+
+
 def synthetic(images: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return masks and maps of a synthetic category with the heavy tails of STPM.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
+from skimage.transform import resize
 from tqdm import tqdm
 
 from stpm_bench.datasets.layouts import LAYOUTS, SUFFIXES, list_images, refuse
@@ -40,7 +41,7 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     layout: str = "mvtec",
-) -> tuple[np.ndarray, np.ndarray | None, pd.DataFrame]:
+) -> tuple[np.ndarray, dict[str, np.ndarray] | None, pd.DataFrame]:
     """Read one split of a category into arrays.
 
     Images are squashed to a square whatever their shape, as the field does, by antialiased
@@ -48,10 +49,10 @@ def prepare(
     bits, transparency is dropped and EXIF rotation applied. 16 bits are scaled over their whole
     range (65535 becomes 255), not by each image's own values: equal numbers stay equal.
 
-    Masks are sampled at the nearest pixel's centre and are never thickened. A defect so small that
-    no sample falls on it vanishes from its mask; the image stays a defective one in the table, its
-    `defect_pixels` is 0 and a warning names it. So take an image's label from `defect`, not from
-    its mask.
+    Masks are brought to the size by each of `TREATMENTS`. Sampled at the nearest pixels' centres
+    they are never thickened, but a defect so small that no sample falls on it vanishes; the image
+    stays a defective one in the table, its `defect_pixels` is 0 and a warning names it. So take an
+    image's label from `defect`, not from its mask.
 
     The result does not depend on the number of workers.
 
@@ -66,9 +67,9 @@ def prepare(
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
-        masks: (N, S, S) bool, True on a defect; None for 'train'.
+        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect; None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
-            image file's bytes, then `defect_pixels`, how many pixels of the mask are True.
+            image file's bytes, then `defect_pixels`, how many pixels of the nearest mask are True.
 
     Raises:
         InputError: whatever `list_images` raises; an image or mask that cannot be read, is
@@ -78,7 +79,7 @@ def prepare(
     folder = Path(root) / category
     table = list_images(root, category, split, layout)
     images = np.empty((len(table), image_size, image_size, 3), np.uint8)
-    masks = None if split == "train" else np.zeros(images.shape[:3], bool)
+    masks = {name: np.zeros(images.shape[:3], bool) for name in TREATMENTS}
 
     def read(index: int) -> tuple[str, str]:
         """Fill one row of the arrays; return the file's hash, and a problem or ''."""
@@ -88,7 +89,8 @@ def prepare(
             images[index] = _resized(to_8_bits(image, folder / row["file"]), image_size)
             if row["mask"]:
                 mask = read_mask(folder / row["mask"], image, layout)
-                masks[index] = nearest(mask, image_size)
+                for name, treatment in TREATMENTS.items():
+                    masks[name][index] = treatment(mask, image_size)
         except InputError as error:
             return "", str(error)
         return hashlib.sha256(content).hexdigest(), ""
@@ -106,7 +108,7 @@ def prepare(
 
     refuse([problem for _, problem in results if problem])
     table["sha256"] = [digest for digest, _ in results]
-    table["defect_pixels"] = 0 if masks is None else masks.sum(axis=(1, 2))
+    table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
     vanished = table[(table["defect"] != "good") & (table["defect_pixels"] == 0)]
     if len(vanished):
         warnings.warn(
@@ -114,7 +116,7 @@ def prepare(
             f"mask of {', '.join(vanished['file'])}. The images still count as defective.",
             stacklevel=2,
         )
-    return images, masks, table
+    return images, None if split == "train" else masks, table
 
 
 def refuse_leak(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> None:
@@ -202,6 +204,27 @@ def nearest(mask: np.ndarray, size: int) -> np.ndarray:
     """Sample a bool mask (H, W) at the nearest pixels' centres: (size, size) bool."""
     binary = Image.fromarray(mask.astype(np.uint8))
     return np.asarray(binary.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def bilinear_any(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize a mask (H, W) bilinearly, without antialiasing; any non-zero pixel is a defect.
+
+    What the STPM authors' code does to 8-bit masks; a defect grows by up to a pixel of the small
+    mask.
+    """
+    grey = resize(
+        np.where(mask, np.float32(255), np.float32(0)),
+        (size, size),
+        order=1,
+        mode="edge",
+        anti_aliasing=False,
+        preserve_range=True,
+    )
+    return np.rint(grey) > 0
+
+
+# How a mask at its image's own size comes to the maps' size: the protocol field `masks`.
+TREATMENTS = {"nearest": nearest, "bilinear_any": bilinear_any}
 
 
 def read_mask(path: Path, image: Image.Image, layout: str = "mvtec") -> np.ndarray:

@@ -2,6 +2,7 @@
 import functools
 import hashlib
 import json
+import math
 import re
 import shlex
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from stpm_bench import grid
+from stpm_bench import grid, protocols
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
+from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
 from stpm_bench.levels import PUBLISHED
+from stpm_bench.steps import MASKS, failure_of
 
 try:
     CONFIG = complete(config)
@@ -33,7 +36,9 @@ CATEGORIES = list(dict.fromkeys(cell.category for cell in CELLS))
 TEACHERS = {
     name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)
 }
+PROTOCOLS = protocols_of(CONFIG)
 CELL = f"{RESULTS}/cells/{grid.CELL}"
+TEST = f"{RESULTS}/prepared/{{category}}/test"
 
 # What an unpacked MVTec AD is known by, and the archive of the user's of which it is made, if any.
 MVTEC_AD = f"{DATA}/mvtec_ad/download.json"
@@ -59,7 +64,7 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 
 # The cell that a category's figure shows: the first of the main study. Later entries of a dict
 # replace earlier ones, hence the reversal.
-SHOWN = grid.cells_of(STUDIES[MAIN], CONFIG["protocol"])
+SHOWN = grid.cells_of(STUDIES[MAIN])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
 try:
@@ -72,10 +77,6 @@ NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob
 # What one core trains a second, measured (README.md, 'Cost'); for the announcement alone.
 IMAGES_PER_SECOND = 17
 
-# With as many cells as cores or more, one thread each trains the most images a second; few cells
-# get the cores that would be idle.
-THREADS = max(1, CORES // len(CELLS))
-
 
 wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
@@ -87,7 +88,7 @@ wildcard_constraints:
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
     seed=r"[0-9]+",
-    protocol=r"[a-z_]+",
+    protocol=r"[a-z0-9_]+",
 
 
 def options(values):
@@ -123,8 +124,12 @@ def announcement():
 
 def training_images(cell):
     """Return how many images, each epoch's counted, a cell trains on."""
-    share = cell.fraction * (1 - CONFIG["training"]["validation_fraction"])
-    return round(count_training_images(cell.category) * share) * CONFIG["training"]["epochs"]
+    protocol = PROTOCOLS[cell.protocol]
+    whole = count_training_images(cell.category) * (1 - protocol.validation_fraction)
+    images = max(1, round(whole * cell.fraction))
+    steps_an_epoch = math.ceil(images / protocol.batch_size)
+    steps = protocols.optimiser_steps(protocol, images, round(whole))
+    return round(images * steps / steps_an_epoch)
 
 
 @functools.cache
@@ -136,15 +141,41 @@ def count_training_images(category):
     return demo.TRAIN_GOOD if marker else layouts.count_images(root, name, layout)[0]
 
 
+def protocol_part(part):
+    """Return a params function: the fields of a cell's protocol that `part` names, as JSON.
+
+    A step sees no other field, so that a change of another does not run it again.
+    """
+    return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
+
+
+def histories_of(wildcards):
+    """Return the histories of a study's trainings."""
+    cells = grid.cells_of(STUDIES[wildcards.study])
+    return [f"{RESULTS}/cells/{cell.folder}/history.csv" for cell in cells]
+
+
+def masks_of(wildcards):
+    """Return the masks by the treatment that a cell's protocol names."""
+    folder = TEST.format(category=wildcards.category)
+    return f"{folder}/{MASKS[PROTOCOLS[wildcards.protocol].masks]}"
+
+
 def closing():
-    """Return the main table and where everything else is."""
+    """Return the main table, where everything else is, and which trainings failed."""
     table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
-    return (
-        f"\n{table.read_text()}\nAll numbers: {RESULTS}/metrics.csv\n"
-        f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/"
-    )
+    lines = [
+        f"\n{table.read_text()}\nAll numbers: {RESULTS}/metrics.csv",
+        f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/",
+    ]
+    folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
+    failures = {path: failure_of(path) for path in folders if (path / "metrics.json").exists()}
+    failed = [f"  {path.name}: {failure}" for path, failure in failures.items() if failure]
+    if failed:
+        lines.append(f"Training failed in {len(failed)} of {len(CELLS)} cells, which are gaps:")
+    return "\n".join(lines + failed)
 
 
 def images_of(split):

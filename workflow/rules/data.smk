@@ -59,7 +59,7 @@ rule prepare_test:
         train=f"{RESULTS}/prepared/{{category}}/train/images.csv",
     output:
         images=f"{RESULTS}/prepared/{{category}}/test/images.npy",
-        masks=f"{RESULTS}/prepared/{{category}}/test/masks.npy",
+        masks=expand(f"{RESULTS}/prepared/{{{{category}}}}/test/{{file}}", file=MASKS.values()),
         manifest=f"{RESULTS}/prepared/{{category}}/test/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
@@ -76,5 +76,4 @@ rule prepare_test:
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split test --train {params.train:q} --image-size {params.image_size}"
-        " --threads {threads}"
-        " --output {params.folder:q} --log {log:q}"
+        " --threads {threads} --output {params.folder:q} --log {log:q}"

@@ -1,38 +1,41 @@
 # Evaluation: anomaly maps of the test images, then every metric from the stored maps.
-TEST = f"{RESULTS}/prepared/{{category}}/test"
-
-
 rule anomaly_maps:
     input:
         images=f"{TEST}/images.npy",
         manifest=f"{TEST}/images.csv",
         teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
         student=f"{CELL}/student.pt",
+        provenance=f"{CELL}/provenance.json",
     output:
         maps=f"{CELL}/anomaly_maps.npy",
+        last_epoch=temp(f"{CELL}/last_epoch_maps.npy"),
         levels=f"{CELL}/level_maps.npz",
         scores=f"{CELL}/image_scores.csv",
     log:
         f"{CELL}/anomaly_maps.log",
     conda:
         "../../environment.yml"
-    threads: THREADS
+    threads: CONFIG["threads"]
     resources:
         gpu=1,
     params:
+        protocol=protocol_part(protocols.map_part),
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),
         cell=subpath(output.maps, parent=True),
     shell:
         "python -m stpm_bench anomaly-maps --test {params.test:q} --teacher {input.teacher:q}"
-        " --cell {params.cell:q} --device {params.device} --threads {threads} --log {log:q}"
+        " --cell {params.cell:q} --protocol {params.protocol:q} --device {params.device}"
+        " --threads {threads} --log {log:q}"
 
 
 rule metrics:
     input:
-        masks=f"{TEST}/masks.npy",
+        masks=masks_of,
         maps=f"{CELL}/anomaly_maps.npy",
+        last_epoch=f"{CELL}/last_epoch_maps.npy",
         scores=f"{CELL}/image_scores.csv",
+        provenance=f"{CELL}/provenance.json",
     output:
         metrics=f"{CELL}/metrics.json",
         curve=f"{CELL}/pro_curve.csv",
@@ -41,10 +44,9 @@ rule metrics:
     conda:
         "../../environment.yml"
     params:
-        test=subpath(input.masks, parent=True),
         cell=subpath(output.metrics, parent=True),
     shell:
-        "python -m stpm_bench metrics --test {params.test:q} --cell {params.cell:q} --log {log:q}"
+        "python -m stpm_bench metrics --masks {input.masks:q} --cell {params.cell:q} --log {log:q}"
 
 
 rule collect:
@@ -69,6 +71,7 @@ rule audit:
         images_of("test"),
         masks=f"{TEST}/masks.npy",
         maps=f"{CELL}/anomaly_maps.npy",
+        provenance=f"{CELL}/provenance.json",
     output:
         f"{CELL}/pro_definitions.csv",
     log:

@@ -49,6 +49,25 @@ rule study_figure:
         " --output {params.folder:q} --log {log:q}"
 
 
+rule training_figure:
+    input:
+        studies=f"{RESULTS}/studies.csv",
+        histories=histories_of,
+    output:
+        pdf=f"{RESULTS}/figures/training/{{study}}.pdf",
+        png=f"{RESULTS}/figures/training/{{study}}.png",
+    log:
+        f"{RESULTS}/logs/figures/training_{{study}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        cells=not_compared(f"{RESULTS}/cells"),
+        folder=subpath(output.pdf, parent=True),
+    shell:
+        "python -m stpm_bench training-figure --study {wildcards.study} --studies {input.studies:q}"
+        " --cells {params.cells:q} --output {params.folder:q} --log {log:q}"
+
+
 rule audit_table:
     input:
         studies=f"{RESULTS}/studies.csv",
@@ -81,6 +100,7 @@ rule panel:
         maps=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/anomaly_maps.npy",
         levels=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/level_maps.npz",
         scores=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/image_scores.csv",
+        provenance=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/provenance.json",
     output:
         pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
         png=f"{RESULTS}/figures/anomaly_maps/{{category}}.png",

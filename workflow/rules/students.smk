@@ -13,11 +13,11 @@ rule student:
         f"{CELL}/student.log",
     conda:
         "../../environment.yml"
-    threads: THREADS
+    threads: CONFIG["threads"]
     resources:
         gpu=1,
     params:
-        training=options(CONFIG["training"]),
+        protocol=protocol_part(protocols.training_part),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
         train=subpath(input.images, parent=True),
@@ -25,6 +25,6 @@ rule student:
     shell:
         "python -m stpm_bench student --train {params.train:q} --teacher {input.teacher:q}"
         " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"
-        " --protocol {wildcards.protocol} {params.training} --device {params.device}"
+        " --protocol {params.protocol:q} --device {params.device}"
         " --precision {params.precision} --threads {threads}"
         " --output {params.cell:q} --log {log:q}"

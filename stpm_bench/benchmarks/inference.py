@@ -1,0 +1,57 @@
+"""How many frames teacher and student score a second, and how long one frame takes."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stpm_bench import backbone
+from stpm_bench.anomaly_map import maps_of
+from stpm_bench.benchmarks.training import LEVELS, note, timed
+from stpm_bench.device import choose_device, set_deterministic
+
+__all__ = ["note", "run"]
+
+# STPM v1 (arXiv 2103.04257v1) claims 100 frames a second at 256 x 256, on a GPU.
+CLAIM = 100
+LATENCIES = 20
+
+
+def run(
+    runs: int = 5, batches: tuple[int, ...] = (1, 8, 32), size: int = 256, name: str = "resnet18"
+) -> pd.DataFrame:
+    """Time teacher, student and anomaly map together, in float32, and return one table.
+
+    A frame starts as uint8 pixels of the host and ends as an anomaly map of the host. The batch
+    sizes take turns; a first round warms up and is not counted.
+
+    Args:
+        runs: how often each batch size is timed, batches of 1 `LATENCIES` times as often.
+        batches: the batch sizes.
+        size: side of a frame in pixels.
+        name: of the backbone.
+
+    Returns:
+        A row a batch size: `batch`, `frames/s` (from the median), `p50 ms`, `p95 ms`, `p99 ms`
+        (of a batch of 1; NaN elsewhere), `the paper's claim, frames/s`.
+    """
+    set_deterministic()
+    device = choose_device("auto")
+    teacher, student = (backbone.create(name, LEVELS, seed).to(device).eval() for seed in (0, 1))
+    frames = torch.randint(0, 256, (max(batches), size, size, 3), dtype=torch.uint8)
+
+    @torch.inference_mode()
+    def score(batch: int) -> None:
+        maps_of(teacher, student, frames[:batch].to(device))[0].cpu()
+
+    seconds: dict[int, list[float]] = {batch: [] for batch in batches}
+    for round_ in range(1 + runs):
+        for batch in batches:
+            for _ in range(LATENCIES if batch == 1 and round_ else 1):
+                seconds[batch].append(timed(lambda batch=batch: score(batch), device))
+    rows = []
+    for batch, values in seconds.items():
+        counted = np.array(values[1:])
+        latency = np.percentile(counted * 1000, [50, 95, 99]) if batch == 1 else [np.nan] * 3
+        rows.append((batch, batch / np.median(counted), *latency, CLAIM))
+    names = ["batch", "frames/s", "p50 ms", "p95 ms", "p99 ms", "the paper's claim, frames/s"]
+    return pd.DataFrame(rows, columns=names)

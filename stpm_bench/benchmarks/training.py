@@ -1,0 +1,212 @@
+"""How many images a student trains on a second, and what each thing done for it adds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from stpm_bench import backbone, student
+from stpm_bench.anomaly_map import distance, unit
+from stpm_bench.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    set_deterministic,
+)
+from stpm_bench.protocols import PAPER
+
+LEVELS = (1, 2, 3)
+PLAIN = "plain loop in the authors' manner"
+OURS = "stpm_bench student"
+KEEP = "+ freed memory kept"
+# Each row does what the rows above it do, and one thing more.
+LADDER = (
+    (PLAIN, {}),
+    ("+ both networks cut at the deepest level", {"cut": True}),
+    ("+ the teacher's features computed once", {"cached": True}),
+    ("+ channels_last", {"channels_last": True}),
+    ("+ the distance of stpm_bench", {"own_distance": True}),
+    ("+ bfloat16", {"precision": torch.bfloat16}),
+    (KEEP, {}),
+)
+START = {
+    "cut": False,
+    "cached": False,
+    "channels_last": False,
+    "own_distance": False,
+    "precision": torch.float32,
+}
+
+
+def run(
+    runs: int = 5, batch_size: int = 16, size: int = 256, matrix: int = 2048, name: str = "resnet18"
+) -> pd.DataFrame:
+    """Time a training step, from the authors' manner to ours, and return one table.
+
+    The rows take turns, so that a slow spell of the machine falls on all of them; a first round
+    warms up and is not counted. The authors' manner: both networks as far as their last stage, in
+    float32 and contiguous, the teacher in every step. 'stpm_bench student' is `student.train` as
+    the suite calls it, an epoch of one batch: it also validates (one image) and copies the weights
+    that it keeps; the teacher's pass, once a student, is not in it. bfloat16 is left out where the
+    hardware has it not natively.
+
+    Args:
+        runs: how often each row is timed; the table gives medians.
+        batch_size, size: images a step, and their side in pixels.
+        matrix: side of the square matrices whose product measures the peak.
+        name: of the backbone.
+
+    Returns:
+        Columns `step`, `images/s`, `ratio to the row above`, `ratio to the plain loop`, `GFLOP/s`
+        (of the convolutions, as executed) and `share of peak` (of the row's precision), then a row
+        each for the matrix products: their GFLOP/s.
+    """
+    set_deterministic()
+    device = choose_device("auto")
+    native = choose_precision("auto", device)
+    pixels = np.random.default_rng(0).integers(0, 256, (batch_size + 1, size, size, 3), np.uint8)
+    settings, ladder = START, {}
+    for label, change in LADDER:
+        settings = settings | change
+        if settings["precision"] in (torch.float32, native):
+            ladder[label] = (step_of(name, pixels[:-1], device, **settings), settings["precision"])
+    calls = {label: call for label, (call, _) in ladder.items()}
+    flops = {label: counted(call) for label, call in calls.items()}
+    flops[OURS] = list(flops.values())[-1]
+    precisions = {label: precision for label, (_, precision) in ladder.items()} | {OURS: native}
+    products = {
+        dtype: product(matrix, dtype, device) for dtype in dict.fromkeys(precisions.values())
+    }
+
+    seconds: dict = {key: [] for key in [*calls, OURS, *products]}
+    for round_ in range(1 + runs):
+        for label, call in calls.items():
+            # Not in the round that warms up: until then glibc finds its own thresholds.
+            if round_:
+                keep_freed_memory(label == KEEP)
+            seconds[label].append(timed(call, device))
+        seconds[OURS].append(epoch_seconds(name, pixels, device, native))
+        for dtype, call in products.items():
+            seconds[dtype].append(timed(call, device))
+    median = {key: float(np.median(values[1:])) for key, values in seconds.items()}
+
+    peak = {dtype: 2 * matrix**3 / median[dtype] / 1e9 for dtype in products}
+    rows = []
+    for label in [*calls, OURS]:
+        rate, speed = batch_size / median[label], flops[label] / median[label] / 1e9
+        rows.append((label, rate, speed, speed / peak[precisions[label]]))
+    table = pd.DataFrame(rows, columns=["step", "images/s", "GFLOP/s", "share of peak"])
+    table.insert(2, "ratio to the row above", table["images/s"] / table["images/s"].shift())
+    table.insert(3, "ratio to the plain loop", table["images/s"] / table["images/s"][0])
+    peaks = [(f"a product of {str(d)[6:]} matrices", peak[d]) for d in products]
+    return pd.concat([table, pd.DataFrame(peaks, columns=["step", "GFLOP/s"])], ignore_index=True)
+
+
+def note() -> str:
+    """Return what the table was measured on, besides the processor."""
+    return where(choose_device("auto"))
+
+
+def where(device: torch.device) -> str:
+    """Return the device's name, or how many threads of the processor PyTorch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} thread(s)"
+
+
+def step_of(
+    name: str,
+    images: np.ndarray,
+    device: torch.device,
+    *,
+    cut: bool,
+    cached: bool,
+    channels_last: bool,
+    own_distance: bool,
+    precision: torch.dtype,
+) -> Callable[[], None]:
+    """Return a function that takes one training step on a batch of images (N, S, S, 3) uint8."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    levels = LEVELS if cut else (*LEVELS, 4)  # the authors run the last stage, and do not use it
+    teacher, network = (
+        backbone.create(name, levels, seed).to(device, memory_format=layout) for seed in (0, 1)
+    )
+    teacher.eval()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
+    pixels = torch.from_numpy(images).to(device)
+    measure = distance if own_distance else whole_batch
+
+    def forward(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+        batch = backbone.normalise(pixels)
+        with autocast(device, precision):
+            return model(batch if channels_last else batch.contiguous())[: len(LEVELS)]
+
+    @torch.no_grad()
+    def targets() -> list[torch.Tensor]:
+        return [unit(features).to(precision) for features in forward(teacher)]
+
+    kept = targets() if cached else None
+
+    def step() -> None:
+        wanted = kept if cached else targets()
+        loss = sum(measure(t, s).mean() for t, s in zip(wanted, forward(network), strict=True))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def whole_batch(target: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Squared distance of unit vectors, all images at once, as a plain loop has it."""
+    return torch.sum((target - F.normalize(student.float(), dim=1)) ** 2, 1)
+
+
+def epoch_seconds(
+    name: str, images: np.ndarray, device: torch.device, precision: torch.dtype
+) -> float:
+    """Return how long the second epoch of `student.train` takes; the last image validates."""
+    teacher, network = (backbone.create(name, LEVELS, seed) for seed in (0, 1))
+    batch = len(images) - 1
+    trained = student.train(
+        teacher,
+        network,
+        images,
+        range(batch),
+        [batch],
+        replace(PAPER, epochs=2, batch_size=batch),
+        levels=LEVELS,
+        seed=0,
+        device=device,
+        precision=precision,
+        progress=False,
+    )
+    return trained.history["seconds"].iloc[-1]
+
+
+def product(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
+    """Return a function that multiplies two square matrices."""
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    return lambda: left @ right
+
+
+def counted(call: Callable[[], None]) -> int:
+    """Return how many floating-point operations of convolutions and products `call` executes."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def timed(call: Callable[[], None], device: torch.device) -> float:
+    """Return how many seconds `call` takes, the GPU's work included."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
