@@ -12,6 +12,7 @@ import torch
 from conftest import small_config, snakemake, write_category
 from stpm_bench.anomaly_map import score
 from stpm_bench.config import protocols
+from stpm_bench.datasets.images import bilinear_any, read_masks
 from stpm_bench.metrics import evaluate
 from stpm_bench.steps import load_network
 
