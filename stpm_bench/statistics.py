@@ -56,7 +56,7 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
         "note": "",
     }
     if len(means) < FEWEST_PAIRS:
-        note = f"too few pairs: {len(means)} categories of at least {FEWEST_PAIRS}"
+        note = f"too few pairs: {len(means)} of at least {FEWEST_PAIRS} categories"
         return found | {"note": note if len(means) else "no pairs"}
     low, high = bootstrap_interval(means)
     return found | {

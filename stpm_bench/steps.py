@@ -24,6 +24,7 @@ Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
+Results = Annotated[Path, "folder of the results"]
 
 
 def plan(
@@ -249,42 +250,66 @@ def anomaly_maps(
     threads: Threads = 0,
 ) -> None:
     """Score the test images: anomaly_maps.npy, level_maps.npz and image_scores.csv."""
+    from stpm_bench import provenance
     from stpm_bench.anomaly_map import score
     from stpm_bench.device import choose_device, set_deterministic
 
+    start = time.perf_counter()
     set_deterministic(threads)
     where = choose_device(device)
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
     _, student_network = load_network(cell / "student.pt", levels)
     _, teacher_network = load_network(teacher, levels)
     images = load_array(test / "images.npy")
+    scoring = time.perf_counter()
     maps, level_maps, scores = score(
         teacher_network.to(where), student_network.to(where), images, where
     )
+    scoring = time.perf_counter() - scoring
     write_array(cell / "anomaly_maps.npy", maps)
     write_arrays(cell / "level_maps.npz", dict(zip(map(str, levels), level_maps, strict=True)))
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     write_csv(cell / "image_scores.csv", table)
+    record = {
+        "images": len(images),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(images) / scoring, 1),
+        "peak_memory": provenance.peak_memory(where),
+    }
+    write_json(cell / "cost_anomaly_maps.json", record | provenance.environment(where))
 
 
 def metrics(*, test: TestFolder, cell: CellFolder) -> None:
     """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv."""
+    from stpm_bench.cost import host_bytes
     from stpm_bench.metrics import evaluate
 
+    start = time.perf_counter()
     scores = read_names(cell / "image_scores.csv")
     labels = (scores["defect"] != "good").to_numpy()
     # float32, as the maps are: pandas reads the same digits as float64
     values = scores["score"].to_numpy(np.float32)
     masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
+    evaluating = time.perf_counter()
     try:
         values = evaluate(labels, values, masks, maps)
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
+    evaluating = time.perf_counter() - evaluating
     curve = pd.DataFrame(
         {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
     )
     write_csv(cell / "pro_curve.csv", curve)
     write_json(cell / "metrics.json", values)
+    record = {
+        "images": len(maps),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(maps) / evaluating, 1),
+        "peak_memory": {"host_bytes": host_bytes()},
+        "device": "cpu",
+        "threads": 1,
+    }
+    write_json(cell / "cost_metrics.json", record)
 
 
 def audit(
@@ -305,32 +330,6 @@ def audit(
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
     write_csv(cell / "pro_definitions.csv", table)
-
-
-def audit_table(
-    *,
-    study: Annotated[str, "name of the study whose cells the table averages"],
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    cells: Annotated[Path, "folder of the cells' folders"],
-    long: Annotated[Path, "the long table of all cells to write"],
-    tables: Annotated[Path, "folder for pro_definitions.csv and .md"],
-    figures: Annotated[Path, "folder for pro_definitions.pdf and .png"],
-) -> None:
-    """Set the definitions of PRO side by side, by category: long table, table and figure."""
-    from stpm_bench import audit
-    from stpm_bench import figures as drawing
-
-    audited = pd.concat(
-        pd.read_csv(cells / cell.folder / "pro_definitions.csv").assign(**cell._asdict())
-        for cell in grid.cells(grid.read(studies))
-    )[[*grid.AXES, *audit.COLUMNS]]
-    table = audit.summary(audited, cells_of_study(studies, study))
-    write_csv(long, audited)
-    write_csv(tables / "pro_definitions.csv", table)
-    with whole(tables / "pro_definitions.md") as temporary:
-        temporary.write_text(audit.markdown(table))
-    figure = drawing.definitions(table)
-    drawing.save(figure, figures / "pro_definitions.pdf", figures / "pro_definitions.png")
 
 
 def benchmark(
@@ -363,26 +362,92 @@ def collect(
     write_csv(output, table)
 
 
-def study_table(
+def tables(
     *,
-    study: Annotated[str, "name of the study"],
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    metrics: Annotated[Path, "the long table that 'collect' wrote"],
-    output: Annotated[Path, "folder for STUDY.csv and STUDY.md"],
+    results: Results,
+    main: Annotated[str, "name of the study that stands beside the published values"],
 ) -> None:
-    """Summarise a study over its seeds; the main study beside the paper's values."""
-    from stpm_bench import published, tables
+    """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
+    import yaml
 
-    cells = cells_of_study(studies, study)
-    long = grid.read(metrics)
-    # The paper's entries are for its own setting: they stand beside the main study alone.
-    paper = published.paper(published.read()) if study == "main" else {}
-    table = tables.study_table(long, cells, paper)
-    done = cells.merge(long[list(grid.AXES)].drop_duplicates())
-    write_csv(output / f"{study}.csv", table)
-    with whole(output / f"{study}.md") as temporary:
-        text = tables.markdown(table, f"Study: {study}", len(cells), len(cells) - len(done))
-        temporary.write_text(text)
+    from stpm_bench import audit, cost, published, tables, typeset
+
+    folder, studies = results / "tables", grid.read(results / "studies.csv")
+    cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
+    literature = published.read()
+    audited = pd.concat(
+        pd.read_csv(results / "cells" / cell.folder / "pro_definitions.csv").assign(
+            **cell._asdict()
+        )
+        for cell in cells
+    )[[*grid.AXES, *audit.COLUMNS]]
+    write_csv(results / "pro_definitions.csv", audited)
+
+    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
+        write_csv(folder / f"{name}.csv", table)
+        typeset.write(folder, name, sections)
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    reference = of_main[list(grid.SETTING)].iloc[0]
+    for study, rows in studies.groupby("study", sort=False):
+        of_study = rows[list(grid.AXES)]
+        # The paper's entries are for its own setting: they stand beside the main study alone.
+        paper = published.paper(literature) if study == main else {}
+        table = tables.study_table(long, of_study, paper)
+        rests_on = tables.coverage(of_study, long)
+        sections = tables.study_sections(study, table, rests_on)
+        if study == main:
+            methods = published.methods(literature, table)
+            sections += published.methods_sections(study, methods, rests_on)
+            write_csv(folder / f"{study}_methods.csv", methods)
+        write(study, table, sections)
+        if grid.varying(of_study):
+            wide = tables.by_category_sections(study, table, rests_on)
+            write(f"{study}_by_category", tables.by_category(table), wide)
+            differences = tables.differences(long, of_study, reference)
+            set_ = tables.differences_sections(study, differences, of_study, rests_on)
+            write(f"{study}_differences", differences, set_)
+        if study == main:
+            own = published.ours(long, audited, of_study)
+            table = published.reproductions(literature, own)
+            write("reproductions", table, published.reproductions_sections(table, rests_on))
+    table = audit.summary(audited, of_main)
+    write("pro_definitions", table, audit.sections(table))
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    table = cost.collect(results, cells, config["teachers"])
+    write("cost", table, cost.sections(table, len(cells)))
+
+
+def claims(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study from which each ablation changes one axis"],
+) -> None:
+    """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
+    import yaml
+
+    from stpm_bench import claims, published, typeset
+
+    cells = grid.read(results / "studies.csv")
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    of_main = cells_of_study(results / "studies.csv", main)
+    setting = of_main[list(grid.SETTING)].iloc[0]
+    costs = grid.read(results / "tables" / "cost.csv")
+    scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "anomaly_maps")
+    scoring = costs[scored].astype({"seed": int})
+    names = [cell.folder for cell in grid.cells(scoring)]
+    found = claims.claims(
+        grid.read(results / "metrics.csv"),
+        cells,
+        setting,
+        config,
+        published.read(),
+        scoring.assign(cell=names),
+    )
+    scope = claims.scope(cells, config)
+    deviates = claims.deviations(config, setting.to_dict())
+    write_json(results / "claims.json", claims.record(found, scope, deviates))
+    typeset.write(results, "claims", claims.sections(found, scope, deviates))
 
 
 def study_figure(
@@ -433,9 +498,9 @@ STEPS = (
     anomaly_maps,
     metrics,
     audit,
-    audit_table,
     collect,
-    study_table,
+    tables,
+    claims,
     study_figure,
     panel,
     benchmark,

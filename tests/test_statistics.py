@@ -45,7 +45,7 @@ def test_too_few_pairs_say_so(count):
     found = statistics.compare(
         statistics.paired_differences(one, one.assign(value=one["value"] / 2))
     )
-    assert found["note"] == f"too few pairs: {count} categories of at least 6"
+    assert found["note"] == f"too few pairs: {count} of at least 6 categories"
     assert np.isnan([found["low"], found["high"], found["p"], found["effect"]]).all()
     assert found["difference"] == pytest.approx(np.arange(count).mean() / 18)
 
