@@ -123,7 +123,8 @@ def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Sect
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
         columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
-        if not columns:
+        rows = rows[rows[columns].notna().any(axis=1)]
+        if rows.empty:
             continue
         lines = []
         for _, row in rows.iterrows():

@@ -6,6 +6,7 @@ languages translate.
 
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,10 @@ import pandas as pd
 from stpm_bench.files import whole
 
 NO_VALUE = "n/a"
-# A column of a paper holds about this many columns of a table.
-WIDE = 6
+# A column of a paper holds about so many columns of a table; its page, of the usual small print.
+WIDE, VERY_WIDE = 6, 9
+# A cell longer than this, in characters, is set as a paragraph.
+SENTENCE = 30
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -106,13 +109,13 @@ def latex(sections: Sequence[Section], name: str) -> str:
         lines = [
             f"\\begin{{{kind}}}",
             r"\centering",
-            r"\scriptsize",
-            r"\setlength{\tabcolsep}{3pt}",
+            r"\tiny" if body.shape[1] > VERY_WIDE else r"\scriptsize",
+            r"\setlength{\tabcolsep}{2pt}",
             f"\\caption{{{to_latex(title)}. {to_latex(caption)}}}",
             f"\\label{{tab:{name}{f'_{i}' if i > 1 else ''}}}",
-            f"\\begin{{tabular}}{{l{'r' * (body.shape[1] - 1)}}}",
+            f"\\begin{{tabular}}{{{alignment(body)}}}",
             r"\toprule",
-            " & ".join(map(to_latex, body.columns)) + r" \\",
+            " & ".join(map(heading, body.columns)) + r" \\",
             r"\midrule",
             *(" & ".join(map(to_latex, row)) + r" \\" for row in body.itertuples(index=False)),
             r"\bottomrule",
@@ -121,6 +124,22 @@ def latex(sections: Sequence[Section], name: str) -> str:
         ]
         floats.append("\n".join(lines) + "\n")
     return "\n".join(floats)
+
+
+def alignment(body: pd.DataFrame) -> str:
+    """Return the columns' alignment; columns of sentences share a part of the page's width."""
+    long = [body[column].map(len).max() > SENTENCE for column in body]
+    paragraph = f"p{{{0.5 / max(sum(long), 1):.2f}\\textwidth}}"
+    marks = "l" + "r" * (len(long) - 1)
+    return "".join(paragraph if a else mark for a, mark in zip(long, marks, strict=True))
+
+
+def heading(text: str) -> str:
+    """Return a column's name for LaTeX, long ones on several lines."""
+    lines = textwrap.wrap(text.replace("/", "/ "), 12, break_long_words=False)
+    if len(lines) < 2:
+        return to_latex(text)
+    return r"\shortstack{" + r"\\".join(map(to_latex, lines)) + "}"
 
 
 def to_latex(text: str) -> str:

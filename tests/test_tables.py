@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from stpm_bench import grid, published, statistics, tables, typeset
+from stpm_bench import claims, grid, published, statistics, tables, typeset
 from stpm_bench.datasets import mvtec
 
 SEEDS = (0, 1, 2)
@@ -186,6 +186,9 @@ def test_latex_and_html_say_what_markdown_says():
     assert r"50\% $<$ x & \# \\" in text
     assert r"\label{tab:main}" in text
     assert r"\label{tab:main_2}" in text
+    assert typeset.heading("authors' repository README") == (
+        r"\shortstack{authors'\\repository\\README}"
+    )
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
     page = typeset.webpage([section], "main")
     assert "<td><b>0.951 ± 0.003</b></td><td><code>f_1</code></td>" in page
@@ -220,6 +223,8 @@ def test_latex_compiles(tmp_path):
     literature = published.read()
     sections += published.methods_sections("main", published.methods(literature, table), "")
     sections += published.reproductions_sections(published.reproductions(literature, {}), "")
+    found = claims.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
+    sections += claims.sections([found], "50% of it", ["epochs 3"])
     typeset.write(tmp_path, "tables", sections)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\begin{document}"
