@@ -127,17 +127,15 @@ class Data(NamedTuple):
 
     def values(self, metric: str, **changes) -> pd.DataFrame:
         """Return category, seed, value of the main setting with some axes changed."""
-        rows = self.metrics[self.metrics["metric"] == metric]
-        for axis, value in (self.main | changes).items():
-            rows = rows[rows[axis] == value]
-        return rows[["category", "seed", "value"]]
+        wanted = self.main | changes | {"metric": metric}
+        rows = np.all([self.metrics[axis] == value for axis, value in wanted.items()], axis=0)
+        return self.metrics.loc[rows, ["category", "seed", "value"]]
 
     def planned(self, **changes) -> bool:
         """Return whether the config has cells of such a setting."""
-        rows = self.cells
-        for axis, value in (self.main | changes).items():
-            rows = rows[rows[axis] == value]
-        return len(rows) > 0
+        wanted = self.main | changes
+        rows = np.all([self.cells[axis] == value for axis, value in wanted.items()], axis=0)
+        return bool(rows.any())
 
     def compare(self, metric: str, name: str, one: dict, other: dict, threshold: float = 0.0):
         """Return the comparison of two settings, paired by category and seed."""
