@@ -29,12 +29,12 @@ CONFIG = {
 NO_SCORING = pd.DataFrame({"cell": [], "device": [], "images_per_second": []})
 
 
-def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2)):
+def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
     """A long table in which `value` says the level of a (layers, teacher, fraction); None: no cell.
 
     Each category and cell adds its own small noise.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(noise)
     settings = {
         (layers, teacher, fraction)
         for layers, teacher, fraction in [
@@ -93,7 +93,8 @@ def test_a_world_that_is_the_opposite_contradicts_them():
 
 
 def test_a_world_without_differences_leaves_them_undecided():
-    _, table = judge(grid_of(lambda *setting: 0.95))
+    # One such world in twenty is found to differ, as ALPHA says; this one is not.
+    _, table = judge(grid_of(lambda *setting: 0.95, noise=1))
     for claim in ("1a", "1b", "2a", "2b", "2c"):
         assert set(table.loc[claim, "verdict"]) == {"undecided"}, claim
     assert set(table.loc[["3a", "3b"], "verdict"]) == {"supported"}  # nothing is lost
@@ -124,9 +125,9 @@ def test_one_seed_says_too_few_seeds_for_a_printed_mean():
 def test_settings_that_were_not_run_are_named():
     metrics = grid_of(
         lambda layers, teacher, fraction: (
-            None
-            if layers == "3" or teacher != "imagenet"
-            else as_claimed(layers, teacher, fraction)
+            as_claimed(layers, teacher, fraction)
+            if layers != "3" and teacher == "imagenet"
+            else None
         )
     )
     _, table = judge(metrics)
