@@ -73,6 +73,12 @@ def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
     return table[rows]
 
 
+def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
+    """Return whether the paper has a value for a category of these cells, at its setting."""
+    known = {category for category, _ in paper(published)}
+    return bool(at_papers_setting(cells)["category"].isin(known).any())
+
+
 def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Set the published methods beside ours: a row for each metric and category.
 

@@ -450,17 +450,44 @@ def claims(
     typeset.write(results, "claims", claims.sections(found, scope, deviates))
 
 
-def study_figure(
+def figures(
     *,
-    study: Annotated[str, "name of the study"],
-    table: Annotated[Path, "the STUDY.csv that 'study-table' wrote"],
-    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
+    results: Results,
+    main: Annotated[str, "name of the study whose curves and differences are drawn"],
 ) -> None:
-    """Draw a study's metrics by setting."""
-    from stpm_bench import figures
+    """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
+    from stpm_bench import figures, published
+    from stpm_bench.style import save
 
-    figure = figures.study(grid.read(table), study)
-    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+    def write(name: str, figure) -> None:
+        save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
+
+    studies = grid.read(results / "studies.csv")
+    accuracies = {}
+    for path in (results / "teachers").glob("*.json"):
+        accuracies[path.stem] = json.loads(path.read_text()).get("test_accuracy")
+    for study in studies["study"].unique():
+        table = grid.read(results / "tables" / f"{study}.csv")
+        write(study, figures.study(table, accuracies))
+    of_main, table = (
+        cells_of_study(results / "studies.csv", main),
+        grid.read(results / "tables" / f"{main}.csv"),
+    )
+    if published.compared(published.read(), of_main):
+        write("difference_to_paper", figures.difference_to_paper(table))
+    setting = list(grid.SETTING)
+    shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"])]
+    curves += [
+        pd.read_csv(path).assign(category=cell.category, seed=cell.seed)
+        for cell in grid.cells(shown)
+        if (path := results / "cells" / cell.folder / "pro_curve.csv").exists()
+    ]
+    rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    scores = dict(zip(rows["category"], rows["pro"], strict=True))
+    write("pro_curves", figures.pro_curves(pd.concat(curves), scores))
+    definitions = pd.read_csv(results / "tables" / "pro_definitions.csv")
+    write("pro_definitions", figures.definitions(definitions))
 
 
 def panel(
@@ -470,12 +497,13 @@ def panel(
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
-    from stpm_bench import figures
+    from stpm_bench import pictures
+    from stpm_bench.style import save
 
     scores = read_names(cell / "image_scores.csv")
     with np.load(cell / "level_maps.npz") as arrays:
         level_maps = dict(arrays)
-    figure = figures.panel(
+    figure = pictures.panel(
         load_array(test / "images.npy"),
         load_array(test / "masks.npy"),
         level_maps,
@@ -484,7 +512,48 @@ def panel(
         scores["score"].to_numpy(),
         title=cell.name,
     )
-    figures.save(figure, *(output.with_name(output.name + suffix) for suffix in (".pdf", ".png")))
+    save(figure, *(output.with_name(output.name + suffix) for suffix in (".pdf", ".png")))
+
+
+def failures(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose first seed is looked at"],
+    count: Annotated[int, "how many misses, and how many false alarms"] = 6,
+) -> None:
+    """Show the hardest misses and false alarms: figures/failures.pdf and .png, failures.csv."""
+    from stpm_bench import pictures
+    from stpm_bench.style import save
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    first = of_main.drop_duplicates("category")
+    misses, alarms = [], []
+    for cell in grid.cells(first):
+        test, folder = (
+            results / "prepared" / cell.category / "test",
+            results / "cells" / cell.folder,
+        )
+        scores = read_names(folder / "image_scores.csv")
+        found = pictures.hardest(
+            cell.category,
+            list(scores["file"]),
+            list(scores["defect"]),
+            scores["score"].to_numpy(),
+            load_array(test / "images.npy"),
+            load_array(test / "masks.npy"),
+            load_array(folder / "anomaly_maps.npy"),
+            count,
+        )
+        misses, alarms = misses + found[0], alarms + found[1]
+    misses, alarms = pictures.worst(misses, count), pictures.worst(alarms, count)
+    title = f"the hardest of {len(first)} categories, seed {first['seed'].iloc[0]}"
+    if len(first) == 1:
+        title = f"the hardest of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
+    paths = (results / "figures" / f"failures.{suffix}" for suffix in ("pdf", "png"))
+    save(pictures.failures(misses, alarms, title), *paths)
+    columns = ["category", "file", "defect", "share", "ratio"]
+    rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
+    write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
 
 
 STEPS = (
@@ -501,8 +570,9 @@ STEPS = (
     collect,
     tables,
     claims,
-    study_figure,
+    figures,
     panel,
+    failures,
     benchmark,
 )
 
