@@ -556,6 +556,39 @@ def failures(
     write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
 
 
+def notebook(
+    *,
+    source: Annotated[Path, "the notebook: a .py of jupytext's py:percent format"],
+    results: Results,
+    output: Annotated[Path, "folder for NAME.ipynb and NAME.html"],
+) -> None:
+    """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
+    import os
+
+    import jupytext
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+
+    os.environ["STPM_BENCH_RESULTS"] = str(results)
+    content = jupytext.read(source)
+    for i, cell in enumerate(content.cells):
+        cell.id = f"cell-{i}"  # else random: the file would differ each time
+    try:
+        runner = ExecutePreprocessor(kernel_name="python3", timeout=None, record_timing=False)
+        runner.preprocess(content, {"metadata": {"path": "."}})
+    except CellExecutionError as error:
+        raise InputError(f"{source}: a cell failed:\n{error}") from error
+    # No script is loaded from elsewhere: the page is whole, and opens without a network.
+    page = HTMLExporter(exclude_input=True, exclude_output_prompt=True)
+    page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
+    body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
+    with whole(output / f"{source.stem}.ipynb") as temporary:
+        nbformat.write(content, temporary)
+    with whole(output / f"{source.stem}.html") as temporary:
+        temporary.write_text(body)
+
+
 STEPS = (
     plan,
     demo_data,
@@ -573,6 +606,7 @@ STEPS = (
     figures,
     panel,
     failures,
+    notebook,
     benchmark,
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from stpm_bench import grid
+from stpm_bench import grid, published
 from stpm_bench.config import complete
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.errors import InputError
@@ -49,6 +49,24 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 SHOWN = grid.cells_of(STUDIES[MAIN], CONFIG["protocol"])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
+# What the steps 'tables' and 'figures' make: name -> category of the report, and what it is.
+VARYING = [study for study in STUDIES if grid.varying(TABLE[TABLE["study"] == study])]
+TABLES = {study: (study, "means and spread") for study in STUDIES}
+TABLES |= {f"{study}_by_category": (study, "by category") for study in VARYING}
+TABLES |= {f"{study}_differences": (study, "paired differences, tests") for study in VARYING}
+TABLES |= {
+    "reproductions": ("published", "the paper, its authors, others and ours"),
+    "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
+    "cost": ("cost", "seconds, images a second, memory"),
+}
+FIGURES = {study: (study, "metrics") for study in STUDIES}
+FIGURES |= {
+    "pro_curves": (MAIN, "PRO curves"),
+    "pro_definitions": ("PRO definitions", "the difference to the exact value"),
+}
+if published.compared(published.read(), TABLE[TABLE["study"] == MAIN]):
+    FIGURES["difference_to_paper"] = ("published", "ours less the paper's")
+
 try:
     CORES = workflow.cores
 except WorkflowError:  # not known where an executor other than the local one runs the jobs
@@ -67,7 +85,6 @@ THREADS = max(1, CORES // len(CELLS))
 wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
     teacher="|".join(map(re.escape, TEACHERS)),
-    study="|".join(STUDIES),
     notebook="|".join(NOTEBOOKS),
     split="train|test",
     source=r"[a-z0-9]+",
@@ -122,9 +139,11 @@ def closing():
     table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
+    first = table.read_text().split("\n## ")[0]  # a wide table of published methods may follow
     return (
-        f"\n{table.read_text()}\nAll numbers: {RESULTS}/metrics.csv\n"
-        f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/"
+        f"\n{first.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv\n"
+        f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/\n"
+        f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/"
     )
 
 

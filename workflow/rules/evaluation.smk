@@ -12,6 +12,7 @@ rule anomaly_maps:
         maps=f"{CELL}/anomaly_maps.npy",
         levels=f"{CELL}/level_maps.npz",
         scores=f"{CELL}/image_scores.csv",
+        cost=f"{CELL}/cost_anomaly_maps.json",
     log:
         f"{CELL}/anomaly_maps.log",
     conda:
@@ -36,6 +37,7 @@ rule metrics:
     output:
         metrics=f"{CELL}/metrics.json",
         curve=f"{CELL}/pro_curve.csv",
+        cost=f"{CELL}/cost_metrics.json",
     log:
         f"{CELL}/metrics.log",
     conda:
