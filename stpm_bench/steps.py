@@ -477,7 +477,7 @@ def figures(
         write("difference_to_paper", figures.difference_to_paper(table))
     setting = list(grid.SETTING)
     shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
-    curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"])]
+    curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
         pd.read_csv(path).assign(category=cell.category, seed=cell.seed)
         for cell in grid.cells(shown)
