@@ -245,7 +245,7 @@ def definitions(table: pd.DataFrame) -> Figure:
     names = rows["definition"].where(
         rows["masks"] == "nearest", rows["definition"] + ", masks " + rows["masks"]
     )
-    rows = rows.assign(name=names.str.replace("_", " "))
+    rows = rows.assign(name=names)
     order = list(dict.fromkeys(rows["name"]))
     single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
     with plt.rc_context(STYLE):

@@ -49,8 +49,9 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 
 def show_table(name: str) -> None:
-    """Show a table of the results."""
-    display(Markdown((RESULTS / "tables" / f"{name}.md").read_text()))
+    """Show a table of the results, its title below the notebook's own headings."""
+    text = (RESULTS / "tables" / f"{name}.md").read_text()
+    display(Markdown(text.replace("## ", "#### ")))
 
 
 def show_figure(name: str, width: int = 560) -> None:

@@ -375,12 +375,12 @@ def tables(
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     literature = published.read()
-    audited = pd.concat(
-        pd.read_csv(results / "cells" / cell.folder / "pro_definitions.csv").assign(
-            **cell._asdict()
-        )
-        for cell in cells
-    )[[*grid.AXES, *audit.COLUMNS]]
+    audited = [pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS])]
+    for cell in cells:
+        path = results / "cells" / cell.folder / "pro_definitions.csv"
+        if path.exists():
+            audited.append(pd.read_csv(path).assign(**cell._asdict()))
+    audited = pd.concat(audited[1:] or audited)[[*grid.AXES, *audit.COLUMNS]]
     write_csv(results / "pro_definitions.csv", audited)
 
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
@@ -580,7 +580,7 @@ def notebook(
     except CellExecutionError as error:
         raise InputError(f"{source}: a cell failed:\n{error}") from error
     # No script is loaded from elsewhere: the page is whole, and opens without a network.
-    page = HTMLExporter(exclude_input=True, exclude_output_prompt=True)
+    page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
     with whole(output / f"{source.stem}.ipynb") as temporary:
