@@ -18,6 +18,9 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
 
 
+report: "workflow/report/workflow.rst"
+
+
 rule all:
     default_target: True
     input:
@@ -29,24 +32,15 @@ rule all:
         ),
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
-        expand(
-            f"{RESULTS}/{{kind}}/{{study}}.{{suffix}}",
-            zip,
-            kind=["tables", "tables", "figures", "figures"] * len(STUDIES),
-            study=[study for study in STUDIES for _ in range(4)],
-            suffix=["csv", "md", "pdf", "png"] * len(STUDIES),
-        ),
-        expand(
-            f"{RESULTS}/figures/training/{{study}}.{{suffix}}",
-            study=STUDIES,
-            suffix=["pdf", "png"],
-        ),
+        rules.tables.output,
+        rules.claims.output,
+        rules.figures.output,
+        rules.failures.output,
         expand(
             f"{RESULTS}/figures/anomaly_maps/{{category}}.{{suffix}}",
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
-        expand(f"{RESULTS}/tables/pro_definitions.{{suffix}}", suffix=["csv", "md"]),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True
 

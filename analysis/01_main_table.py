@@ -11,25 +11,41 @@
 # %% [markdown]
 # # The main table
 #
-# What the study `main` found: each category by each metric, the mean and standard deviation over
+# What the main study found: each category by each metric, the mean and standard deviation over
 # seeds, and the paper's value where there is one. Everything is read from the results folder.
 
 # %%
-import os
-from pathlib import Path
-
 import pandas as pd
-import yaml
 from IPython.display import Image, Markdown, display
 
-RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
-config = yaml.safe_load((RESULTS / "config.yaml").read_text())
+from stpm_bench.reading import RESULTS, main_study, show_figure, show_table
+
 metrics = pd.read_csv(RESULTS / "metrics.csv", dtype={"category": str, "layers": str})
-study = "main" if "main" in config["studies"] else next(iter(config["studies"]))
 
 # %%
-display(Markdown((RESULTS / "tables" / f"{study}.md").read_text()))
-display(Image(RESULTS / "figures" / f"{study}.png", width=700))
+show_table(main_study())
+show_figure(main_study())
+
+# %% [markdown]
+# ## Beside the paper
+#
+# The difference to the paper's own entries, where it has entries for these categories. The paper's
+# numbers come from one run at a seed of its own; the bars are our seeds alone.
+
+# %%
+if (RESULTS / "figures" / "difference_to_paper.png").exists():
+    show_figure("difference_to_paper")
+else:
+    display(Markdown("The paper has no values for these categories."))
+
+# %% [markdown]
+# ## Beside everybody else who ran it
+#
+# The same method, reported by its authors, by others and by us. Where the range of a row is wide,
+# a single number of the method says little.
+
+# %%
+show_table("reproductions")
 
 # %% [markdown]
 # ## How far the seeds lie apart
@@ -53,3 +69,9 @@ else:
 # %%
 for figure in sorted((RESULTS / "figures" / "anomaly_maps").glob("*.png")):
     display(Markdown(f"### {figure.stem}"), Image(figure, width=700))
+
+# %% [markdown]
+# ## What the paper claims, and what these cells say
+
+# %%
+display(Markdown((RESULTS / "claims.md").read_text()))

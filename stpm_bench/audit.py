@@ -9,6 +9,7 @@ from PIL import Image
 from stpm_bench.datasets import images
 from stpm_bench.metrics import evaluate
 from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.typeset import Section, number
 
 COLUMNS = ["definition", "masks", "pro", "pixel_auroc"]
 
@@ -94,29 +95,28 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([by_category.reset_index(), over_all.reset_index().assign(category="mean")])
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Return the summary as Markdown: a row a category, a column a definition."""
+def sections(table: pd.DataFrame) -> list[Section]:
+    """Set the summary: a row a category, a column a definition."""
     shown = table.assign(
         name=[
             f"{definition}, masks {masks}" if masks != "nearest" else definition
             for definition, masks in zip(table["definition"], table["masks"], strict=True)
         ],
         text=[
-            "n/a"
-            if np.isnan(pro)
-            else (f"{pro:.3f}" if difference == 0 else f"{pro:.3f} ({difference:+.3f})")
+            number(pro)
+            if np.isnan(pro) or difference == 0
+            else f"{number(pro)} ({number(difference, signed=True)})"
             for pro, difference in zip(table["pro"], table["difference"], strict=True)
         ],
     )
     order = list(dict.fromkeys(shown["name"]))
     wide = shown.pivot(index="category", columns="name", values="text")[order]
     wide = wide.loc[list(dict.fromkeys(shown["category"]))].reset_index()
-    body = wide.to_markdown(index=False, disable_numparse=True)
-    return (
-        f"## One set of maps, {len(order)} values of PRO\n\n{body}\n\n"
-        "In brackets the difference to the exact value (mvtec). The definitions are those of "
-        "`stpm_bench/metrics/definitions.py`, each with its source. 'masks bilinear_any': resized "
-        "bilinearly, any non-zero pixel a defect; 'masks own': maps enlarged to the images' own "
-        "size. Mean over the cells of the main study; n/a: the definition has no value for one of "
-        "them, or the images have several sizes.\n"
+    caption = (
+        f"In brackets the difference to the exact value (mvtec); {table['cells'].max():.0f} cells "
+        "of the main study. The definitions are those of `stpm_bench/metrics/definitions.py`, each "
+        "with its source. 'masks bilinear_any': resized bilinearly, any non-zero pixel a defect; "
+        "'masks own': maps enlarged to the images' own size. n/a: the definition has no value for "
+        "one of the cells, or the images have several sizes."
     )
+    return [Section(f"One set of maps, {len(order)} values of PRO", wide, caption)]

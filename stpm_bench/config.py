@@ -176,7 +176,9 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator == "pattern":
         return (
             f"{name}: found the name {error.instance!r}; a name is made of letters, digits and _, "
-            "a teacher's of . and - too"
+            "a teacher's of . and - too; a study's is not that of another table or figure "
+            "(pro_definitions, pro_curves, reproductions, difference_to_paper, failures, cost, or "
+            "one that ends in _by_category, _differences or _methods)"
         )
     if error.validator == "not":
         return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"

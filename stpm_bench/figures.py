@@ -1,186 +1,237 @@
-"""Figures: arrays and tables in, a matplotlib figure out."""
+"""Figures of tables and curves: pandas in, a matplotlib figure out."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")  # figures are written, never shown: works without a screen
-import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.colors import PowerNorm
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from stpm_bench.files import whole
-from stpm_bench.grid import set_of
-from stpm_bench.tables import METRICS, SETTING
+from stpm_bench.grid import SETTING, set_of, varying
+from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
+from stpm_bench.tables import GROUPS, METRICS, setting_names
 
-COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
-PAGE_WIDTH = 6.9
-STYLE = {
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "legend.fontsize": 6,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "axes.linewidth": 0.6,
-    "figure.dpi": 200,
-    "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # TrueType: text stays text
-    "axes.grid": True,
-    "grid.linewidth": 0.3,
-    "grid.alpha": 0.5,
+LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
+LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
+
+
+def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
+    """Draw a study's three metrics: against the fraction, or a row for each setting or category.
+
+    Args:
+        table: what `tables.study_table` returns.
+        accuracies: teacher -> its test accuracy in [0, 1], None where it has none.
+    """
+    if varying(table) == ["fraction"]:
+        return against_fraction(table)
+    return rows(table, accuracies)
+
+
+def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
+    """Draw a row for each setting (mean over categories, and each category), or each category."""
+    single, mean = parts(table)
+    axes_that_vary = varying(table)
+    if axes_that_vary:
+        names = setting_names(table)
+        places = dict(zip(dict.fromkeys(names), range(len(table)), strict=False))
+        labels = list(places)
+        if axes_that_vary == ["teacher"]:
+            labels = [with_accuracy(name, accuracies.get(name)) for name in places]
+        position = names.map(places)
+        axis_label = ", ".join(LABELS.get(axis, axis) for axis in axes_that_vary)
+        shown = mean
+    else:  # one setting: its categories are what there is to compare
+        labels = [*dict.fromkeys(single["category"]), "mean"]
+        position = table["category"].map({name: i for i, name in enumerate(labels)})
+        axis_label, shown = "category", pd.concat([single, mean])
+    lines = sum(label.count("\n") + 1 for label in labels)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1,
+            len(METRICS),
+            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, 3)),
+            sharey=True,
+            layout="constrained",
+        )
+        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
+            if axes_that_vary:
+                circles(axis, single[metric], position[single.index])
+            axis.errorbar(
+                shown[metric],
+                position[shown.index],
+                xerr=shown[f"{metric}_sd"].fillna(0),
+                **MEAN,
+            )
+            axis.set(xlabel=label, yticks=range(len(labels)), yticklabels=labels)
+            axis.set_ylim(len(labels) - 0.4, -0.6)
+            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axis.margins(x=0.12)
+            if not axes_that_vary:
+                axis.axhline(len(labels) - 1.5, color="0.3", linewidth=0.4)
+        axes[0].set_ylabel(axis_label)
+        figure.suptitle(legend(table, bool(axes_that_vary)))
+    return figure
+
+
+def against_fraction(table: pd.DataFrame) -> Figure:
+    """Draw each metric against the share of the training images, on a logarithmic axis."""
+    single, mean = parts(table)
+    fractions = sorted(table["fraction"].unique())
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(METRICS), figsize=(COLUMN_WIDTH, 1.6), layout="constrained"
+        )
+        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
+            for _, line in single.groupby("category", sort=False):
+                line = line.sort_values("fraction")
+                axis.plot(line["fraction"], line[metric], color=GREY, linewidth=0.5, zorder=1)
+            circles(axis, single["fraction"], single[metric])
+            line = mean.sort_values("fraction")
+            axis.errorbar(
+                line["fraction"],
+                line[metric],
+                yerr=line[f"{metric}_sd"].fillna(0),
+                **MEAN | {"linestyle": "-"},
+            )
+            axis.set(xscale="log", title=label)
+            axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
+            axis.minorticks_off()
+            axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axis.margins(x=0.15)
+        axes[1].set_xlabel("training images, % (logarithmic)")
+        figure.suptitle(legend(table, by_setting=True))
+    return figure
+
+
+MEAN = {
+    "fmt": "D",
+    "markersize": 3.5,
+    "color": BLUE,
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.4,
+    "ecolor": BLUE,
+    "capsize": 1.5,
+    "elinewidth": 0.8,
+    "linestyle": "none",
+    "linewidth": 0.8,
+    "zorder": 3,
 }
 
 
-def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path, in the format of its suffix, without the date in the file."""
-    for path in paths:
-        with whole(path) as temporary:
-            dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None
-            figure.savefig(temporary, metadata=dated, bbox_inches="tight")
-    plt.close(figure)
+def circles(axis: Axes, x: pd.Series, y: pd.Series) -> None:
+    """Draw a small open circle for each category."""
+    axis.scatter(x, y, s=5, facecolors="none", edgecolors=GREY, linewidths=0.5, zorder=2)
 
 
-def panel(
-    images: np.ndarray,
-    masks: np.ndarray,
-    level_maps: dict[str, np.ndarray],
-    anomaly_maps: np.ndarray,
-    defects: Sequence[str],
-    scores: np.ndarray,
-    title: str,
-) -> Figure:
-    """Draw the paper's Figure 1 for one category: a row for each kind of defect.
-
-    The row of a defect is its image of median score, neither the best nor the worst case. Columns:
-    the image with the mask's outline, the mask, each level's map, the fused map. A column's maps
-    share one colour scale, so that rows can be compared; the scale is a square root, because the
-    product of levels has heavy tails.
-
-    Args:
-        images: (N, S, S, 3) uint8. masks: (N, S, S) bool. anomaly_maps: (N, S, S) float.
-        level_maps: level -> (N, H_l, W_l) float.
-        defects: N names, 'good' where there is none.
-        scores: (N,) image scores.
-    """
-    names = pd.Series(list(defects))
-    kinds = sorted(set(names) - {"good"}) + ["good"] * ("good" in set(names))
-    rows = []
-    for kind in kinds:
-        members = np.flatnonzero(names == kind)
-        rows.append(members[np.argsort(scores[members], kind="stable")[len(members) // 2]])
-    maps = {f"level {level}\n({m.shape[-1]}²)": m for level, m in level_maps.items()}
-    maps[f"fused\n({anomaly_maps.shape[-1]}²)"] = anomaly_maps
-    n_columns = 2 + len(maps)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
-        cell = PAGE_WIDTH / n_columns
-        figure, axes = plt.subplots(
-            len(rows),
-            n_columns,
-            figsize=(PAGE_WIDTH, cell * len(rows) + 0.5),
-            squeeze=False,
-            layout="constrained",
-        )
-        for axis in axes.flat:
-            axis.set(xticks=[], yticks=[])
-        for axis, name in zip(axes[0], ["image", "ground truth", *maps], strict=True):
-            axis.set_title(name)
-        for line, (row, kind) in zip(axes, zip(rows, kinds, strict=True), strict=True):
-            line[0].imshow(images[row])
-            if masks[row].any():
-                # A white line under a dashed black one shows on any photograph.
-                line[0].contour(masks[row], [0.5], colors="white", linewidths=1.0)
-                line[0].contour(
-                    masks[row], [0.5], colors="black", linewidths=0.6, linestyles="dashed"
-                )
-            line[0].set_ylabel(f"{kind}\nscore {scores[row]:.2g}")
-            line[1].imshow(masks[row], cmap="gray", vmin=0, vmax=1)
-        for column, (_, values) in enumerate(maps.items(), start=2):
-            scale = PowerNorm(0.5, vmin=0, vmax=float(values[rows].max()) or 1.0)
-            for axis, row in zip(axes[:, column], rows, strict=True):
-                axis.imshow(values[row], cmap="viridis", norm=scale, interpolation="nearest")
-        figure.suptitle(title, fontsize=8)
-    return figure
+def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a study's rows of single categories, and those of the mean."""
+    groups = table["category"].isin([*GROUPS, *map(set_of, table["category"]), "mean"])
+    return table[~groups], table[table["category"] == "mean"]
 
 
-def gap(title: str, text: str) -> Figure:
-    """Draw a frame that says why there is nothing to draw."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 1.2), layout="constrained")
-        axis.set(xticks=[], yticks=[], title=title)
-        axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
-    return figure
+def with_accuracy(teacher: str, accuracy: float | None) -> str:
+    """Return a teacher's label: its name, and below it the accuracy of its own task."""
+    return teacher if accuracy is None else f"{teacher}\n({accuracy:.0%} accuracy)"
 
 
-def study(table: pd.DataFrame, name: str) -> Figure:
-    """Draw a study's three metrics: mean over categories, and each category, for each setting.
+def legend(table: pd.DataFrame, by_setting: bool) -> str:
+    """Return what the marks are and how many categories and seeds they rest on."""
+    categories = parts(table)[0]["category"].nunique()
+    seeds = int(table["seeds"].max())
+    n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
+    n += f" × {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    spread = " ± sd over seeds" if seeds > 1 else ""
+    if by_setting:
+        return f"diamond: mean over categories{spread}; circle: a category\n{n}"
+    return f"mean{spread}; {n}"
+
+
+def difference_to_paper(table: pd.DataFrame) -> Figure:
+    """Draw by how much each category's value differs from the paper's, a dot a category.
 
     Args:
         table: what `tables.study_table` returns.
     """
-    varying = [axis for axis in SETTING if table[axis].nunique() > 1]
-    groups = {"textures", "objects", "mean", *map(set_of, table["category"])}
-    shown = table.copy()
-    axis_name = ", ".join(varying) if varying else "category"
-    by_category = not varying  # one setting: its categories are what there is to compare
-    shown["setting"] = (
-        shown["category"] if by_category else shown[varying].astype(str).agg(", ".join, axis=1)
-    )
-    order = list(dict.fromkeys(shown["setting"]))
-    if by_category:
-        order = [c for c in order if c not in groups] + ["mean"]
-    place = {setting: i for i, setting in enumerate(order)}
-    single, mean = shown[~shown["category"].isin(groups)], shown[shown["category"] == "mean"]
-    colours = sns.color_palette("colorblind")
+    known = {m: table[f"{m}_paper"].notna() & ~table["category"].isin(GROUPS) for m in METRICS}
+    # Of image AUROC the paper prints the mean alone: nothing to draw by category.
+    by_category = {m: rows for m, rows in known.items() if table[rows]["category"].nunique() > 1}
+    rows = table[np.any(list(by_category.values()), axis=0)]
+    metrics = {metric: METRICS[metric] for metric in by_category}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(METRICS), figsize=(PAGE_WIDTH, 2.4), sharex=True, layout="constrained"
+            1,
+            len(metrics),
+            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(len(rows), 3)),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
-        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
-            if by_category:
-                shown_mean = pd.concat([single, mean])
-            else:
-                shown_mean = mean
-                sns.stripplot(
-                    single,
-                    x="setting",
-                    y=metric,
-                    order=order,
-                    ax=axis,
-                    color="0.6",
-                    size=2.5,
-                    jitter=False,  # a jitter is drawn unseeded: the file would differ each time
-                    zorder=1,
-                )
+        place = np.arange(len(rows))
+        for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
+            axis.axvline(0, color="0.3", linewidth=0.8)
             axis.errorbar(
-                [place[setting] for setting in shown_mean["setting"]],
-                shown_mean[metric],
-                yerr=shown_mean[f"{metric}_sd"].fillna(0),
-                fmt="o",
-                markersize=4,
-                color=colours[0],
-                capsize=2,
-                linewidth=1,
-                zorder=2,
+                rows[f"{metric}_difference"], place, xerr=rows[f"{metric}_sd"].fillna(0), **MEAN
             )
-            axis.set(
-                xticks=range(len(order)),
-                xticklabels=order,
-                xlabel=axis_name,
-                ylabel="",
-                title=label,
-                xlim=(-0.5, len(order) - 0.5),
-            )
-            axis.tick_params(axis="x", labelrotation=90 if len(order) > 4 else 0)
-        what = "mean ± sd over seeds"
-        if not by_category:
-            what = "blue: mean over categories, ± sd over seeds; grey: each category"
-        n = f"categories: {single['category'].nunique()}, seeds: {table['seeds'].max()}"
-        figure.suptitle(f"{name} — {what} ({n})", fontsize=7)
+            axis.set(title=label, yticks=place, yticklabels=rows["category"])
+            axis.set_ylim(len(rows) - 0.4, -0.6)
+            axis.axhline(len(rows) - 1.5, color="0.3", linewidth=0.4)
+            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axis.margins(x=0.12)
+        figure.supxlabel("ours less the paper's", fontsize=7)
+        axes[0, 0].set_ylabel("category")
+        figure.suptitle(legend(table, by_setting=False))
+    return figure
+
+
+def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
+    """Draw the PRO curves of a setting up to the limit; what lies beyond is shaded.
+
+    Args:
+        curves: columns `category`, `seed`, `fpr`, `overlap`.
+        scores: category -> PRO, the mean over seeds.
+    """
+    fpr = np.linspace(0, 1, 401) ** 2 * LIMIT  # dense where the curves rise
+    lines = {
+        category: np.mean(
+            [np.interp(fpr, one["fpr"], one["overlap"]) for _, one in rows.groupby("seed")], axis=0
+        )
+        for category, rows in curves.groupby("category", sort=False)
+    }
+    seeds = curves["seed"].nunique()
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
+        for line in lines.values():
+            axis.plot(fpr, line, color=GREY, linewidth=0.5, zorder=1)
+        if len(lines) > 1:
+            ranked = sorted(lines, key=lambda category: scores[category])
+            for category, name, colour, dashes in (
+                (ranked[-1], "highest", BLUE, (0, (4, 1.5))),
+                (ranked[0], "lowest", ORANGE, (0, (1, 1))),
+            ):
+                label = f"{name}: {category}, PRO {scores[category]:.3f}"
+                axis.plot(fpr, lines[category], color=colour, linestyle=dashes, label=label)
+        if lines:
+            label = f"mean of {len(lines)}" if len(lines) > 1 else next(iter(lines))
+            label += f", PRO {np.mean([scores[category] for category in lines]):.3f}"
+            mean = np.mean(list(lines.values()), axis=0)
+            axis.plot(fpr, mean, color="black", linewidth=1.4, label=label)
+            figure.legend(loc="outside lower right", frameon=False)
+        axis.axvspan(LIMIT, EDGE, color="0.88", linewidth=0)
+        where = {"x": (LIMIT + EDGE) / 2, "y": 0.5, "rotation": 90, "ha": "center", "va": "center"}
+        axis.text(s=f"beyond the limit of {LIMIT}", **where)
+        axis.set(
+            xlabel="false-positive rate of pixels",
+            ylabel="mean overlap with the regions",
+            xlim=(0, EDGE),
+            ylim=(0, 1.02),
+        )
+        n = f"n = {len(lines)} {'category' if len(lines) == 1 else 'categories'}"
+        grey = "grey: each category, " if len(lines) > 1 else ""
+        n += f", mean over {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        axis.set_title(f"{grey}{n}")
     return figure
 
 
@@ -193,12 +244,10 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
     Args:
         histories: the rows of each cell's history (see `student.Trained`) beside its axes.
     """
-    varying = [axis for axis in SETTING if histories[axis].nunique() > 1]
-    settings = list(histories.groupby(SETTING, sort=False))
+    settings = list(histories.groupby(list(SETTING), sort=False))
     columns = min(3, len(settings))
     rows = -(-len(settings) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    blue, orange = sns.color_palette("colorblind")[:2]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             rows,
@@ -213,8 +262,8 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
         for axis, (_, rows_of) in zip(axes.flat, settings, strict=False):
             for _, history in rows_of.groupby(["category", "seed"], sort=False):
                 line = {"linewidth": 0.6, "alpha": 0.7}
-                axis.plot(history["epoch"], history["train_loss"], color=orange, **line)
-                axis.plot(history["epoch"], history["validation_loss"], color=blue, **line)
+                axis.plot(history["epoch"], history["train_loss"], color=ORANGE, **line)
+                axis.plot(history["epoch"], history["validation_loss"], color=BLUE, **line)
                 marked, marker = history[history["kept"]], "o"
                 if marked.empty:
                     finite = np.isfinite(history["validation_loss"])
@@ -228,7 +277,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
                     markerfacecolor="none",
                     markeredgewidth=0.6,
                 )
-            title = ", ".join(f"{axis} {rows_of[axis].iloc[0]}" for axis in varying)
+            title = ", ".join(f"{axis} {rows_of[axis].iloc[0]}" for axis in varying(histories))
             axis.set(yscale="log", title=title, xlabel="epoch")
         for axis in axes[:, 0]:
             axis.set_ylabel("loss, mean of an image")
@@ -242,7 +291,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
 
 
 def definitions(table: pd.DataFrame) -> Figure:
-    """Draw by how much each definition of PRO differs from the exact one, a dot a category.
+    """Draw by how much each definition of PRO differs from the exact one, a circle a category.
 
     Args:
         table: what `audit.summary` returns.
@@ -255,7 +304,7 @@ def definitions(table: pd.DataFrame) -> Figure:
     order = list(dict.fromkeys(rows["name"]))
     single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.4), layout="constrained")
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.0), layout="constrained")
         axis.axvline(0, color="0.3", linewidth=0.8)
         sns.stripplot(
             single,
@@ -263,19 +312,17 @@ def definitions(table: pd.DataFrame) -> Figure:
             y="name",
             order=order,
             ax=axis,
-            color="0.6",
+            facecolors="none",
+            edgecolor=GREY,
+            linewidth=0.5,
             size=2.5,
             jitter=False,  # a jitter is drawn unseeded: the file would differ each time
             zorder=1,
         )
-        axis.scatter(
-            mean["difference"],
-            [order.index(name) for name in mean["name"]],
-            color=sns.color_palette("colorblind")[0],
-            s=16,
-            zorder=2,
-        )
-        axis.set(xlabel="difference in PRO to the exact value", ylabel="")
-        n = f"{single['category'].nunique()} categories, {mean['cells'].max():.0f} cells"
-        axis.set_title(f"blue: mean, grey: each category ({n})", loc="right")
+        axis.errorbar(mean["difference"], mean["name"].map(order.index), **MEAN)
+        axis.set(xlabel="difference in PRO to the exact value", ylabel="definition")
+        categories = single["category"].nunique()
+        n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
+        n += f", {mean['cells'].max():.0f} cells"
+        figure.suptitle(f"diamond: mean over categories; circle: a category\n{n}")
     return figure

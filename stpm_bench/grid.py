@@ -16,6 +16,8 @@ CELL = (
     "_fraction-{fraction}_seed-{seed}_protocol-{protocol}"
 )
 AXES = ("category", "layers", "teacher", "fraction", "seed", "protocol")
+# What a table sets side by side; seeds and categories are what it averages over.
+SETTING = tuple(axis for axis in AXES if axis not in ("category", "seed"))
 
 
 class Cell(NamedTuple):
@@ -80,6 +82,11 @@ def cells(table: pd.DataFrame) -> list[Cell]:
     """Return the cells of a table with the axes as columns, each once, in its order."""
     unique = table[list(AXES)].drop_duplicates()
     return [Cell(*row) for row in unique.itertuples(index=False)]
+
+
+def varying(table: pd.DataFrame) -> list[str]:
+    """Return the axes of a setting in which the rows of a study differ."""
+    return [axis for axis in SETTING if table[axis].nunique() > 1]
 
 
 def read(path: str | Path) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 import importlib.metadata
 import platform
-import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 import stpm_bench
+from stpm_bench.cost import host_bytes
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "scikit-learn")
 
@@ -57,8 +56,7 @@ def processor() -> str:
 
 def peak_memory(device: torch.device) -> dict:
     """Return this process's peak memory in bytes: of the host, and of the GPU where one is used."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
-    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak = {"host_bytes": host_bytes()}
     if device.type == "cuda":
         peak["gpu_bytes"] = torch.cuda.max_memory_allocated(device)
     return peak

@@ -1,15 +1,54 @@
-"""The literature's numbers: published.csv, each row with its source."""
+"""The literature's numbers, published.csv, and ours beside them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
+from stpm_bench.tables import GROUPS, METRICS, PAPER_SETTING, mean_of_entries, study_table
+from stpm_bench.typeset import Section, bold_best, number, spread
+
 PUBLISHED = Path(__file__).with_name("published.csv")
+COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"]
+PAPER, METHOD = "paper v3", "STFPM"
+# The authors' own definition of PRO is another quantity: it has a name and a table of its own.
+AUTHORS_PRO = "linear_4000_both_rescaled"
+NAMES = METRICS | {
+    "pro_rescaled": "PRO by the authors' own definition (both axes rescaled)",
+    "pixel_ap": "pixel average precision",
+}
+OURS = "ours"
+PRINTED = "mean, as printed"
 
 
 def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
-    """Return columns source, table, method, category, metric, value (in [0, 1]), checked."""
-    return pd.read_csv(path)
+    """Return columns source, table, method, category, metric, value (in [0, 1]), checked.
+
+    Raises:
+        InputError: a column is missing, a source is empty, a metric is unknown, or a value is not
+            a number in [0, 1].
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; expected {COLUMNS}")
+    for row, values in enumerate(table[COLUMNS].to_dict("records"), start=2):
+        place = f"{path}, line {row}"
+        if pd.isna(values["source"]):
+            raise InputError(f"{place}: has no source; every number needs one")
+        if values["metric"] not in NAMES:
+            raise InputError(
+                f"{place}: metric {values['metric']!r} is unknown; allowed: {', '.join(NAMES)}"
+            )
+        if not (isinstance(values["value"], float) and 0 <= values["value"] <= 1):
+            raise InputError(f"{place}: value {values['value']!r}; expected a number from 0 to 1")
+    return table
 
 
 def paper(published: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -17,5 +56,183 @@ def paper(published: pd.DataFrame) -> dict[tuple[str, str], float]:
 
     The category 'mean' is the row that the paper prints, which is not always the mean of its rows.
     """
-    rows = published[(published["source"] == "paper v3") & (published["method"] == "STFPM")]
+    rows = published[(published["source"] == PAPER) & (published["method"] == METHOD)]
+    return entries(rows)
+
+
+def entries(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Return (category, metric) -> value."""
     return dict(zip(zip(rows["category"], rows["metric"], strict=True), rows["value"], strict=True))
+
+
+def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `tables.study_table` that the paper's values stand beside."""
+    rows = table["teacher"] == table["teacher"].iloc[0]
+    for axis, value in PAPER_SETTING.items():
+        rows &= table[axis] == value
+    return table[rows]
+
+
+def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
+    """Return whether the paper has a value for a category of these cells, at its setting."""
+    known = {category for category, _ in paper(published)}
+    return bool(at_papers_setting(cells)["category"].isin(known).any())
+
+
+def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Set the published methods beside ours: a row for each metric and category.
+
+    Args:
+        table: what `tables.study_table` returns; its rows at the paper's setting are taken.
+
+    Returns:
+        Columns `metric`, `category`, one for each published method that has a value here, 'STPM
+        (paper)', `ours`, `ours sd`, `difference` (ours less the paper's). Where all 15 categories
+        were run, a last row 'mean, as printed' has the means that the sources print. No rows where
+        nothing is published for these categories.
+    """
+    table = at_papers_setting(table)
+    # Other sources of STPM's own numbers have their own table.
+    rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
+    several = rows.groupby("method")["source"].nunique() > 1
+    names = rows["method"].where(
+        ~rows["method"].map(several), rows["method"] + " (" + rows["source"] + ")"
+    )
+    names = names.where(rows["method"] != METHOD, "STPM (paper)")
+    columns = {name: entries(part) for name, part in rows.groupby(names, sort=False)}
+    columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
+    run = [c for c in table["category"] if c not in (*GROUPS, "mean")]
+    lines = []
+    for metric in METRICS:
+        for _, ours in table.iterrows():
+            name = ours["category"]
+            members = [name] if name in run else [c for c in run if c in GROUPS.get(name, run)]
+            lines.append({"metric": metric, "category": name})
+            lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
+            lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
+        if set(run) == set(mvtec.CATEGORIES):
+            lines.append({"metric": metric, "category": PRINTED})
+            lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
+            lines[-1] |= {OURS: np.nan, "ours sd": np.nan}
+    wide = pd.DataFrame(lines, columns=["metric", "category", *columns, OURS, "ours sd"])
+    wide["difference"] = wide[OURS] - wide["STPM (paper)"]
+    wide = wide.drop(columns=[name for name in columns if wide[name].isna().all()])
+    return wide if set(columns) & set(wide) else wide.iloc[:0]
+
+
+def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+    """Set the published methods beside ours, a section a metric, the best of a row in bold.
+
+    Args:
+        table: what `methods` returns.
+    """
+    sections = []
+    for metric, rows in table.groupby("metric", sort=False):
+        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        rows = rows[rows[columns].notna().any(axis=1)]
+        if rows.empty:
+            continue
+        lines = []
+        for _, row in rows.iterrows():
+            texts = [*(number(row[c]) for c in columns), spread(row[OURS], row["ours sd"])]
+            best = bold_best(texts, [*row[columns], row[OURS]])
+            lines.append([row["category"], *best, number(row["difference"], signed=True)])
+        body = pd.DataFrame(lines, columns=["category", *columns, OURS, "ours less paper"])
+        caption = (
+            "Published values (`stpm_bench/published.csv` has each one's source) beside ours, mean "
+            f"± standard deviation over seeds; {rests_on}. The best of a row in bold; n/a: nobody "
+            "published it. A group's published value is the mean of its entries, or the printed "
+            f"mean where there are none; '{PRINTED}' is what the sources print, which is not "
+            "always the mean of their entries."
+        )
+        sections.append(Section(f"{METRICS[metric]}: published methods and {name}", body, caption))
+    return sections
+
+
+def ours(
+    metrics: pd.DataFrame, definitions: pd.DataFrame, cells: pd.DataFrame
+) -> Mapping[tuple[str, str], tuple[float, float]]:
+    """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
+
+    Args:
+        metrics: the long table. definitions: the audit's long table, for the authors' PRO.
+        cells: the study's cells.
+    """
+    of_authors = definitions[
+        (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == "nearest")
+    ].rename(columns={"pro": "value"})
+    long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
+    table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
+    return {
+        (row["category"], metric): (row[metric], row[f"{metric}_sd"])
+        for _, row in table.iterrows()
+        for metric in NAMES
+    }
+
+
+def reproductions(
+    published: pd.DataFrame, own: Mapping[tuple[str, str], tuple[float, float]]
+) -> pd.DataFrame:
+    """Set every source of STPM's numbers side by side: a row for each metric and category.
+
+    Args:
+        own: what `ours` returns.
+
+    Returns:
+        Columns `metric`, `category`, one for each source, `ours`, `ours sd`, `range` (highest less
+        lowest of the row). Means of all 15 categories: 'mean' of the entries, and 'mean, as
+        printed'.
+    """
+    rows = published[published["method"] == METHOD]
+    sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
+    known = list(dict.fromkeys(rows["category"]))
+    categories = [c for c in mvtec.CATEGORIES if c in known]
+    categories += [c for c in known if c not in (*categories, "mean")]
+    all_run = all((category, metric) in own for category in mvtec.CATEGORIES for metric in NAMES)
+    lines = []
+    for metric in NAMES:
+        for category in [*categories, "mean", PRINTED]:
+            line = {"metric": metric, "category": category}
+            for name, values in sources.items():
+                if category == "mean":
+                    line[name] = mean_of_entries(values, mvtec.CATEGORIES, metric)
+                else:
+                    key = "mean" if category == PRINTED else category
+                    line[name] = values.get((key, metric), np.nan)
+            mean, sd = own.get((category, metric), (np.nan, np.nan))
+            if category == "mean" and not all_run:
+                mean = sd = np.nan
+            seen = [value for value in [*line.values(), mean] if isinstance(value, float)]
+            seen = [value for value in seen if not np.isnan(value)]
+            line |= {OURS: mean, "ours sd": sd}
+            lines.append(line | {"range": max(seen) - min(seen) if len(seen) > 1 else np.nan})
+    return pd.DataFrame(lines)
+
+
+def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
+    """Set what `reproductions` returns, a section a metric."""
+    sections = []
+    for metric, rows in table.groupby("metric", sort=False):
+        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        body = pd.DataFrame({"category": rows["category"]})
+        for column in columns:
+            body[column] = [number(value) for value in rows[column]]
+        body[OURS] = [spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)]
+        body["range"] = [number(value) for value in rows["range"]]
+        run = rows[OURS].notna() & rows["category"].isin(mvtec.CATEGORIES)
+        caption = (
+            "STPM as the paper, its authors' repository and others report it (each source in "
+            "`stpm_bench/published.csv`), and ours, mean ± standard deviation over seeds, of "
+            f"{run.sum()} of 15 categories; {rests_on}. Range: the highest less the lowest of the "
+            "row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
+            "printed one where there are none."
+        )
+        if metric == "pro":
+            caption += " Ours is MVTec's definition; which one others used is often not said."
+        if metric == "pro_rescaled":
+            caption += (
+                " This is not the PRO of the other tables: a curve rescaled on both axes gives "
+                "weak categories more. Ours: the same definition on our maps."
+            )
+        sections.append(Section(f"Reproductions: {NAMES[metric]}", body, caption))
+    return sections

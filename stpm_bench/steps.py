@@ -35,6 +35,7 @@ ProtocolText = Annotated[
 ]
 # The arrays of masks in the folder of the prepared test images, by treatment.
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
+Results = Annotated[Path, "folder of the results"]
 
 
 def plan(
@@ -322,34 +323,44 @@ def anomaly_maps(
 
     last_epoch_maps.npy holds the maps of the student as the last epoch left it.
     """
-    from stpm_bench import config
+    from stpm_bench import config, provenance
     from stpm_bench.anomaly_map import score
     from stpm_bench.device import choose_device, set_up
 
+    start = time.perf_counter()
     if failure_of(cell):
         for name in ("anomaly_maps.npy", "last_epoch_maps.npy"):
             write_array(cell / name, np.zeros((0, 0, 0), np.float32))
         write_arrays(cell / "level_maps.npz", {})
         write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
+        write_json(cell / "cost_anomaly_maps.json", {})
         return
     set_up(threads)
     where = choose_device(device)
     reading = config.protocol(protocol)
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
     _, teacher_network = load_network(teacher, levels)
+    _, kept = load_network(cell / "student.pt", levels, "weights")
+    _, last = load_network(cell / "student.pt", levels, "last_epoch_weights")
+    for network in (teacher_network, kept, last):
+        network.to(where)
     images = load_array(test / "images.npy")
-
-    def maps_of(weights: str) -> tuple:
-        _, student_network = load_network(cell / "student.pt", levels, weights)
-        return score(teacher_network.to(where), student_network.to(where), images, where, reading)
-
-    maps, level_maps, scores = maps_of("weights")
-    last_epoch_maps, _, _ = maps_of("last_epoch_weights")
+    scoring = time.perf_counter()
+    maps, level_maps, scores = score(teacher_network, kept, images, where, reading)
+    scoring = time.perf_counter() - scoring
+    last_epoch_maps, _, _ = score(teacher_network, last, images, where, reading)
     write_array(cell / "anomaly_maps.npy", maps)
     write_array(cell / "last_epoch_maps.npy", last_epoch_maps)
     write_arrays(cell / "level_maps.npz", dict(zip(map(str, levels), level_maps, strict=True)))
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     write_csv(cell / "image_scores.csv", table)
+    record = {
+        "images": len(images),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(images) / scoring, 1),
+        "peak_memory": provenance.peak_memory(where),
+    }
+    write_json(cell / "cost_anomaly_maps.json", record | provenance.environment(where))
 
 
 def metrics(
@@ -361,11 +372,14 @@ def metrics(
 
     Those of the last epoch's maps stand beside those of the kept epoch, as last_epoch_METRIC.
     """
+    from stpm_bench.cost import host_bytes
     from stpm_bench.metrics import evaluate
 
+    start = time.perf_counter()
     if failure := failure_of(cell):
         write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
         write_json(cell / "metrics.json", {"failure": failure})
+        write_json(cell / "cost_metrics.json", {})
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
     truth = load_array(masks)
@@ -377,11 +391,23 @@ def metrics(
         except ValueError as error:
             raise cannot_evaluate(cell, masks, error) from error
 
-    values, last = values_of("anomaly_maps.npy"), values_of("last_epoch_maps.npy")
+    evaluating = time.perf_counter()
+    values = values_of("anomaly_maps.npy")
+    evaluating = time.perf_counter() - evaluating
+    last = values_of("last_epoch_maps.npy")
     curve = {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
     write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
     values |= {f"last_epoch_{key}": last[key] for key in values}
     write_json(cell / "metrics.json", values)
+    record = {
+        "images": len(truth),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(truth) / evaluating, 1),
+        "peak_memory": {"host_bytes": host_bytes()},
+        "device": "cpu",
+        "threads": 1,
+    }
+    write_json(cell / "cost_metrics.json", record)
 
 
 def audit(
@@ -406,32 +432,6 @@ def audit(
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
     write_csv(cell / "pro_definitions.csv", table)
-
-
-def audit_table(
-    *,
-    study: Annotated[str, "name of the study whose cells the table averages"],
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    cells: Annotated[Path, "folder of the cells' folders"],
-    long: Annotated[Path, "the long table of all cells to write"],
-    tables: Annotated[Path, "folder for pro_definitions.csv and .md"],
-    figures: Annotated[Path, "folder for pro_definitions.pdf and .png"],
-) -> None:
-    """Set the definitions of PRO side by side, by category: long table, table and figure."""
-    from stpm_bench import audit
-    from stpm_bench import figures as drawing
-
-    audited = pd.concat(
-        pd.read_csv(cells / cell.folder / "pro_definitions.csv").assign(**cell._asdict())
-        for cell in grid.cells(grid.read(studies))
-    )[[*grid.AXES, *audit.COLUMNS]]
-    table = audit.summary(audited, cells_of_study(studies, study))
-    write_csv(long, audited)
-    write_csv(tables / "pro_definitions.csv", table)
-    with whole(tables / "pro_definitions.md") as temporary:
-        temporary.write_text(audit.markdown(table))
-    figure = drawing.definitions(table)
-    drawing.save(figure, figures / "pro_definitions.pdf", figures / "pro_definitions.png")
 
 
 def benchmark(
@@ -470,57 +470,137 @@ def collect(
     write_csv(output, table)
 
 
-def study_table(
+def tables(
     *,
-    study: Annotated[str, "name of the study"],
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    metrics: Annotated[Path, "the long table that 'collect' wrote"],
-    output: Annotated[Path, "folder for STUDY.csv and STUDY.md"],
+    results: Results,
+    main: Annotated[str, "name of the study that stands beside the published values"],
 ) -> None:
-    """Summarise a study over its seeds; the main study beside the paper's values."""
-    from stpm_bench import published, tables
+    """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
+    import yaml
 
-    cells = cells_of_study(studies, study)
-    long = grid.read(metrics)
-    # The paper's entries are for its own setting: they stand beside the main study alone.
-    paper = published.paper(published.read()) if study == "main" else {}
-    table = tables.study_table(long, cells, paper)
-    done = cells.merge(long[list(grid.AXES)].drop_duplicates())
-    write_csv(output / f"{study}.csv", table)
-    with whole(output / f"{study}.md") as temporary:
-        text = tables.markdown(table, f"Study: {study}", len(cells), len(cells) - len(done))
-        temporary.write_text(text)
+    from stpm_bench import audit, cost, published, tables, typeset
+
+    folder, studies = results / "tables", grid.read(results / "studies.csv")
+    cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
+    literature = published.read()
+    audited = [pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS])]
+    for cell in cells:
+        path = results / "cells" / cell.folder / "pro_definitions.csv"
+        if path.exists():
+            audited.append(pd.read_csv(path).assign(**cell._asdict()))
+    audited = pd.concat(audited[1:] or audited)[[*grid.AXES, *audit.COLUMNS]]
+    write_csv(results / "pro_definitions.csv", audited)
+
+    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
+        write_csv(folder / f"{name}.csv", table)
+        typeset.write(folder, name, sections)
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    reference = of_main[list(grid.SETTING)].iloc[0]
+    for study, rows in studies.groupby("study", sort=False):
+        of_study = rows[list(grid.AXES)]
+        # The paper's entries are for its own setting: they stand beside the main study alone.
+        paper = published.paper(literature) if study == main else {}
+        table = tables.study_table(long, of_study, paper)
+        rests_on = tables.coverage(of_study, long)
+        sections = tables.study_sections(study, table, rests_on)
+        if study == main:
+            methods = published.methods(literature, table)
+            sections += published.methods_sections(study, methods, rests_on)
+            write_csv(folder / f"{study}_methods.csv", methods)
+        write(study, table, sections)
+        if grid.varying(of_study):
+            wide = tables.by_category_sections(study, table, rests_on)
+            write(f"{study}_by_category", tables.by_category(table), wide)
+            differences = tables.differences(long, of_study, reference)
+            set_ = tables.differences_sections(study, differences, of_study, rests_on)
+            write(f"{study}_differences", differences, set_)
+        if study == main:
+            own = published.ours(long, audited, of_study)
+            table = published.reproductions(literature, own)
+            write("reproductions", table, published.reproductions_sections(table, rests_on))
+    table = audit.summary(audited, of_main)
+    write("pro_definitions", table, audit.sections(table))
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    table = cost.collect(results, cells, config["teachers"])
+    write("cost", table, cost.sections(table, len(cells)))
 
 
-def study_figure(
+def claims(
     *,
-    study: Annotated[str, "name of the study"],
-    table: Annotated[Path, "the STUDY.csv that 'study-table' wrote"],
-    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
+    results: Results,
+    main: Annotated[str, "name of the study from which each ablation changes one axis"],
 ) -> None:
-    """Draw a study's metrics by setting."""
-    from stpm_bench import figures
+    """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
+    import yaml
 
-    figure = figures.study(grid.read(table), study)
-    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+    from stpm_bench import claims, published, typeset
 
-
-def training_figure(
-    *,
-    study: Annotated[str, "name of the study"],
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    cells: Annotated[Path, "folder of the cells' folders"],
-    output: Annotated[Path, "folder for STUDY.pdf and STUDY.png"],
-) -> None:
-    """Draw the losses of a study's trainings by epoch, with the epoch that was kept."""
-    from stpm_bench import figures
-
-    histories = pd.concat(
-        pd.read_csv(cells / cell.folder / "history.csv").assign(**cell._asdict())
-        for cell in grid.cells(cells_of_study(studies, study))
+    cells = grid.read(results / "studies.csv")
+    config = yaml.safe_load((results / "config.yaml").read_text())
+    of_main = cells_of_study(results / "studies.csv", main)
+    setting = of_main[list(grid.SETTING)].iloc[0]
+    costs = grid.read(results / "tables" / "cost.csv")
+    scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "anomaly_maps")
+    scoring = costs[scored].astype({"seed": int})
+    names = [cell.folder for cell in grid.cells(scoring)]
+    found = claims.claims(
+        grid.read(results / "metrics.csv"),
+        cells,
+        setting,
+        config,
+        published.read(),
+        scoring.assign(cell=names),
     )
-    figure = figures.training(histories, study)
-    figures.save(figure, output / f"{study}.pdf", output / f"{study}.png")
+    scope = claims.scope(cells, config)
+    deviates = claims.deviations(config, setting.to_dict())
+    write_json(results / "claims.json", claims.record(found, scope, deviates))
+    typeset.write(results, "claims", claims.sections(found, scope, deviates))
+
+
+def figures(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose curves and differences are drawn"],
+) -> None:
+    """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
+    from stpm_bench import figures, published
+    from stpm_bench.style import save
+
+    def write(name: str, figure) -> None:
+        save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
+
+    studies = grid.read(results / "studies.csv")
+    accuracies = {}
+    for path in (results / "teachers").glob("*.json"):
+        accuracies[path.stem] = json.loads(path.read_text()).get("test_accuracy")
+    for study in studies["study"].unique():
+        table = grid.read(results / "tables" / f"{study}.csv")
+        write(study, figures.study(table, accuracies))
+        histories = pd.concat(
+            pd.read_csv(results / "cells" / cell.folder / "history.csv").assign(**cell._asdict())
+            for cell in grid.cells(cells_of_study(results / "studies.csv", study))
+        )
+        write(f"training/{study}", figures.training(histories, study))
+    of_main, table = (
+        cells_of_study(results / "studies.csv", main),
+        grid.read(results / "tables" / f"{main}.csv"),
+    )
+    if published.compared(published.read(), of_main):
+        write("difference_to_paper", figures.difference_to_paper(table))
+    setting = list(grid.SETTING)
+    shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
+    curves += [
+        pd.read_csv(path).assign(category=cell.category, seed=cell.seed)
+        for cell in grid.cells(shown)
+        if (path := results / "cells" / cell.folder / "pro_curve.csv").exists()
+    ]
+    rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    scores = dict(zip(rows["category"], rows["pro"], strict=True))
+    write("pro_curves", figures.pro_curves(pd.concat(curves), scores))
+    definitions = pd.read_csv(results / "tables" / "pro_definitions.csv")
+    write("pro_definitions", figures.definitions(definitions))
 
 
 def panel(
@@ -530,15 +610,16 @@ def panel(
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
-    from stpm_bench import figures
+    from stpm_bench import pictures
+    from stpm_bench.style import save
 
     paths = [output.with_name(output.name + suffix) for suffix in (".pdf", ".png")]
     if failure := failure_of(cell):
-        figures.save(figures.gap(cell.name, f"training failed: {failure}"), *paths)
+        save(pictures.gap(cell.name, f"training failed: {failure}"), *paths)
         return
     scores = read_names(cell / "image_scores.csv")
     level_maps = load_arrays(cell / "level_maps.npz")
-    figure = figures.panel(
+    figure = pictures.panel(
         load_array(test / "images.npy"),
         load_array(test / "masks.npy"),
         level_maps,
@@ -547,7 +628,81 @@ def panel(
         scores["score"].to_numpy(),
         title=cell.name,
     )
-    figures.save(figure, *paths)
+    save(figure, *paths)
+
+
+def failures(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose first seed is looked at"],
+    count: Annotated[int, "how many misses, and how many false alarms"] = 6,
+) -> None:
+    """Show the hardest misses and false alarms: figures/failures.pdf and .png, failures.csv."""
+    from stpm_bench import pictures
+    from stpm_bench.style import save
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    first = of_main.drop_duplicates("category")
+    misses, alarms = [], []
+    for cell in grid.cells(first):
+        test = results / "prepared" / cell.category / "test"
+        folder = results / "cells" / cell.folder
+        if failure_of(folder):
+            continue
+        scores = read_names(folder / "image_scores.csv")
+        found = pictures.hardest(
+            cell.category,
+            list(scores["file"]),
+            list(scores["defect"]),
+            scores["score"].to_numpy(),
+            load_array(test / "images.npy"),
+            load_array(test / "masks.npy"),
+            load_array(folder / "anomaly_maps.npy"),
+            count,
+        )
+        misses, alarms = misses + found[0], alarms + found[1]
+    misses, alarms = pictures.worst(misses, count), pictures.worst(alarms, count)
+    title = f"the hardest of {len(first)} categories, seed {first['seed'].iloc[0]}"
+    if len(first) == 1:
+        title = f"the hardest of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
+    paths = (results / "figures" / f"failures.{suffix}" for suffix in ("pdf", "png"))
+    save(pictures.failures(misses, alarms, title), *paths)
+    columns = ["category", "file", "defect", "share", "ratio"]
+    rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
+    write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
+
+
+def notebook(
+    *,
+    source: Annotated[Path, "the notebook: a .py of jupytext's py:percent format"],
+    results: Results,
+    output: Annotated[Path, "folder for NAME.ipynb and NAME.html"],
+) -> None:
+    """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
+    import os
+
+    import jupytext
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+
+    os.environ["STPM_BENCH_RESULTS"] = str(results)
+    content = jupytext.read(source)
+    for i, cell in enumerate(content.cells):
+        cell.id = f"cell-{i}"  # else random: the file would differ each time
+    try:
+        runner = ExecutePreprocessor(kernel_name="python3", timeout=None, record_timing=False)
+        runner.preprocess(content, {"metadata": {"path": "."}})
+    except CellExecutionError as error:
+        raise InputError(f"{source}: a cell failed:\n{error}") from error
+    # No script is loaded from elsewhere: the page is whole, and opens without a network.
+    page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
+    body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
+    with whole(output / f"{source.stem}.ipynb") as temporary:
+        nbformat.write(content, temporary)
+    with whole(output / f"{source.stem}.html") as temporary:
+        temporary.write_text(body)
 
 
 STEPS = (
@@ -562,12 +717,13 @@ STEPS = (
     anomaly_maps,
     metrics,
     audit,
-    audit_table,
     collect,
-    study_table,
-    study_figure,
-    training_figure,
+    tables,
+    claims,
+    figures,
     panel,
+    failures,
+    notebook,
     benchmark,
 )
 

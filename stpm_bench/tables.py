@@ -1,131 +1,314 @@
-"""From the long table of metrics to a study's table."""
+"""From the long table of metrics to the tables of a study."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from stpm_bench import statistics
 from stpm_bench.datasets import demo, mvtec
-from stpm_bench.grid import AXES, set_of
+from stpm_bench.grid import AXES, SETTING, set_of, varying
+from stpm_bench.typeset import Section, bold_best, interval, number, p_value, spread
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
-SETTING = ["layers", "teacher", "fraction", "protocol"]
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
 # the rest.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
+EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 
 
 def study_table(
-    metrics: pd.DataFrame, cells: pd.DataFrame, paper: dict[tuple[str, str], float]
+    metrics: pd.DataFrame,
+    cells: pd.DataFrame,
+    paper: Mapping[tuple[str, str], float],
+    names: Sequence[str] = tuple(METRICS),
 ) -> pd.DataFrame:
     """Summarise a study: a row for each setting and category, then textures, objects, each set
     where there are several, and mean.
 
     Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
-    over categories. A seed of which a category is missing does not enter a group.
+    over categories. A seed of which a category is missing does not enter a group. A group that
+    would be all of the study's categories is left to the mean.
 
     Args:
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
         cells: the study's cells, columns `grid.AXES`.
-        paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone.
+        paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
+            and there beside the first teacher of the study.
+        names: the metrics to summarise.
 
     Returns:
-        Columns `layers, teacher, fraction, protocol, category, seeds`, and for each metric
-        `METRIC` (the mean), `METRIC_sd`, `METRIC_paper` and `METRIC_difference`; NaN where there
-        is none. The paper's value of a group is the mean of its entries; where it prints no
-        entries (image AUROC), and the group is its 15 categories, its printed mean.
+        Columns `SETTING`, `category`, `seeds`, and for each metric `METRIC` (the mean),
+        `METRIC_sd`, `METRIC_between` (of a group: the standard deviation over its categories),
+        `METRIC_paper` and `METRIC_difference`; NaN where there is none. The paper's value of a
+        group is the mean of its entries; where it prints no entries (image AUROC), and the group
+        is its 15 categories, its printed mean.
     """
     values = cells.merge(metrics, on=list(AXES), how="left")
     wide = values.pivot_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
-    ).reindex(columns=list(METRICS))
+    ).reindex(columns=list(names))
     rows = []
-    for setting, group in cells.groupby(SETTING, sort=False):
-        at_papers_setting = group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
+    for setting, group in cells.groupby(list(SETTING), sort=False):
+        at_papers_setting = group["teacher"].iloc[0] == cells["teacher"].iloc[0] and (
+            group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
+        )
         categories = list(dict.fromkeys(group["category"]))
         seeds = list(dict.fromkeys(group["seed"]))
         # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
-        cube = wide.reindex(index).to_numpy().reshape(len(categories), len(seeds), len(METRICS))
+        cube = wide.reindex(index).to_numpy().reshape(len(categories), len(seeds), len(names))
         parts = {category: [category] for category in categories}
         for name, members in GROUPS.items():
             members = [category for category in categories if category in members]
-            if members:
+            if 0 < len(members) < len(categories):
                 parts[name] = members
         if len(sets := dict.fromkeys(map(set_of, categories))) > 1:
             parts |= {name: [c for c in categories if set_of(c) == name] for name in sets}
         parts["mean"] = categories
         for name, members in parts.items():
-            by_seed = cube[[categories.index(c) for c in members]].mean(axis=0)
+            of_members = cube[[categories.index(c) for c in members]]
             rows.append(
                 dict(zip(SETTING, setting, strict=True))
-                | {"category": name, "seeds": int(np.isfinite(by_seed).all(axis=1).sum())}
-                | summary(by_seed, members, paper if at_papers_setting else {})
+                | {"category": name, "seeds": complete_seeds(of_members)}
+                | summary(of_members, members, names, paper if at_papers_setting else {})
             )
     return pd.DataFrame(rows)
 
 
+def complete_seeds(cube: np.ndarray) -> int:
+    """Return how many seeds of (categories, seeds, metrics) have every value."""
+    return int(np.isfinite(cube).all(axis=(0, 2)).sum())
+
+
 def summary(
-    by_seed: np.ndarray, categories: Sequence[str], paper: dict[tuple[str, str], float]
+    cube: np.ndarray,
+    categories: Sequence[str],
+    names: Sequence[str],
+    paper: Mapping[tuple[str, str], float],
 ) -> dict[str, float]:
-    """Return mean, sd, the paper's value and the difference to it, for each metric.
+    """Return mean, deviations, the paper's value and the difference to it, for each metric.
 
     Args:
-        by_seed: (seeds, metrics) float, NaN for a gap.
-        categories: over which `by_seed` is the mean.
+        cube: (categories, seeds, metrics) float, NaN for a gap.
     """
     row = {}
-    for values, metric in zip(by_seed.T, METRICS, strict=True):
-        values = values[np.isfinite(values)]
-        mean = values.mean() if len(values) else np.nan
-        entries = [paper.get((category, metric), np.nan) for category in categories]
-        published = float(np.mean(entries))
-        if np.isnan(published) and set(categories) == set(mvtec.CATEGORIES):
-            published = paper.get(("mean", metric), np.nan)
+    for values, metric in zip(np.moveaxis(cube, 2, 0), names, strict=True):
+        values = values[:, np.isfinite(values).all(axis=0)]
+        by_seed, by_category = values.mean(axis=0), values.mean(axis=1) if values.size else []
+        mean = by_seed.mean() if len(by_seed) else np.nan
+        published = mean_of_entries(paper, categories, metric)
         row |= {
             metric: mean,
-            f"{metric}_sd": values.std(ddof=1) if len(values) > 1 else np.nan,
+            f"{metric}_sd": deviation(by_seed),
+            f"{metric}_between": deviation(by_category),
             f"{metric}_paper": published,
             f"{metric}_difference": mean - published,
         }
     return row
 
 
-def markdown(table: pd.DataFrame, title: str, cells: int, missing: int) -> str:
-    """Return a study's table as Markdown, with a caption that says what it rests on."""
-    varying = [axis for axis in SETTING if table[axis].nunique() > 1]
-    fixed = ", ".join(f"{axis} {table[axis].iloc[0]}" for axis in SETTING if axis not in varying)
-    shown = table[[*varying, "category"]].astype(str)
-    for metric, name in METRICS.items():
-        shown[name] = [spread(*v) for v in zip(table[metric], table[f"{metric}_sd"], strict=True)]
-        if table[f"{metric}_paper"].notna().any():
-            shown[f"{name}, paper"] = [number(v) for v in table[f"{metric}_paper"]]
-            shown[f"{name}, difference"] = [
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation (n - 1), NaN of fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+
+
+def mean_of_entries(
+    values: Mapping[tuple[str, str], float], categories: Sequence[str], metric: str
+) -> float:
+    """Return the mean of published entries; of all 15, where there are none, the printed mean."""
+    mean = float(np.mean([values.get((category, metric), np.nan) for category in categories]))
+    if np.isnan(mean) and set(categories) == set(mvtec.CATEGORIES):
+        mean = values.get(("mean", metric), np.nan)
+    return mean
+
+
+def setting_names(table: pd.DataFrame) -> pd.Series:
+    """Return each row's setting as text: the values of the axes that vary, '' where none does."""
+    axes = varying(table)
+    if not axes:
+        return pd.Series("", index=table.index)
+    return table[axes].astype(str).agg(", ".join, axis=1)
+
+
+def coverage(cells: pd.DataFrame, metrics: pd.DataFrame) -> str:
+    """Return how many cells of a study have their metrics, as a caption says it."""
+    done = len(cells.merge(metrics[list(AXES)].drop_duplicates()))
+    text = f"{done} of {len(cells)} cells"
+    return text if done == len(cells) else f"{text}; the others failed or have not run: gaps"
+
+
+def fixed_axes(table: pd.DataFrame) -> str:
+    """Return the values of the axes that do not vary: 'Teacher imagenet, fraction 1.0.'."""
+    fixed = [axis for axis in SETTING if axis not in varying(table)]
+    text = ", ".join(f"{axis} {table[axis].iloc[0]}" for axis in fixed)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def study_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+    """Set a study: by category where it is one setting, else by setting, the means alone.
+
+    Args:
+        table: what `study_table` returns.
+        rests_on: what `coverage` returns.
+    """
+    axes = varying(table)
+    by_setting = bool(axes)
+    if by_setting:
+        table = table[table["category"].isin([*GROUPS, "mean"])]
+    several = by_setting and table["category"].nunique() > 1
+    shown = table[[*axes, *(["category"] if several or not by_setting else [])]].astype(str)
+    compared = False
+    for metric, label in METRICS.items():
+        shown[label] = [spread(*v) for v in zip(table[metric], table[f"{metric}_sd"], strict=True)]
+        if by_setting:
+            for rows in table.groupby("category").groups.values():
+                shown.loc[rows, label] = bold_best(shown.loc[rows, label], table.loc[rows, metric])
+        if by_setting and table[f"{metric}_between"].notna().any():
+            shown[f"{label}, between"] = [number(v) for v in table[f"{metric}_between"]]
+        if not by_setting and table[f"{metric}_paper"].notna().any():
+            compared = True
+            shown[f"{label}, paper"] = [number(v) for v in table[f"{metric}_paper"]]
+            shown[f"{label}, difference"] = [
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
-    gaps = f"; {missing} of them are missing and leave gaps" if missing else ""
     caption = (
-        f"Mean ± standard deviation over {table['seeds'].max()} seed(s); {cells} cells{gaps}. "
-        f"{fixed[:1].upper()}{fixed[1:]}. PRO: MVTec's definition, to a false-positive rate of 0.3."
+        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)} {EXACT}"
     )
-    if table[[f"{metric}_paper" for metric in METRICS]].notna().any(axis=None):
+    if by_setting:
+        caption += " Means over categories, the best in bold."
+        if any(column.endswith("between") for column in shown):
+            caption += " Between: the standard deviation over categories."
+    if compared:
         caption += (
             " Paper: the entries of its Tables 1 and 2 (v3); a group's is the mean of its entries, "
             "or the printed mean where it prints no entries (image AUROC). The paper's setting: "
-            "ResNet-18 pretrained on ImageNet, 256 x 256, 100 epochs; config.yaml has this one's."
+            "ResNet-18 pretrained on ImageNet, 256 × 256, 100 epochs; config.yaml has this one's."
         )
-    body = shown.to_markdown(index=False, disable_numparse=True)
-    return f"## {title}\n\n{body}\n\n{caption}\n"
+    return [Section(f"Study: {name}", shown, caption)]
 
 
-def number(value: float, signed: bool = False) -> str:
-    """Return a value to three decimals, 'n/a' for NaN."""
-    if np.isnan(value):
-        return "n/a"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
+def seeds(table: pd.DataFrame) -> str:
+    """Return the number of seeds as a caption says it."""
+    count = table["seeds"].max()
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def spread(mean: float, sd: float) -> str:
-    """Return 'mean ± sd', the mean alone where a single seed has no spread, or 'n/a'."""
-    return number(mean) if np.isnan(sd) else f"{number(mean)} ± {number(sd)}"
+def by_category(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a study wide: a row for each metric and category, two columns for each setting.
+
+    Args:
+        table: what `study_table` returns.
+
+    Returns:
+        Columns `metric`, `category`, and for each setting `SETTING` (the mean) and `SETTING sd`.
+    """
+    names = setting_names(table)
+    rows = []
+    for metric in METRICS:
+        for category in dict.fromkeys(table["category"]):
+            row = {"metric": metric, "category": category}
+            for name in dict.fromkeys(names):
+                at = table[(names == name) & (table["category"] == category)]
+                row[name] = at[metric].iloc[0] if len(at) else np.nan
+                row[f"{name} sd"] = at[f"{metric}_sd"].iloc[0] if len(at) else np.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+    """Set a study's wide table, a section a metric; arguments as of `study_sections`."""
+    settings = list(dict.fromkeys(setting_names(table)))
+    sections = []
+    for metric, rows in by_category(table).groupby("metric", sort=False):
+        lines = [
+            bold_best(
+                [spread(row[setting], row[f"{setting} sd"]) for setting in settings],
+                [row[setting] for setting in settings],
+            )
+            for _, row in rows.iterrows()
+        ]
+        body = pd.DataFrame(lines, columns=settings)
+        body.insert(0, "category", rows["category"].to_list())
+        caption = (
+            f"By {', '.join(varying(table))}; mean ± standard deviation over {seeds(table)}, "
+            f"the best in bold; {rests_on}. {fixed_axes(table)} {EXACT if metric == 'pro' else ''}"
+        )
+        sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
+    return sections
+
+
+def differences(
+    metrics: pd.DataFrame, cells: pd.DataFrame, reference: Sequence | None = None
+) -> pd.DataFrame:
+    """Compare every two settings of a study, in every metric.
+
+    Args:
+        metrics, cells: as of `study_table`.
+        reference: the values of `SETTING` against which the others are read; the study's first
+            setting where it is not among them.
+
+    Returns:
+        Columns `metric`, `setting`, `reference` (as text), what `statistics.compare` returns for
+        setting - reference, and `p_holm`: corrected over all rows. The pairs with the reference
+        come first.
+    """
+    named = cells.assign(name=setting_names(cells))
+    names = list(dict.fromkeys(named["name"]))
+    if reference is not None:
+        at = (named[list(SETTING)] == list(reference)).all(axis=1)
+        names.sort(key=lambda name: name not in set(named.loc[at, "name"]))
+    values = named.merge(metrics, on=list(AXES))
+    rows = []
+    for metric, (first, second) in itertools.product(METRICS, itertools.combinations(names, 2)):
+        of_metric = values[values["metric"] == metric]
+        one, other = (of_metric[of_metric["name"] == name] for name in (second, first))
+        pairs = statistics.paired_differences(
+            *(part[["category", "seed", "value"]] for part in (one, other))
+        )
+        rows.append({"metric": metric, "setting": second, "reference": first})
+        rows[-1] |= statistics.compare(pairs)
+    table = pd.DataFrame(rows)
+    table.insert(len(table.columns) - 2, "p_holm", statistics.holm(table["p"]))
+    return table
+
+
+def differences_sections(
+    name: str, table: pd.DataFrame, cells: pd.DataFrame, rests_on: str
+) -> list[Section]:
+    """Set the comparisons with a study's reference.
+
+    Args:
+        table: what `differences` returns.
+    """
+    reference = table["reference"].iloc[0]
+    shown = table[table["reference"] == reference]
+    body = pd.DataFrame(
+        {
+            "metric": shown["metric"].map(METRICS),
+            "setting": shown["setting"],
+            "difference": [number(v, signed=True) for v in shown["difference"]],
+            "95% interval": [interval(*v) for v in zip(shown["low"], shown["high"], strict=True)],
+            "p": [p_value(v) for v in shown["p"]],
+            "p, Holm": [p_value(v) for v in shown["p_holm"]],
+            "effect": [number(v, signed=True) for v in shown["effect"]],
+            "pairs": shown["pairs"].astype(str),
+            "categories": shown["categories"].astype(str),
+            "note": shown["note"],
+        }
+    )
+    if not shown["note"].any():
+        body = body.drop(columns="note")
+    tests = int(table["p"].notna().sum())
+    caption = (
+        f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
+        f"and seed, seeds averaged within a category; {rests_on}. Interval: bootstrap over "
+        f"categories, {statistics.RESAMPLES:,} resamples. p: Wilcoxon's signed-rank test over "
+        f"categories; Holm: corrected for the {tests} tests of the study, of every two settings "
+        f"(`{name}_differences.csv`) in every metric. Effect: matched-pairs rank-biserial "
+        f"correlation, from -1 to +1. With fewer than {statistics.FEWEST_PAIRS} categories no p "
+        "below 0.05 is possible, and none is given."
+    )
+    return [Section(f"Study: {name}, differences", body, caption)]

@@ -89,6 +89,17 @@ def small_set(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with a small set and the results of a whole run on it."""
+    folder = tmp_path_factory.mktemp("finished")
+    for category in ("alpha", "beta"):
+        write_category(folder / "data", category)
+    run = snakemake(small_config(folder))
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
 @pytest.fixture
 def bottle() -> Path:
     """MVTec AD's category bottle, where the real data are at hand."""

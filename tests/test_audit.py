@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stpm_bench import audit, figures, grid
+from stpm_bench import audit, figures, grid, typeset
 from stpm_bench.datasets import images
 from stpm_bench.metrics import auroc, pro
 from stpm_bench.metrics.definitions import DEFINITIONS
@@ -103,7 +103,7 @@ def test_summary_averages_the_cells_of_a_study_and_differs_from_the_exact_value(
     assert rows.loc[("mean", "mvtec", "own"), "pro"] == 0.75 + 1 / 16 + 0.5
     assert rows.loc[("mean", "mvtec", "own"), "difference"] == 0.25
     assert rows.loc[("mean", "mvtec", "own"), "cells"] == 4
-    text = audit.markdown(table)
+    text = typeset.markdown(audit.sections(table), "pro_definitions")
     assert "| a          | 0.562   | 0.312 (-0.250) | 0.812 (+0.250)     |" in text
     figure = figures.definitions(table)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]

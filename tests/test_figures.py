@@ -1,16 +1,19 @@
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 from test_tables import cells, long_table
 
-from stpm_bench import figures, tables
+from stpm_bench import figures, pictures, published, tables
+from stpm_bench.datasets import mvtec
+from stpm_bench.style import COLUMN_WIDTH, save
 
 
 def draw_panel():
     rng = np.random.default_rng(0)
     masks = np.zeros((5, 64, 64), bool)
     masks[2:, 10:30, 20:40] = True
-    return figures.panel(
+    return pictures.panel(
         rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8),
         masks,
         {"1": rng.random((5, 16, 16)), "2": rng.random((5, 8, 8))},
@@ -27,37 +30,119 @@ def test_a_panel_has_a_row_for_each_defect_and_a_column_for_each_map(tmp_path):
     assert titles == ["image", "ground truth", "level 1\n(16²)", "level 2\n(8²)", "fused\n(64²)"]
     labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
     assert [label.split("\n")[0] for label in labels] == ["cut", "stain", "good"]
-    figures.save(figure, tmp_path / "panel.pdf", tmp_path / "panel.png")
+    save(figure, tmp_path / "panel.pdf", tmp_path / "panel.png")
     assert (tmp_path / "panel.pdf").read_bytes().startswith(b"%PDF")
     assert Image.open(tmp_path / "panel.png").size[0] > 1000
 
 
-def test_the_same_figure_is_the_same_file(tmp_path):
-    long = long_table(["bottle", "carpet"], layers=("1", "2"))
-    table = tables.study_table(long, cells(long), {})
-    for draw in (draw_panel, lambda: figures.study(table, "layers")):
-        for name in ("a", "b"):
-            figures.save(draw(), tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
-        for suffix in ("pdf", "png"):
-            one, other = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("a", "b"))
-            assert one == other
+def curves(categories):
+    fpr = np.linspace(0, 0.3, 30)
+    return pd.concat(
+        pd.DataFrame(
+            {"category": c, "seed": seed, "fpr": fpr, "overlap": 1 - np.exp(-fpr * (20 + 9 * i))}
+        )
+        for i, c in enumerate(categories)
+        for seed in (0, 1)
+    )
 
 
-def test_a_study_is_drawn_by_setting_or_by_category():
-    long = long_table(["bottle", "carpet"], layers=("1", "2", "1+2"))
-    table = tables.study_table(long, cells(long), {})
-    figure = figures.study(table, "layers")
-    assert [axis.get_title() for axis in figure.axes] == list(tables.METRICS.values())
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "1+2"]
+def study(categories, name="layers", values=("1", "2", "1+2")):
+    """A study's table in which one axis varies."""
+    long = pd.concat([long_table(categories).assign(**{name: value}) for value in values])
+    return tables.study_table(long, cells(long), {})
+
+
+FEW = study(["bottle", "carpet"], "fraction", (0.05, 0.1, 1.0))
+TEACHERS = study(["bottle"], "teacher", ("imagenet", "mnist"))
+DRAWINGS = [
+    draw_panel,
+    lambda: figures.study(study(["bottle", "carpet"]), {}),
+    lambda: figures.study(FEW, {}),
+    lambda: figures.study(TEACHERS, {"mnist": 0.991}),
+    lambda: figures.pro_curves(curves(["bottle", "tile"]), {"bottle": 0.8, "tile": 0.9}),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_the_same_figure_is_the_same_file(tmp_path, draw):
+    for name in ("a", "b"):
+        save(draw(), tmp_path / f"{name}.pdf", tmp_path / f"{name}.png")
+    for suffix in ("pdf", "png"):
+        one, other = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("a", "b"))
+        assert one == other
+
+
+@pytest.mark.parametrize("draw", DRAWINGS[1:])
+def test_a_figure_of_numbers_is_a_column_wide_and_clips_nothing(tmp_path, draw):
+    save(draw(), tmp_path / "a.png")
+    image = Image.open(tmp_path / "a.png")
+    assert image.size[0] / 300 <= COLUMN_WIDTH + 0.25
+    border = np.asarray(image.convert("L"))
+    for edge in (border[0], border[-1], border[:, 0], border[:, -1]):
+        assert edge.min() > 200
+
+
+def labels(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def test_a_study_has_a_row_for_each_setting_or_category():
+    table = study(["bottle", "carpet"])
+    figure = figures.study(table, {})
+    assert [axis.get_xlabel() for axis in figure.axes] == list(tables.METRICS.values())
+    assert labels(figure) == ["1", "2", "1+2"]
+    assert figure.get_suptitle().endswith("n = 2 categories × 3 seeds")
     means = table[table["category"] == "mean"]["pro"]
-    drawn = np.asarray(figure.axes[2].containers[0].lines[0].get_ydata(), float)
+    drawn = np.asarray(figure.axes[2].containers[0].lines[0].get_xdata(), float)
     np.testing.assert_allclose(drawn, means)
     single = tables.study_table(long_table(["bottle"]), cells(long_table(["bottle"])), {})
-    figure = figures.study(single, "main")
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["bottle", "mean"]
+    assert labels(figures.study(single, {})) == ["bottle", "mean"]
 
 
-def test_a_study_with_gaps_is_drawn():
-    long = long_table(["bottle", "carpet"])
-    table = tables.study_table(long[long["category"] == "bottle"], cells(long), {})
-    assert figures.study(pd.DataFrame(table), "main").axes
+def test_teachers_have_their_accuracy_beside_them():
+    figure = figures.study(TEACHERS, {"imagenet": None, "mnist": 0.991})
+    assert labels(figure) == ["imagenet", "mnist\n(99% accuracy)"]
+
+
+def test_a_fraction_is_an_axis():
+    figure = figures.study(FEW, {})
+    axis = figure.axes[0]
+    assert axis.get_xscale() == "log"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["5", "10", "100"]
+
+
+def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
+    long = long_table(mvtec.CATEGORIES)
+    literature = published.read()
+    assert published.compared(literature, cells(long))
+    assert not published.compared(literature, cells(long_table(["brick"])))
+    assert not published.compared(literature, cells(long_table(["bottle"], layers=("1",))))
+    table = tables.study_table(long, cells(long), published.paper(literature))
+    figure = figures.difference_to_paper(table)
+    assert [axis.get_title() for axis in figure.axes] == ["pixel AUROC", "PRO"]
+    assert labels(figure) == [*mvtec.CATEGORIES, "mean"]
+    drawn = np.asarray(figure.axes[1].containers[0].lines[0].get_xdata(), float)
+    expected = table.set_index("category").loc[[*mvtec.CATEGORIES, "mean"], "pro_difference"]
+    np.testing.assert_allclose(drawn, expected)
+
+
+def test_pro_curves_name_the_highest_and_the_lowest():
+    three = ["bottle", "tile", "wood"]
+    figure = figures.pro_curves(curves(three), dict(zip(three, (0.7, 0.8, 0.9), strict=True)))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [
+        "highest: wood, PRO 0.900",
+        "lowest: bottle, PRO 0.700",
+        "mean of 3, PRO 0.800",
+    ]
+    one = figures.pro_curves(curves(["bottle"]), {"bottle": 0.7})
+    assert [text.get_text() for text in one.legends[0].get_texts()] == ["bottle, PRO 0.700"]
+
+
+def test_studies_with_gaps_are_drawn():
+    long = long_table(["bottle", "carpet"], layers=("1", "2"))
+    for part in (long[long["category"] == "bottle"], long.iloc[:0]):
+        table = tables.study_table(part, cells(long), {})
+        assert len(figures.study(table, {}).axes) == 3
+    nothing = pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)
+    assert figures.pro_curves(nothing, {}).axes

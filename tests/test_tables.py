@@ -1,10 +1,13 @@
 import itertools
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
-from stpm_bench import grid, published, tables
+from stpm_bench import claims, grid, published, statistics, tables, typeset
 from stpm_bench.datasets import mvtec
 
 SEEDS = (0, 1, 2)
@@ -24,6 +27,10 @@ def cells(long):
     return long[list(grid.AXES)].drop_duplicates()
 
 
+def markdown(sections):
+    return typeset.markdown(sections, "name")
+
+
 def row(table, category):
     return table[table["category"] == category].iloc[0]
 
@@ -32,6 +39,12 @@ def test_mean_and_sd_are_over_seeds():
     long = long_table(["bottle", "carpet", "tile"])
     table = tables.study_table(long, cells(long), {})
     assert table["category"].tolist() == ["bottle", "carpet", "tile", "textures", "objects", "mean"]
+    assert row(table, "textures")["pro_between"] == pytest.approx(
+        long[long["category"].isin(["carpet", "tile"]) & (long["metric"] == "pro")]
+        .groupby("category")["value"]
+        .mean()
+        .std()
+    )
     bottle = long[(long["category"] == "bottle") & (long["metric"] == "pro")]["value"]
     assert row(table, "bottle")["pro"] == pytest.approx(bottle.mean())
     assert row(table, "bottle")["pro_sd"] == pytest.approx(bottle.std())
@@ -47,10 +60,8 @@ def test_each_setting_has_its_rows():
     table = tables.study_table(long, cells(long), {})
     assert table[["layers", "category"]].to_numpy().tolist() == [
         ["1", "bottle"],
-        ["1", "objects"],
         ["1", "mean"],
         ["1+2", "bottle"],
-        ["1+2", "objects"],
         ["1+2", "mean"],
     ]
     value = long[(long["layers"] == "1+2") & (long["metric"] == "pro")]["value"].mean()
@@ -68,9 +79,22 @@ def test_a_missing_cell_is_a_gap_and_is_counted():
     empty = tables.study_table(long[long["category"] != "cable"], cells(long), {})
     assert np.isnan(row(empty, "cable")["pro"])
     assert row(empty, "cable")["seeds"] == 0
-    text = tables.markdown(empty, "Study: main", cells=6, missing=3)
-    assert "| n/a" in text
-    assert "6 cells; 3 of them are missing and leave gaps" in text
+    rests_on = tables.coverage(cells(long), long[long["category"] != "cable"])
+    text = markdown(tables.study_sections("main", empty, rests_on))
+    assert "| cable      | n/a " in text
+    assert "3 of 6 cells; the others failed or have not run: gaps" in text
+
+
+def test_a_study_of_which_no_cell_has_run_is_all_gaps():
+    long = long_table(["bottle", "carpet"], layers=("1", "2"))
+    table = tables.study_table(long.iloc[:0], cells(long), {})
+    assert table[list(tables.METRICS)].isna().all(axis=None)
+    assert "0 of 12 cells" in markdown(
+        tables.study_sections("layers", table, tables.coverage(cells(long), long.iloc[:0]))
+    )
+    assert "**" not in markdown(tables.by_category_sections("layers", table, ""))
+    differences = tables.differences(long.iloc[:0], cells(long))
+    assert set(differences["note"]) == {"no pairs"}
 
 
 def test_the_papers_values_stand_beside_ours():
@@ -88,7 +112,7 @@ def test_the_papers_values_stand_beside_ours():
     table = tables.study_table(every, cells(every), paper)
     assert row(table, "mean")["image_auroc_paper"] == 0.955
     assert row(table, "mean")["pro_paper"] == pytest.approx(0.9242, abs=1e-4)
-    text = tables.markdown(table, "Study: main", 45, 0)
+    text = markdown(tables.study_sections("main", table, "45 of 45 cells"))
     assert "PRO, paper" in text
     assert "0.951" in text
 
@@ -107,14 +131,7 @@ def test_one_seed_has_no_spread():
     long = long[long["seed"] == 0]
     table = tables.study_table(long, cells(long), {})
     assert np.isnan(row(table, "bottle")["pro_sd"])
-    assert "±" not in tables.markdown(table, "t", 1, 0).split("Mean")[0]
-
-
-def test_published_numbers_have_sources():
-    table = published.read()
-    assert table["value"].between(0, 1).all()
-    assert table["source"].notna().all()
-    assert published.paper(table)["mean", "pro"] == 0.921
+    assert "±" not in markdown(tables.study_sections("t", table, "")).split("Mean")[0]
 
 
 def test_several_sets_have_a_row_each():
@@ -131,3 +148,104 @@ def test_several_sets_have_a_row_each():
     assert row(table, "own")["pro"] == row(table, "own.nut")["pro"]
     one = long_table(["visa.candle", "visa.pcb1"])
     assert "visa" not in set(tables.study_table(one, cells(one), {})["category"])
+
+
+def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
+    long = long_table(["bottle", "carpet"], layers=("1", "2"))
+    table = tables.study_table(long, cells(long), {})
+    wide = tables.by_category(table)
+    assert list(wide.columns) == ["metric", "category", "1", "1 sd", "2", "2 sd"]
+    assert wide["category"].tolist() == ["bottle", "carpet", "textures", "objects", "mean"] * 3
+    of_bottle = long[(long["metric"] == "pro") & (long["category"] == "bottle")]
+    means = of_bottle.groupby("layers")["value"].mean()
+    line = wide[(wide["metric"] == "pro") & (wide["category"] == "bottle")].iloc[0]
+    assert line[["1", "2"]].tolist() == pytest.approx(means.tolist())
+    section = tables.by_category_sections("layers", table, "")[2]
+    bold = [cell.startswith("**") for cell in section.body.iloc[0, 1:]]
+    assert bold == (means == means.max()).tolist()
+
+
+def test_every_two_settings_are_compared_and_corrected_together():
+    long = long_table(mvtec.CATEGORIES, layers=("1", "2", "1+2+3"))
+    long.loc[long["layers"] == "1", "value"] -= 0.3
+    differences = tables.differences(long, cells(long), ["1+2+3", "t", 1.0, "paper"])
+    assert len(differences) == 3 * 3
+    of_pro = differences[differences["metric"] == "pro"]
+    pairs = of_pro[["setting", "reference"]].to_numpy().tolist()
+    assert pairs == [["1", "1+2+3"], ["2", "1+2+3"], ["2", "1"]]
+    wide = long[long["metric"] == "pro"].pivot_table(
+        index="category", columns="layers", values="value"
+    )
+    difference = wide["1"] - wide["1+2+3"]
+    first = of_pro.iloc[0]
+    assert first["difference"] == pytest.approx(difference.mean())
+    assert first["p"] == pytest.approx(scipy.stats.wilcoxon(difference).pvalue)
+    assert (first["pairs"], first["categories"]) == (45, 15)
+    np.testing.assert_allclose(differences["p_holm"], statistics.holm(differences["p"]))
+    text = markdown(tables.differences_sections("layers", differences, cells(long), ""))
+    assert "corrected for the 9 tests of the study" in text
+    assert "layers 1+2+3" in text
+
+
+def test_a_setting_of_two_axes_is_named_by_both():
+    long = pd.concat([long_table(["bottle"], layers=("1", "2")).assign(teacher=t) for t in "ab"])
+    names = tables.setting_names(cells(long))
+    assert list(dict.fromkeys(names)) == ["1, a", "2, a", "1, b", "2, b"]
+
+
+def test_latex_and_html_say_what_markdown_says():
+    body = pd.DataFrame({"a_b & c": ["**0.951 ± 0.003**", "50% < x"], "n": ["`f_1`", "#"]})
+    section = typeset.Section("T_1", body, "In `published.csv`; 256 × 256.")
+    text = typeset.latex([section, section], "main")
+    assert r"a\_b \& c & n \\" in text
+    assert r"\textbf{0.951 $\pm$ 0.003} & \texttt{f\_1} \\" in text
+    assert r"50\% $<$ x & \# \\" in text
+    assert r"\label{tab:main}" in text
+    assert r"\label{tab:main_2}" in text
+    assert typeset.heading("authors' repository README") == (
+        r"\shortstack{authors'\\repository\\README}"
+    )
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    page = typeset.webpage([section], "main")
+    assert "<td><b>0.951 ± 0.003</b></td><td><code>f_1</code></td>" in page
+    assert "50% &lt; x" in page
+    assert r"a\|b" in typeset.markdown(
+        [section._replace(body=pd.DataFrame({"a": ["a|b"]}))], "main"
+    )
+
+
+def test_numbers_as_text():
+    assert typeset.number(0.95149) == "0.951"
+    assert typeset.number(-0.0123, signed=True) == "-0.012"
+    assert typeset.p_value(0.00012) == "< 0.001"
+    assert typeset.interval(-0.01, 0.02) == "[-0.010, +0.020]"
+    assert typeset.interval(np.nan, np.nan) == typeset.p_value(np.nan) == "n/a"
+    # What equals the best as it is shown is best too; one value alone has no rival.
+    assert typeset.bold_best(["a", "b", "c"], [0.9501, 0.9504, np.nan]) == ["**a**", "**b**", "c"]
+    assert typeset.bold_best(["a", "b"], [0.9, np.nan]) == ["a", "b"]
+
+
+def test_latex_compiles(tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex")
+    long = long_table(mvtec.CATEGORIES, layers=("1", "1+2+3"))
+    table = tables.study_table(long, cells(long), {})
+    differences = tables.differences(long, cells(long))
+    sections = [
+        *tables.study_sections("main", table, "9 of 9 cells"),
+        *tables.by_category_sections("main", table, ""),
+        *tables.differences_sections("main", differences, cells(long), ""),
+    ]
+    literature = published.read()
+    sections += published.methods_sections("main", published.methods(literature, table), "")
+    sections += published.reproductions_sections(published.reproductions(literature, {}), "")
+    found = claims.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
+    sections += claims.sections([found], "50% of it", ["epochs 3"])
+    typeset.write(tmp_path, "tables", sections)
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\begin{document}"
+        "\\input{tables.tex}\\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-2000:]

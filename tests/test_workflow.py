@@ -37,17 +37,6 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A folder with a small set and the results of a whole run on it."""
-    folder = tmp_path_factory.mktemp("finished")
-    for category in ("alpha", "beta"):
-        write_category(folder / "data", category)
-    run = snakemake(small_config(folder))
-    assert run.returncode == 0, run.stderr
-    return folder
-
-
 def test_a_run_makes_every_file_of_the_readme(finished):
     results = finished / "results"
     for category in ("alpha", "beta"):
@@ -64,6 +53,8 @@ def test_a_run_makes_every_file_of_the_readme(finished):
             "metrics.json",
             "pro_curve.csv",
             "pro_definitions.csv",
+            "cost_anomaly_maps.json",
+            "cost_metrics.json",
         }
         for suffix in ("pdf", "png"):
             assert (results / "figures" / "anomaly_maps" / f"{category}.{suffix}").exists()
@@ -74,6 +65,8 @@ def test_a_run_makes_every_file_of_the_readme(finished):
         "tables/pro_definitions.md",
         "figures/main.png",
         "figures/pro_definitions.pdf",
+        "figures/failures.png",
+        "claims.md",
         "notebooks/01_main_table.html",
     ):
         assert (results / name).exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from stpm_bench import grid, protocols
+from stpm_bench import grid, protocols, published
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec
@@ -67,6 +67,25 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 SHOWN = grid.cells_of(STUDIES[MAIN])
 PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
 
+# What the steps 'tables' and 'figures' make: name -> category of the report, and what it is.
+VARYING = [study for study in STUDIES if grid.varying(TABLE[TABLE["study"] == study])]
+TABLES = {study: (study, "means and spread") for study in STUDIES}
+TABLES |= {f"{study}_by_category": (study, "by category") for study in VARYING}
+TABLES |= {f"{study}_differences": (study, "paired differences, tests") for study in VARYING}
+TABLES |= {
+    "reproductions": ("published", "the paper, its authors, others and ours"),
+    "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
+    "cost": ("cost", "seconds, images a second, memory"),
+}
+FIGURES = {study: (study, "metrics") for study in STUDIES}
+FIGURES |= {f"training/{study}": (study, "losses by epoch") for study in STUDIES}
+FIGURES |= {
+    "pro_curves": (MAIN, "PRO curves"),
+    "pro_definitions": ("PRO definitions", "the difference to the exact value"),
+}
+if published.compared(published.read(), TABLE[TABLE["study"] == MAIN]):
+    FIGURES["difference_to_paper"] = ("published", "ours less the paper's")
+
 try:
     CORES = workflow.cores
 except WorkflowError:  # not known where an executor other than the local one runs the jobs
@@ -81,7 +100,6 @@ IMAGES_PER_SECOND = 17
 wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
     teacher="|".join(map(re.escape, TEACHERS)),
-    study="|".join(STUDIES),
     notebook="|".join(NOTEBOOKS),
     split="train|test",
     source="|".join(map(re.escape, SOURCES)),
@@ -149,12 +167,6 @@ def protocol_part(part):
     return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
 
 
-def histories_of(wildcards):
-    """Return the histories of a study's trainings."""
-    cells = grid.cells_of(STUDIES[wildcards.study])
-    return [f"{RESULTS}/cells/{cell.folder}/history.csv" for cell in cells]
-
-
 def masks_of(wildcards):
     """Return the masks by the treatment that a cell's protocol names."""
     folder = TEST.format(category=wildcards.category)
@@ -166,9 +178,11 @@ def closing():
     table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
+    first = table.read_text().split("\n## ")[0]  # a wide table of published methods may follow
     lines = [
-        f"\n{table.read_text()}\nAll numbers: {RESULTS}/metrics.csv",
+        f"\n{first.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
         f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/",
+        f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/",
     ]
     folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
     failures = {path: failure_of(path) for path in folders if (path / "metrics.json").exists()}

@@ -11,6 +11,7 @@ rule anomaly_maps:
         last_epoch=temp(f"{CELL}/last_epoch_maps.npy"),
         levels=f"{CELL}/level_maps.npz",
         scores=f"{CELL}/image_scores.csv",
+        cost=f"{CELL}/cost_anomaly_maps.json",
     log:
         f"{CELL}/anomaly_maps.log",
     conda:
@@ -39,6 +40,7 @@ rule metrics:
     output:
         metrics=f"{CELL}/metrics.json",
         curve=f"{CELL}/pro_curve.csv",
+        cost=f"{CELL}/cost_metrics.json",
     log:
         f"{CELL}/metrics.log",
     conda:

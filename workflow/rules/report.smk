@@ -14,83 +14,100 @@ rule plan:
         "python -m stpm_bench plan --config {params.config:q} --output {params.folder:q} --log {log:q}"
 
 
-rule study_table:
+rule tables:
     input:
-        studies=f"{RESULTS}/studies.csv",
-        metrics=f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/studies.csv",
+        f"{RESULTS}/metrics.csv",
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
+        expand(
+            f"{RESULTS}/cells/{{cell}}/{{file}}",
+            cell=[cell.folder for cell in CELLS],
+            file=[
+                "pro_definitions.csv",
+                "provenance.json",
+                "cost_anomaly_maps.json",
+                "cost_metrics.json",
+            ],
+        ),
     output:
-        csv=f"{RESULTS}/tables/{{study}}.csv",
-        markdown=f"{RESULTS}/tables/{{study}}.md",
+        [
+            report(
+                f"{RESULTS}/tables/{name}.html",
+                category=category,
+                labels={"what": f"table: {what}"},
+                caption="../report/table.rst",
+            )
+            for name, (category, what) in TABLES.items()
+        ],
+        expand(f"{RESULTS}/tables/{{name}}.{{suffix}}", name=TABLES, suffix=["csv", "md", "tex"]),
+        f"{RESULTS}/tables/{MAIN}_methods.csv",
+        f"{RESULTS}/pro_definitions.csv",
     log:
-        f"{RESULTS}/logs/tables/{{study}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        folder=subpath(output.csv, parent=True),
-    shell:
-        "python -m stpm_bench study-table --study {wildcards.study} --studies {input.studies:q}"
-        " --metrics {input.metrics:q} --output {params.folder:q} --log {log:q}"
-
-
-rule study_figure:
-    input:
-        f"{RESULTS}/tables/{{study}}.csv",
-    output:
-        pdf=f"{RESULTS}/figures/{{study}}.pdf",
-        png=f"{RESULTS}/figures/{{study}}.png",
-    log:
-        f"{RESULTS}/logs/figures/{{study}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        folder=subpath(output.pdf, parent=True),
-    shell:
-        "python -m stpm_bench study-figure --study {wildcards.study} --table {input:q}"
-        " --output {params.folder:q} --log {log:q}"
-
-
-rule training_figure:
-    input:
-        studies=f"{RESULTS}/studies.csv",
-        histories=histories_of,
-    output:
-        pdf=f"{RESULTS}/figures/training/{{study}}.pdf",
-        png=f"{RESULTS}/figures/training/{{study}}.png",
-    log:
-        f"{RESULTS}/logs/figures/training_{{study}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        cells=not_compared(f"{RESULTS}/cells"),
-        folder=subpath(output.pdf, parent=True),
-    shell:
-        "python -m stpm_bench training-figure --study {wildcards.study} --studies {input.studies:q}"
-        " --cells {params.cells:q} --output {params.folder:q} --log {log:q}"
-
-
-rule audit_table:
-    input:
-        studies=f"{RESULTS}/studies.csv",
-        audits=[f"{RESULTS}/cells/{cell.folder}/pro_definitions.csv" for cell in CELLS],
-    output:
-        long=f"{RESULTS}/pro_definitions.csv",
-        csv=f"{RESULTS}/tables/pro_definitions.csv",
-        markdown=f"{RESULTS}/tables/pro_definitions.md",
-        pdf=f"{RESULTS}/figures/pro_definitions.pdf",
-        png=f"{RESULTS}/figures/pro_definitions.png",
-    log:
-        f"{RESULTS}/logs/tables/pro_definitions.log",
+        f"{RESULTS}/logs/tables.log",
     conda:
         "../../environment.yml"
     params:
         study=MAIN,
-        cells=lambda wildcards, input: str(Path(input.studies).parent / "cells"),
-        tables=subpath(output.csv, parent=True),
-        figures=subpath(output.pdf, parent=True),
+        results=subpath(input[0], parent=True),
     shell:
-        "python -m stpm_bench audit-table --study {params.study} --studies {input.studies:q}"
-        " --cells {params.cells:q} --long {output.long:q} --tables {params.tables:q}"
-        " --figures {params.figures:q} --log {log:q}"
+        "python -m stpm_bench tables --results {params.results:q} --main {params.study} --log {log:q}"
+
+
+rule claims:
+    input:
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/studies.csv",
+        f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/tables/cost.csv",
+    output:
+        report(
+            f"{RESULTS}/claims.html",
+            category="claims",
+            labels={"what": "table: the paper's claims, and what these cells say"},
+            caption="../report/claims.rst",
+        ),
+        f"{RESULTS}/claims.json",
+        f"{RESULTS}/claims.md",
+        f"{RESULTS}/claims.tex",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=MAIN,
+        results=subpath(input[0], parent=True),
+    shell:
+        "python -m stpm_bench claims --results {params.results:q} --main {params.study} --log {log:q}"
+
+
+rule figures:
+    input:
+        f"{RESULTS}/studies.csv",
+        expand(f"{RESULTS}/tables/{{name}}.csv", name=[*STUDIES, "pro_definitions"]),
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
+        expand(f"{RESULTS}/cells/{{cell}}/pro_curve.csv", cell=[cell.folder for cell in SHOWN]),
+        expand(f"{RESULTS}/cells/{{cell}}/history.csv", cell=[cell.folder for cell in CELLS]),
+    output:
+        [
+            report(
+                f"{RESULTS}/figures/{name}.png",
+                category=category,
+                labels={"what": f"figure: {what}"},
+                caption="../report/figure.rst",
+            )
+            for name, (category, what) in FIGURES.items()
+        ],
+        expand(f"{RESULTS}/figures/{{name}}.pdf", name=FIGURES),
+    log:
+        f"{RESULTS}/logs/figures.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=MAIN,
+        results=subpath(input[0], parent=True),
+    shell:
+        "python -m stpm_bench figures --results {params.results:q} --main {params.study} --log {log:q}"
 
 
 rule panel:
@@ -103,7 +120,12 @@ rule panel:
         provenance=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/provenance.json",
     output:
         pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
-        png=f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
+        png=report(
+            f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
+            category="anomaly maps",
+            labels={"what": "figure: {category}"},
+            caption="../report/panel.rst",
+        ),
     log:
         f"{RESULTS}/logs/figures/anomaly_maps_{{category}}.log",
     conda:
@@ -117,27 +139,63 @@ rule panel:
         " --output {params.figure:q} --log {log:q}"
 
 
+rule failures:
+    input:
+        f"{RESULTS}/studies.csv",
+        expand(
+            f"{RESULTS}/prepared/{{category}}/test/{{file}}",
+            category=PANEL_CELLS,
+            file=["images.npy", "masks.npy"],
+        ),
+        expand(
+            "{cell}/{file}",
+            cell=PANEL_CELLS.values(),
+            file=["anomaly_maps.npy", "image_scores.csv"],
+        ),
+    output:
+        report(
+            f"{RESULTS}/figures/failures.png",
+            category="failures",
+            labels={"what": "figure: the hardest misses and false alarms"},
+            caption="../report/failures.rst",
+        ),
+        f"{RESULTS}/figures/failures.pdf",
+        f"{RESULTS}/tables/failures.csv",
+    log:
+        f"{RESULTS}/logs/failures.log",
+    conda:
+        "../../environment.yml"
+    params:
+        study=MAIN,
+        results=subpath(input[0], parent=True),
+    shell:
+        "python -m stpm_bench failures --results {params.results:q} --main {params.study} --log {log:q}"
+
+
 rule notebook:
     input:
         f"{RESULTS}/config.yaml",
-        f"{RESULTS}/metrics.csv",
-        expand(f"{RESULTS}/tables/{{study}}.md", study=STUDIES),
-        expand(f"{RESULTS}/figures/{{study}}.png", study=STUDIES),
+        rules.tables.output,
+        rules.claims.output,
+        rules.figures.output,
+        rules.failures.output,
         expand(f"{RESULTS}/figures/anomaly_maps/{{category}}.png", category=PANEL_CELLS),
         source="analysis/{notebook}.py",
     output:
         ipynb=f"{RESULTS}/notebooks/{{notebook}}.ipynb",
-        html=f"{RESULTS}/notebooks/{{notebook}}.html",
+        html=report(
+            f"{RESULTS}/notebooks/{{notebook}}.html",
+            category="notebooks",
+            labels={"what": "notebook: {notebook}"},
+            caption="../report/notebook.rst",
+        ),
     log:
         f"{RESULTS}/logs/notebooks/{{notebook}}.log",
     conda:
         "../../environment.yml"
     params:
         results=subpath(input[0], parent=True),
+        folder=subpath(output.ipynb, parent=True),
     shell:
-        "(export STPM_BENCH_RESULTS={params.results:q}; made=$(mktemp -d);"
-        " jupytext --to ipynb --set-kernel python3 --execute --run-path ."
-        " --output $made/notebook.ipynb {input.source:q}"
-        " && jupyter nbconvert --to html $made/notebook.ipynb"
-        " && mv $made/notebook.ipynb {output.ipynb:q} && mv $made/notebook.html {output.html:q}"
-        ") > {log:q} 2>&1"
+        "python -m stpm_bench notebook --source {input.source:q} --results {params.results:q}"
+        " --output {params.folder:q} --log {log:q}"

@@ -1,0 +1,76 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # With few images
+#
+# The paper's third question: what is left with 5% and 10% of the anomaly-free images? A fraction
+# is chosen by a hash of seed and file name, so that 5% lies within 10% within 100%. The number of
+# epochs stays: with fewer images the student also takes fewer steps.
+
+# %%
+import json
+
+import pandas as pd
+from IPython.display import display
+
+from stpm_bench.grid import cells
+from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies, studies_of
+
+EXAMPLE = """few_shot:
+    category: all
+    layers: [[1, 2, 3]]
+    teacher: [imagenet]
+    fraction: [0.05, 0.1, 1.0]
+    seed: [0, 1, 2]"""
+found = studies_of("fraction", EXAMPLE)
+
+# %%
+for study in found:
+    show_table(study)
+    show_figure(study)
+
+# %% [markdown]
+# ## How many images that is
+#
+# Images that train and images that choose the checkpoint, the mean over a study's cells.
+
+# %%
+for study in found:
+    rows = []
+    table = studies()
+    for cell in cells(table[table["study"] == study]):
+        path = RESULTS / "cells" / cell.folder / "provenance.json"
+        if path.exists():
+            images = json.loads(path.read_text())["images"]
+            rows.append({"category": cell.category, "fraction": cell.fraction} | images)
+    if rows:
+        counts = pd.DataFrame(rows).groupby(["category", "fraction"]).mean().round(1)
+        display(counts.unstack("fraction"))
+
+# %% [markdown]
+# ## What is lost, paired
+
+# %%
+for study in found:
+    show_table(f"{study}_differences")
+
+# %% [markdown]
+# ## By category
+
+# %%
+for study in found:
+    show_table(f"{study}_by_category")
+
+# %% [markdown]
+# ## The claims
+
+# %%
+show_claims("3")

@@ -1,0 +1,61 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One name, many numbers
+#
+# PRO is the area under the curve of overlap against false-positive rate, up to 0.3. Which
+# thresholds are tried, and how the axes are scaled, differs from code to code; the maps below are
+# the same in every column. The product of levels has heavy tails, which is the worst case for
+# thresholds that are spaced evenly in score.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+from stpm_bench import grid
+from stpm_bench.reading import RESULTS, show_figure, show_table
+
+definitions = grid.read(RESULTS / "pro_definitions.csv")
+
+# %%
+show_figure("pro_curves", width=480)
+show_table("pro_definitions")
+show_figure("pro_definitions", width=480)
+
+# %% [markdown]
+# ## How far a definition moves a number
+#
+# Over all cells of all studies: the difference to the exact value. A table that mixes two
+# definitions shows differences of this size between methods that are the same.
+
+# %%
+wide = definitions.pivot(index=list(grid.AXES), columns=["definition", "masks"], values="pro")
+difference = wide.sub(wide[("mvtec", "nearest")], axis=0).drop(columns=("mvtec", "nearest"))
+display(difference.describe().T[["count", "mean", "min", "50%", "max"]].round(3))
+
+# %% [markdown]
+# ## Does it change who is better?
+#
+# The share of pairs of cells that a definition puts in the other order than the exact value does.
+# What changes the order changes conclusions, not only numbers.
+
+# %%
+exact = wide[("mvtec", "nearest")].to_numpy()
+apart = exact[:, None] > exact[None, :]
+if apart.any():
+    swapped = {
+        name: f"{((values[:, None] < values[None, :]) & apart).sum() / apart.sum():.1%}"
+        for name, values in ((name, wide[name].to_numpy()) for name in difference.columns)
+    }
+    index = pd.MultiIndex.from_tuples(swapped, names=["definition", "masks"])
+    display(pd.DataFrame({"pairs in another order": list(swapped.values())}, index=index))
+else:
+    display(Markdown("One cell has no order."))

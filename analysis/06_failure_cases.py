@@ -1,0 +1,54 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What it gets wrong
+#
+# A mean over categories hides which defects are missed. Here are the images whose scores are
+# furthest on the wrong side, and how well each kind of defect is told from the good images.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from stpm_bench.reading import RESULTS, main_cells, show_figure
+
+# %% [markdown]
+# ## The hardest images
+#
+# Above, defects that score below the most good images; below, good images that score above the most
+# defects. The dashed line is the ground truth. Where a category is told apart without an error, its
+# images are here only if no other's are worse.
+
+# %%
+show_figure("failures", width=900)
+display(pd.read_csv(RESULTS / "tables" / "failures.csv").round(3))
+
+# %% [markdown]
+# ## By kind of defect
+#
+# Image AUROC of one kind of defect against the good images of its category (the share of pairs in
+# the right order, ties count half), the mean over seeds; the lowest first.
+
+# %%
+rows = []
+for cell, folder in main_cells():
+    path = folder / "image_scores.csv"
+    if not path.exists():
+        continue
+    scores = pd.read_csv(path, keep_default_na=False)
+    good = scores.loc[scores["defect"] == "good", "score"].to_numpy()
+    for defect, group in scores[scores["defect"] != "good"].groupby("defect"):
+        ahead = group["score"].to_numpy()[:, None] - good[None, :]
+        auroc = (ahead > 0).mean() + (ahead == 0).mean() / 2
+        rows.append((cell.category, defect, len(group), auroc))
+table = pd.DataFrame(rows, columns=["category", "defect", "images", "image AUROC"])
+table = table.groupby(["category", "defect"]).agg({"images": "first", "image AUROC": "mean"})
+display(table.sort_values("image AUROC").round(3))

@@ -1,0 +1,103 @@
+"""What the stages of a run cost: seconds, images a second, peak memory."""
+
+import json
+import resource
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from stpm_bench.grid import AXES, Cell
+from stpm_bench.typeset import NO_VALUE, Section
+
+# The stages of a cell, and the file in which each says what it cost.
+STAGES = {
+    "student": "provenance.json",
+    "anomaly_maps": "cost_anomaly_maps.json",
+    "metrics": "cost_metrics.json",
+}
+COLUMNS = ["stage", *AXES, "device", "threads", "images", "seconds", "images_per_second"]
+COLUMNS += ["host_bytes", "gpu_bytes"]
+
+
+def host_bytes() -> int:
+    """Return this process's peak memory on the host in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str]) -> pd.DataFrame:
+    """Read what each stage wrote about itself; a stage that has not run has no row.
+
+    Returns:
+        `COLUMNS`, a row for each teacher and for each stage of each cell. `seconds` is the whole
+        step, its start included; `images_per_second` the work itself; `images` counts every
+        epoch's.
+    """
+    rows = []
+    for name in teachers:
+        path = Path(results, "teachers", f"{name}.json")
+        if path.exists():
+            record = json.loads(path.read_text())
+            rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
+    for cell in cells:
+        for stage, file in STAGES.items():
+            path = Path(results, "cells", cell.folder, file)
+            if path.exists():
+                record = json.loads(path.read_text())
+                if record:  # empty: the training had failed, and the stage had nothing to do
+                    rows.append({"stage": stage} | cell._asdict() | of_stage(record))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_teacher(record: dict) -> dict:
+    """Return a teacher's cost; one that was not trained here has no images."""
+    cost = {key: record.get(key) for key in ("device", "threads", "seconds")}
+    if "training_seconds" in record:
+        images = record["train_images"] * record["epochs"]
+        cost |= {"images": images, "images_per_second": images / record["training_seconds"]}
+    return cost
+
+
+def of_stage(record: dict) -> dict:
+    """Return the cost of a stage of a cell."""
+    images, rate = record["images"], record.get("images_per_second")
+    if isinstance(images, dict):  # a student's: by role
+        images = record["epochs"] * images["training"]
+        rate = record["training_images_per_second"]
+    cost = {key: record.get(key) for key in ("device", "threads", "seconds")}
+    return cost | {"images": images, "images_per_second": rate} | record["peak_memory"]
+
+
+def sections(table: pd.DataFrame, cells: int) -> list[Section]:
+    """Set the costs by stage, teacher and layers: medians, and the highest memory.
+
+    Args:
+        table: what `collect` returns. cells: how many the config has.
+    """
+    keys = ["stage", "teacher", "layers", "device", "threads"]
+    lines = []
+    for values, rows in table.groupby(keys, sort=False, dropna=False):
+        memory = rows[["host_bytes", "gpu_bytes"]].max() / 1e9
+        lines.append(
+            [NO_VALUE if pd.isna(value) else str(value).removesuffix(".0") for value in values]
+            + [str(len(rows)), measured(rows["seconds"].sum(), 0)]
+            + [measured(rows[c].median(), 1) for c in ("seconds", "images_per_second")]
+            + [measured(value, 2) for value in memory]
+        )
+    names = ["runs", "seconds, all", "seconds, median", "images/s, median"]
+    body = pd.DataFrame(lines, columns=[*keys, *names, "memory, GB", "GPU memory, GB"])
+    done = (table["stage"] == "metrics").sum()
+    caption = (
+        f"What each stage took, {done} of {cells} cells. Seconds: the whole step, its start "
+        "included; images a second: the work itself, every epoch's images counted. Memory: the "
+        "highest of a process. n/a: not recorded, or no such device. Steps that ran side by side "
+        "slowed each other. `cost.csv` has every run."
+    )
+    return [Section("Cost", body, caption)]
+
+
+def measured(value: float, digits: int) -> str:
+    """Return a number, 'n/a' for NaN."""
+    return NO_VALUE if pd.isna(value) else f"{value:,.{digits}f}"

@@ -1,0 +1,72 @@
+"""What the notebooks in analysis/ share: they show files of the results folder, and no other."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Image, Markdown, display
+
+from stpm_bench import grid
+
+# The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
+RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
+
+
+def studies() -> pd.DataFrame:
+    """Return the cells of every study: columns `study` and the axes."""
+    return grid.read(RESULTS / "studies.csv")
+
+
+def main_study() -> str:
+    """Return the name of the main study: 'main', or the first where none has that name."""
+    names = list(dict.fromkeys(studies()["study"]))
+    return "main" if "main" in names else names[0]
+
+
+def main_cells() -> list[tuple[grid.Cell, Path]]:
+    """Return the cells of the main study's first setting, each with its folder."""
+    table = studies()
+    rows = table[table["study"] == main_study()]
+    setting = list(grid.SETTING)
+    rows = rows[(rows[setting] == rows[setting].iloc[0]).all(axis=1)]
+    return [(cell, RESULTS / "cells" / cell.folder) for cell in grid.cells(rows)]
+
+
+def studies_of(axis: str, example: str) -> list[str]:
+    """Return the studies in which an axis varies; where there is none, show how to add one.
+
+    Args:
+        example: the YAML of such a study.
+    """
+    found = [
+        name for name, rows in studies().groupby("study", sort=False) if rows[axis].nunique() > 1
+    ]
+    if not found:
+        text = f"**No study of this config varies `{axis}`.** One is a few lines of the config:"
+        display(Markdown(f"{text}\n\n```yaml\nstudies:\n  {example}\n```"))
+    return found
+
+
+def show_table(name: str) -> None:
+    """Show a table of the results, its title below the notebook's own headings."""
+    text = (RESULTS / "tables" / f"{name}.md").read_text()
+    display(Markdown(text.replace("## ", "#### ")))
+
+
+def show_figure(name: str, width: int = 560) -> None:
+    """Show a figure of the results, `width` pixels wide."""
+    display(Image(RESULTS / "figures" / f"{name}.png", width=width))
+
+
+def show_claims(question: str) -> None:
+    """Show what the cells say of the claims whose number starts with `question`."""
+    record = json.loads((RESULTS / "claims.json").read_text())
+    rows = pd.DataFrame([c for c in record["claims"] if c["claim"].startswith(question)])
+    columns = ["claim", "statement", "metric", "verdict", "comparison", "effect", "low", "high"]
+    shown = (
+        rows[[*columns, "note"]]
+        .astype(object)
+        .map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+    )
+    display(Markdown(f"Data: {record['data']}."), shown.replace("nan", "n/a").fillna("n/a"))

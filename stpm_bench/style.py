@@ -1,0 +1,46 @@
+"""The look of every figure, and how it becomes a file."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # figures are written, never shown: works without a screen
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from stpm_bench.files import whole
+
+COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
+PAGE_WIDTH = 6.9
+# Three of seaborn's palette 'colorblind' that differ in lightness too: they survive a grey printer.
+BLUE, ORANGE, GREY = "#0173b2", "#de8f05", "0.55"
+STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "figure.titlesize": 7,
+    "legend.fontsize": 6,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "figure.dpi": 200,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: text stays text
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.3,
+    "grid.alpha": 0.5,
+}
+
+
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write a figure to each path, in the format of its suffix, without the date in the file."""
+    for path in paths:
+        with whole(path) as temporary:
+            dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None
+            figure.savefig(temporary, metadata=dated, bbox_inches="tight")
+    plt.close(figure)

@@ -1,0 +1,175 @@
+"""One table, three languages: Markdown, LaTeX (booktabs) and HTML.
+
+A cell's text is Markdown with two marks alone, `**bold**` and `` `code` ``, which the other two
+languages translate.
+"""
+
+import html
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench.files import whole
+
+NO_VALUE = "n/a"
+# A column of a paper holds about so many columns of a table; its page, of the usual small print.
+WIDE, VERY_WIDE = 6, 9
+# A cell longer than this, in characters, is set as a paragraph.
+SENTENCE = 30
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "²": "$^2$",
+    "–": "--",
+}
+STYLE = (
+    "body{font:14px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
+    "th,td{padding:.2em .7em;text-align:right}th:first-child,td:first-child{text-align:left}"
+    "thead{border-top:2px solid;border-bottom:1px solid}tbody{border-bottom:2px solid}"
+    "p{color:#444}"
+)
+
+
+class Section(NamedTuple):
+    """A table ready to be set: its title, its cells as text, and what a reader must know."""
+
+    title: str
+    body: pd.DataFrame
+    caption: str
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Return a value to three decimals, 'n/a' for NaN."""
+    if np.isnan(value):
+        return NO_VALUE
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def spread(mean: float, sd: float) -> str:
+    """Return 'mean ± sd', the mean alone where a single seed has no spread, or 'n/a'."""
+    return number(mean) if np.isnan(sd) else f"{number(mean)} ± {number(sd)}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return '[low, high]' with signs, or 'n/a'."""
+    return NO_VALUE if np.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+
+
+def p_value(p: float) -> str:
+    """Return a p to three decimals, '< 0.001' below that, 'n/a' for NaN."""
+    return "< 0.001" if p < 0.001 else number(p)
+
+
+def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
+    """Mark the highest of at least two values, and what equals it to three decimals."""
+    rounded = np.round(np.asarray(values, float), 3)
+    known = ~np.isnan(rounded)
+    best = known & (rounded == rounded[known].max()) if known.sum() > 1 else ~known & known
+    return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
+
+
+def write(folder: str | Path, name: str, sections: Sequence[Section]) -> None:
+    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all."""
+    for suffix, render in (("md", markdown), ("tex", latex), ("html", webpage)):
+        with whole(Path(folder, f"{name}.{suffix}")) as temporary:
+            temporary.write_text(render(sections, name))
+
+
+def markdown(sections: Sequence[Section], name: str) -> str:
+    """Return sections as Markdown, one under the other."""
+    parts = []
+    for title, body, caption in sections:
+        escaped = body.map(lambda text: text.replace("|", r"\|"))
+        table = escaped.to_markdown(index=False, disable_numparse=True)
+        parts.append(f"## {title}\n\n{table}\n\n{caption}\n")
+    return "\n".join(parts)
+
+
+def latex(sections: Sequence[Section], name: str) -> str:
+    r"""Return sections as LaTeX floats, ready for \input; the preamble needs booktabs alone.
+
+    The labels are tab:NAME, tab:NAME_2 and so on.
+    """
+    floats = []
+    for i, (title, body, caption) in enumerate(sections, start=1):
+        kind = "table*" if body.shape[1] > WIDE else "table"
+        lines = [
+            f"\\begin{{{kind}}}",
+            r"\centering",
+            r"\tiny" if body.shape[1] > VERY_WIDE else r"\scriptsize",
+            r"\setlength{\tabcolsep}{2pt}",
+            f"\\caption{{{to_latex(title)}. {to_latex(caption)}}}",
+            f"\\label{{tab:{name}{f'_{i}' if i > 1 else ''}}}",
+            f"\\begin{{tabular}}{{{alignment(body)}}}",
+            r"\toprule",
+            " & ".join(map(heading, body.columns)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(to_latex, row)) + r" \\" for row in body.itertuples(index=False)),
+            r"\bottomrule",
+            r"\end{tabular}",
+            f"\\end{{{kind}}}",
+        ]
+        floats.append("\n".join(lines) + "\n")
+    return "\n".join(floats)
+
+
+def alignment(body: pd.DataFrame) -> str:
+    """Return the columns' alignment; columns of sentences share a part of the page's width."""
+    long = [body[column].map(len).max() > SENTENCE for column in body]
+    paragraph = f"p{{{0.5 / max(sum(long), 1):.2f}\\textwidth}}"
+    marks = "l" + "r" * (len(long) - 1)
+    return "".join(paragraph if a else mark for a, mark in zip(long, marks, strict=True))
+
+
+def heading(text: str) -> str:
+    """Return a column's name for LaTeX, long ones on several lines."""
+    lines = textwrap.wrap(text.replace("/", "/ "), 12, break_long_words=False)
+    if len(lines) < 2:
+        return to_latex(text)
+    return r"\shortstack{" + r"\\".join(map(to_latex, lines)) + "}"
+
+
+def to_latex(text: str) -> str:
+    """Translate a cell's or caption's text to LaTeX."""
+    text = "".join(LATEX.get(character, character) for character in text)
+    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+    return re.sub(r"`(.+?)`", r"\\texttt{\1}", text)
+
+
+def webpage(sections: Sequence[Section], name: str) -> str:
+    """Return sections as a page of HTML that needs no other file."""
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>',
+        f"<style>{STYLE}</style>",
+    ]
+    for title, body, caption in sections:
+        parts += [f"<h2>{to_html(title)}</h2>", "<table>", "<thead>"]
+        parts += [html_row("th", body.columns), "</thead>", "<tbody>"]
+        parts += [html_row("td", row) for row in body.itertuples(index=False)]
+        parts += ["</tbody>", "</table>", f"<p>{to_html(caption)}</p>"]
+    return "\n".join([*parts, "</html>", ""])
+
+
+def html_row(tag: str, texts: Sequence[str]) -> str:
+    """Return one row of a table."""
+    return "<tr>" + "".join(f"<{tag}>{to_html(text)}</{tag}>" for text in texts) + "</tr>"
+
+
+def to_html(text: str) -> str:
+    """Translate a cell's or caption's text to HTML."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)

@@ -1,0 +1,136 @@
+import numpy as np
+import pandas as pd
+import pytest
+from test_tables import cells, long_table
+
+from stpm_bench import audit, grid, published, tables, typeset
+from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
+
+LITERATURE = published.read()
+
+
+def value(table, metric, category, column):
+    rows = table[(table["metric"] == metric) & (table["category"] == category)]
+    return rows[column].item()
+
+
+def methods(categories, literature=LITERATURE):
+    long = long_table(categories)
+    table = tables.study_table(long, cells(long), published.paper(literature))
+    return long, published.methods(literature, table)
+
+
+def test_published_numbers_have_sources():
+    assert LITERATURE["value"].between(0, 1).all()
+    assert LITERATURE["source"].notna().all()
+    assert published.paper(LITERATURE)["mean", "pro"] == 0.921
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("me,t,M,bottle,pro,95,one", "line 2: value 95; expected a number from 0 to 1"),
+        ("me,t,M,bottle,pro,,one", "line 2: value nan; expected a number from 0 to 1"),
+        ("me,t,M,bottle,aupro,0.9,one", "line 2: metric 'aupro' is unknown; allowed: image_auroc"),
+        (",t,M,bottle,pro,0.9,one", "line 2: has no source; every number needs one"),
+    ],
+)
+def test_a_row_that_is_wrong_is_named(tmp_path, line, message):
+    path = tmp_path / "published.csv"
+    path.write_text(",".join(published.COLUMNS) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=str(path)) as error:
+        published.read(path)
+    assert message in str(error.value)
+    path.write_text("source,value\nme,1\n")
+    with pytest.raises(InputError, match="lacks the columns table, method, category, metric, che"):
+        published.read(path)
+
+
+def test_competitors_stand_beside_ours():
+    long, table = methods(mvtec.CATEGORIES)
+    assert value(table, "pro", "carpet", "SPADE") == 0.947
+    assert np.isnan(value(table, "pro", "carpet", "Cut-Paste"))  # pixel AUROC alone
+    of_textures = LITERATURE[
+        (LITERATURE["method"] == "SPADE")
+        & (LITERATURE["metric"] == "pro")
+        & LITERATURE["category"].isin(mvtec.TEXTURES)
+    ]
+    assert value(table, "pro", "textures", "SPADE") == pytest.approx(of_textures["value"].mean())
+    # The paper's own entries do not average to what it prints: both are shown.
+    assert value(table, "pro", "mean", "STPM (paper)") == pytest.approx(0.9242, abs=1e-4)
+    assert value(table, "pro", "mean, as printed", "STPM (paper)") == 0.921
+    assert value(table, "image_auroc", "mean", "Geom") == 0.672  # printed as a mean alone
+    ours = long[(long["metric"] == "pro") & (long["category"] == "bottle")]["value"].mean()
+    assert value(table, "pro", "bottle", "ours") == pytest.approx(ours)
+    assert value(table, "pro", "bottle", "difference") == pytest.approx(ours - 0.951)
+    text = typeset.markdown(published.methods_sections("main", table, "45 of 45 cells"), "main")
+    assert "| category         | SSIM-AE " in text
+    assert "**0.9" in text
+    assert "| n/a" in text
+
+
+def test_no_other_definition_of_pro_stands_beside_the_exact_one():
+    table = methods(mvtec.CATEGORIES)[1]
+    assert set(table["metric"]) == set(tables.METRICS)
+    authors = LITERATURE[
+        (LITERATURE["metric"] == "pro_rescaled") & (LITERATURE["category"] == "transistor")
+    ]["value"].item()
+    shown = table[(table["metric"] == "pro") & (table["category"] == "transistor")]
+    assert authors not in shown.select_dtypes("number").to_numpy()
+
+
+def test_a_row_that_a_user_adds_appears():
+    rows = [
+        ("a thesis", "t", "PatchCore", "bottle", "pro", 0.96, "one"),
+        ("a thesis", "t", "STFPM", "bottle", "pro", 0.5, "one"),
+        ("a thesis", "t", "SPADE", "bottle", "pro", 0.4, "one"),
+    ]
+    literature = pd.concat([LITERATURE, pd.DataFrame(rows, columns=published.COLUMNS)])
+    table = methods(["bottle"], literature)[1]
+    assert value(table, "pro", "bottle", "PatchCore") == 0.96
+    assert value(table, "pro", "bottle", "SPADE (a thesis)") == 0.4
+    assert value(table, "pro", "bottle", "STPM (paper)") == 0.951
+    together = published.reproductions(literature, {})
+    assert value(together, "pro", "bottle", "a thesis") == 0.5
+
+
+def test_categories_of_which_nothing_is_published_have_no_competitors():
+    table = methods(["brick", "gravel"])[1]
+    assert table.empty
+    assert published.methods_sections("main", table, "") == []
+
+
+def test_reproductions_show_the_disagreement_and_ours():
+    long = long_table(["bottle", "cable"], metrics=[*tables.METRICS, "pixel_ap"])
+    audited = pd.DataFrame(
+        [
+            (*cell, definition, masks, pro, np.nan)
+            for cell in grid.cells(long)
+            for definition, masks, pro in (
+                ("mvtec", "nearest", 0.1),
+                ("linear_4000_both_rescaled", "nearest", 0.75),
+            )
+        ],
+        columns=[*grid.AXES, *audit.COLUMNS],
+    )
+    own = published.ours(long, audited, cells(long))
+    table = published.reproductions(LITERATURE, own)
+    assert value(table, "pro_rescaled", "bottle", "ours") == 0.75
+    bottle = long[(long["metric"] == "image_auroc") & (long["category"] == "bottle")]["value"]
+    assert value(table, "image_auroc", "bottle", "ours") == pytest.approx(bottle.mean())
+    assert value(table, "image_auroc", "bottle", "ours sd") == pytest.approx(bottle.std())
+    assert np.isnan(value(table, "image_auroc", "mean", "ours"))  # two categories are no 15
+    sources = LITERATURE[
+        (LITERATURE["method"] == "STFPM")
+        & (LITERATURE["metric"] == "pixel_auroc")
+        & (LITERATURE["category"] == "screw")
+    ]["value"]
+    assert value(table, "pixel_auroc", "screw", "range") == pytest.approx(
+        sources.max() - sources.min()
+    )
+    sections = published.reproductions_sections(table, "")
+    assert [s.title.split(": ")[1] for s in sections] == list(published.NAMES.values())
+    assert "of 2 of 15 categories" in sections[0].caption
+    rescaled = next(s for s in sections if "authors' own" in s.title)
+    assert "This is not the PRO of the other tables" in rescaled.caption

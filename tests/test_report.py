@@ -1,0 +1,375 @@
+"""What a reader opens: tables, figures, claims, notebooks, the report; of made-up and real runs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from conftest import REPOSITORY, small_config, snakemake, write_category
+from stpm_bench import audit, cost, grid, pictures, steps
+from stpm_bench.config import complete
+from stpm_bench.datasets import mvtec
+from stpm_bench.metrics.definitions import DEFINITIONS
+
+NOTEBOOKS = sorted(path.stem for path in (REPOSITORY / "analysis").glob("*.py"))
+LEVELS = {"1": 0.85, "2": 0.93, "3": 0.94, "1+2+3": 0.96}
+
+
+@pytest.fixture(scope="session")
+def paper_results(tmp_path_factory) -> Path:
+    """Results of the paper's studies on MVTec AD's 15 categories, made up; a cell has failed."""
+    results = tmp_path_factory.mktemp("paper") / "results"
+    config = yaml.safe_load((REPOSITORY / "workflow" / "config" / "paper.yaml").read_text())
+    config["results"] = str(results)
+    config["studies"]["layers"]["layers"] = [[1], [2], [3], [1, 2, 3]]
+    config["studies"]["teachers"]["teacher"] = ["imagenet", "mnist", "random"]
+    steps.plan(config=json.dumps(config), output=results)
+    rng = np.random.default_rng(0)
+    rows = []
+    (results / "teachers").mkdir()
+    for name, accuracy in (("imagenet", None), ("mnist", 0.991), ("random", None)):
+        record = {"device": "cpu", "threads": 1, "seconds": 3.0, "test_accuracy": accuracy}
+        (results / "teachers" / f"{name}.json").write_text(json.dumps(record))
+    cells = grid.cells(grid.read(results / "studies.csv"))
+    offsets = dict(zip(mvtec.CATEGORIES, rng.normal(0, 0.01, 15), strict=True))
+    for i, cell in enumerate(cells):
+        folder = results / "cells" / cell.folder
+        folder.mkdir(parents=True)
+        level = LEVELS[cell.layers] + offsets[cell.category] + rng.normal(0, 0.003)
+        level -= {"imagenet": 0, "mnist": 0.2, "random": 0.3}[cell.teacher]
+        level -= 0.02 * (cell.fraction < 1)
+        if i:
+            rows += [(*cell, metric, level) for metric in ("image_auroc", "pixel_auroc", "pro")]
+        pd.DataFrame(
+            [(name, "nearest", level - 0.1 * (name != "mvtec"), 0.9) for name in DEFINITIONS],
+            columns=audit.COLUMNS,
+        ).to_csv(folder / "pro_definitions.csv", index=False)
+        fpr = np.linspace(0, 0.3, 20)
+        curve = pd.DataFrame({"fpr": fpr, "overlap": 1 - np.exp(-fpr * 60 * level)})
+        curve.to_csv(folder / "pro_curve.csv", index=False)
+        record = {
+            "images": 83,
+            "seconds": 2.0,
+            "images_per_second": 50.0 + i % 3,
+            "peak_memory": {"host_bytes": 10**9},
+            "device": "cpu",
+            "threads": 1,
+        }
+        (folder / "cost_anomaly_maps.json").write_text(json.dumps(record))
+    table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+    table.to_csv(results / "metrics.csv", index=False)
+    make(results)
+    return results
+
+
+def make(results: Path) -> None:
+    """Make everything that needs no images."""
+    steps.tables(results=results, main="main")
+    steps.claims(results=results, main="main")
+    steps.figures(results=results, main="main")
+
+
+def made(results: Path) -> dict[str, bytes]:
+    """Return what `make` made."""
+    folders = [results / "tables", results / "figures"]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.*"))]
+    paths += sorted(results.glob("claims.*"))
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_the_papers_studies_make_every_table_and_figure(paper_results):
+    names = set(made(paper_results))
+    varying = ("layers", "teachers", "few_shot")
+    tables = ["main", *varying, "reproductions", "pro_definitions", "cost"]
+    tables += [f"{study}_{kind}" for study in varying for kind in ("by_category", "differences")]
+    expected = {f"{name}.{suffix}" for name in tables for suffix in ("csv", "md", "tex", "html")}
+    figures = ["main", *varying, "pro_curves", "pro_definitions", "difference_to_paper"]
+    expected |= {f"{name}.{suffix}" for name in figures for suffix in ("pdf", "png")}
+    expected |= {"main_methods.csv"} | {f"claims.{s}" for s in ("json", "md", "tex", "html")}
+    assert names == expected
+
+
+def test_a_cell_that_failed_is_a_gap_that_the_caption_counts(paper_results):
+    text = (paper_results / "tables" / "main.md").read_text()
+    assert "44 of 45 cells; the others failed or have not run: gaps" in text
+    assert "## PRO: published methods and main" in text
+    table = grid.read(paper_results / "tables" / "main.csv").set_index("category")
+    assert table["seeds"].value_counts().to_dict() == {3: 15, 2: 3}  # bottle, its group, the mean
+    definitions = pd.read_csv(paper_results / "pro_definitions.csv")
+    cells = grid.cells(grid.read(paper_results / "studies.csv"))
+    assert len(definitions) == len(DEFINITIONS) * len(cells)
+    few = pd.read_csv(paper_results / "tables" / "few_shot_differences.csv")
+    assert few["pairs"].tolist() == [44, 44, 45] * 3
+
+
+def test_the_claims_rest_on_all_15_categories(paper_results):
+    record = json.loads((paper_results / "claims.json").read_text())
+    assert record["data"] == "MVTec AD, all 15 categories"
+    verdicts = {(c["claim"], c["metric"]): c["verdict"] for c in record["claims"]}
+    assert verdicts["1a", "pro"] == "supported"
+    assert verdicts["2c", "pro"] == "undecided"  # svhn was not run
+    assert verdicts["4c", "pro"] == "undecided"  # one seed of three has a gap
+    assert verdicts["5a", ""] == "not tested"
+    assert "images a second" in (paper_results / "claims.md").read_text()
+
+
+def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
+    before = made(paper_results)
+    shutil.copytree(paper_results, tmp_path / "results")
+    steps.tables(results=tmp_path / "results", main="main")
+    steps.claims(results=tmp_path / "results", main="main")  # of figures: tests/test_figures.py
+    after = made(tmp_path / "results")
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_nothing_that_has_run_makes_tables_of_gaps(paper_results, tmp_path):
+    for name in ("config.yaml", "studies.csv"):
+        shutil.copy(paper_results / name, tmp_path / name)
+    pd.DataFrame(columns=[*grid.AXES, "metric", "value"]).to_csv(
+        tmp_path / "metrics.csv", index=False
+    )
+    make(tmp_path)
+    assert "0 of 45 cells" in (tmp_path / "tables" / "main.md").read_text()
+    verdicts = {c["verdict"] for c in json.loads((tmp_path / "claims.json").read_text())["claims"]}
+    assert verdicts == {"not tested"}
+    assert list(pd.read_csv(tmp_path / "tables" / "cost.csv").columns) == cost.COLUMNS
+
+
+def cases(scores, defects, count=2):
+    n = len(scores)
+    maps = np.ones((n, 4, 4)) * np.asarray(scores)[:, None, None]
+    files = [f"test/{defect}/{i:03}.png" for i, defect in enumerate(defects)]
+    images, masks = np.zeros((n, 4, 4, 3), np.uint8), np.zeros((n, 4, 4), bool)
+    return pictures.hardest("bottle", files, defects, scores, images, masks, maps, count)
+
+
+def test_the_hardest_are_those_that_most_of_the_others_pass():
+    misses, alarms = cases([0.1, 0.2, 0.3, 0.6, 0.15, 0.9], ["good"] * 4 + ["cut", "hole"])
+    assert [(case.file, case.share) for case in misses] == [
+        ("test/cut/004.png", 0.75),
+        ("test/hole/005.png", 0),
+    ]
+    assert [(case.file, case.share) for case in alarms] == [
+        ("test/good/003.png", 0.5),
+        ("test/good/002.png", 0.5),
+    ]
+    assert misses[0].anomaly_map.max() == pytest.approx(0.15 / 0.9)
+    figure = pictures.failures(misses, alarms, "title")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles[0] == "bottle\ncut/004\nbelow 75% of good"
+    assert titles[-1] == "bottle\ngood/002\nabove 50% of defects"
+
+
+# Notebooks
+
+
+def page(results: Path, name: str, output: Path) -> str:
+    command = [sys.executable, "-m", "stpm_bench", "notebook"]
+    options = ["--source", f"analysis/{name}.py", "--results", str(results)]
+    run = subprocess.run(
+        [*command, *options, "--output", str(output)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return (output / f"{name}.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["02_layers", "04_few_shot"])
+def test_a_notebook_shows_the_papers_study(paper_results, tmp_path, name):
+    text = page(paper_results, name, tmp_path)
+    assert "No study of this config" not in text
+    assert text.count("<table") > 5
+    assert 'src="data:image/png' in text
+    assert "supported" in text
+
+
+def test_notebooks_of_studies_that_a_config_lacks_say_so(finished):
+    for name, axis in (("02_layers", "layers"), ("03_teachers", "teacher")):
+        text = (finished / "results" / "notebooks" / f"{name}.html").read_text()
+        assert f"No study of this config varies <code>{axis}</code>" in text
+    assert {path.stem for path in (finished / "results" / "notebooks").glob("*.html")} == set(
+        NOTEBOOKS
+    )
+
+
+def test_a_notebook_reads_the_results_and_loads_nothing_from_elsewhere(finished):
+    for name in NOTEBOOKS:
+        text = (finished / "results" / "notebooks" / f"{name}.html").read_text()
+        assert re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//', text) == []
+        assert "Traceback" not in text
+
+
+def test_a_notebook_that_fails_is_named(tmp_path):
+    from stpm_bench.errors import InputError
+
+    source = tmp_path / "broken.py"
+    source.write_text("# %%\n1 / 0\n")
+    with pytest.raises(InputError, match=r"broken.py: a cell failed:\n(.*\n)*.*ZeroDivisionError"):
+        steps.notebook(source=source, results=tmp_path, output=tmp_path)
+    assert not (tmp_path / "broken.html").exists()
+
+
+# The report, in a browser
+
+
+@pytest.fixture(scope="module")
+def report(finished) -> Path:
+    path = finished / "report.html"
+    run = snakemake(finished / "config.yaml", "--report", str(path))
+    assert run.returncode == 0, run.stderr
+    return path
+
+
+def test_the_report_holds_every_table_figure_and_notebook(report, finished):
+    results = finished / "results"
+    shown = [*results.glob("tables/*.html"), *results.glob("figures/**/*.png")]
+    shown += [*results.glob("notebooks/*.html"), results / "claims.html"]
+    text = report.read_text()
+    assert [path.name for path in shown if f"filename={path.name};" not in text] == []
+    assert "<code" in text or "every table, figure and notebook" in text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium: apt-get install chromium (Debian), and run again"
+)
+# What the report's own framework says on every page.
+NOTICES = ("cdn.tailwindcss.com should not be used in production",)
+SCRIPT = """
+<script>
+const wait = ms => new Promise(done => setTimeout(done, ms));
+const link = text => [...document.querySelectorAll("a")].find(a => a.textContent.trim() == text);
+const seen = () => console.log("SEEN " + JSON.stringify({
+  tables: document.querySelectorAll("table").length,
+  rows: [...document.querySelectorAll("tbody tr")].map(row => row.innerText.trim()),
+  images: [...document.querySelectorAll("img")].map(image => image.naturalWidth),
+  frames: [...document.querySelectorAll("iframe")].map(frame => frame.src.slice(0, 60)),
+}));
+(async () => { await wait(1500); %s })();
+</script>
+"""
+
+
+def browse(path: Path, folder: Path, actions: str = "seen();") -> tuple[list[dict], list[str]]:
+    """Open a page in headless Chromium and act on it.
+
+    Returns:
+        what each `seen()` of the actions saw, and all else that the console said.
+    """
+    text = path.read_text()
+    end = text.rindex("</body>") if "</body>" in text else len(text)
+    page = folder / path.name
+    page.write_text(text[:end] + SCRIPT % actions + text[end:])
+    command = [CHROMIUM, "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += ["--virtual-time-budget=15000", "--enable-logging=stderr", "--window-size=1300,900"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--screenshot={folder / 'page.png'}"]
+    if os.geteuid() == 0:
+        command.append("--no-sandbox")
+    run = subprocess.run(
+        [*command, page.as_uri()], capture_output=True, text=True, errors="replace", timeout=180
+    )
+    said = re.findall(r'CONSOLE:\d+\] "(.*)", source: ', run.stderr)
+    assert (folder / "page.png").exists(), run.stderr
+    found = [json.loads(line.removeprefix("SEEN ")) for line in said if line.startswith("SEEN ")]
+    return found, [line for line in said if not line.startswith(("SEEN ", *NOTICES))]
+
+
+@needs_chromium
+def test_a_notebooks_page_in_a_browser(finished, tmp_path):
+    seen, console = browse(finished / "results" / "notebooks" / "01_main_table.html", tmp_path)
+    assert console == []
+    assert seen[0]["tables"] > 5
+    assert len(seen[0]["images"]) >= 3
+    assert min(seen[0]["images"]) > 100
+    # Not a blank page.
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "page.png").convert("L")))) > 20
+
+
+@needs_chromium
+def test_a_person_finds_a_study_in_the_report_in_two_clicks(report, tmp_path):
+    eye = 'find(row => row.innerText.includes("%s")).querySelector("a[iconname=eye]").click()'
+    actions = 'link("main").click(); await wait(500); seen();'
+    for what in ("figure: metrics", "table: means"):
+        rows = '[...document.querySelectorAll("tbody tr")].'
+        actions += f"{rows}{eye % what}; await wait(1500); seen();"
+    (menu, figure, table), console = browse(report, tmp_path, actions)
+    assert console == []
+    labels = ["figure: PRO curves", "figure: metrics", "table: means and spread"]
+    assert [row.split("\t")[0].strip() for row in menu["rows"]] == labels
+    assert max(figure["images"]) > 300
+    assert table["frames"][0].startswith("data:text/html;charset=utf8;filename=main.html")
+
+
+@needs_chromium
+def test_an_error_on_a_page_is_seen(tmp_path):
+    (tmp_path / "source").mkdir()
+    source = tmp_path / "source" / "page.html"
+    source.write_text("<body><script>undefinedFunction()</script></body>")
+    assert browse(source, tmp_path)[1] == [
+        "Uncaught ReferenceError: undefinedFunction is not defined"
+    ]
+
+
+# 'Add your own method, data set or study', by following the README
+
+
+def readme_block(language: str, word: str) -> str:
+    """Return the code block of the README's section that has a word in it."""
+    section = (REPOSITORY / "README.md").read_text().split("## Add your own method, data set")[1]
+    blocks = re.findall(rf"```{language}\n(.*?)```", section.split("\n## ")[0], re.S)
+    return next(block for block in blocks if word in block)
+
+
+def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
+    for name in ("data", "results"):
+        shutil.copytree(finished / name, tmp_path / name, copy_function=shutil.copy2)
+    write_category(tmp_path / "data", "gamma", train=4, test=2)
+    config = small_config(tmp_path)
+    assert list(yaml.safe_load(readme_block("yaml", "data:"))["data"]) == list(config["data"])
+    added = yaml.safe_load(readme_block("yaml", "studies:"))["studies"]
+    assert complete(config | {"studies": added | config["studies"]} | {"teachers": TEACHER})
+    # The README's, small: one category, the teacher and the seed that are there.
+    added["pairs"] |= {"category": ["gamma"], "teacher": ["random"], "seed": [0]}
+    config["studies"] |= added
+    run = snakemake(config, str(tmp_path / "results" / "tables" / "pairs_by_category.md"))
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^student +2$", run.stderr, re.M)  # gamma by 1 and by 1+2; no other
+    text = (tmp_path / "results" / "tables" / "pairs_by_category.md").read_text()
+    assert "| category   | 1 " in text
+    assert "| gamma " in text
+    assert "| gamma " in (tmp_path / "results" / "tables" / "main.md").read_text()
+
+
+TEACHER = {"imagenet": {"backbone": "resnet18"}, "random": {"backbone": "resnet18"}}
+
+
+def test_a_scoring_rule_is_one_function(finished, tmp_path):
+    shutil.copytree(REPOSITORY / "stpm_bench", tmp_path / "stpm_bench")
+    path = tmp_path / "stpm_bench" / "anomaly_map.py"
+    source = path.read_text()
+    old = re.search(r"def fuse\(.*?(?=\n\n\n)", source, re.S)[0]
+    path.write_text(source.replace(old, readme_block("python", "def fuse").rstrip()))
+    results = finished / "results"
+    cell = next((results / "cells").glob("category-alpha_*"))
+    shutil.copytree(cell, tmp_path / "cell")
+    command = [sys.executable, "-m", "stpm_bench", "anomaly-maps", "--threads", "1"]
+    command += ["--test", str(results / "prepared" / "alpha" / "test")]
+    command += ["--teacher", str(results / "teachers" / "random.pt"), "--cell", "cell"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with np.load(tmp_path / "cell" / "level_maps.npz") as levels:
+        enlarged = [audit.enlarged(levels[name], (64, 64)) for name in ("1", "2")]
+    found = np.load(tmp_path / "cell" / "anomaly_maps.npy")
+    np.testing.assert_allclose(found, np.mean(enlarged, axis=0), atol=1e-5)
+    assert not np.allclose(found, np.load(cell / "anomaly_maps.npy"))
