@@ -12,7 +12,7 @@ import yaml
 
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.levels import level_names
+from stpm_bench.levels import PUBLISHED, level_names
 from stpm_bench.protocols import PROTOCOLS, Protocol, define, differing
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -67,9 +67,15 @@ def complete(config: dict) -> dict:
     check(config, schema)
     config = with_defaults(deepcopy(config), schema)
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
-    places += [(teacher, "weights") for teacher in config["teachers"].values()]
+    for teacher in config["teachers"].values():
+        if teacher.get("weights") not in PUBLISHED[teacher["backbone"]]:
+            places.append((teacher, "weights"))
+        if isinstance(teacher.get("pretrain"), dict):
+            places.append((teacher["pretrain"], "folder"))
+        if "pretrain" in teacher:
+            teacher["pretraining"] = config["pretraining"] | teacher.get("pretraining", {})
     for part, key in places:
-        if part.get(key) not in (None, "torchvision"):
+        if part.get(key) is not None:
             part[key] = str(Path(part[key]).expanduser())  # no trailing slash either
     config["data"]["categories"] = chosen_categories(config["data"])
     for study in config["studies"].values():
@@ -138,6 +144,14 @@ def message(error: jsonschema.ValidationError) -> str:
                 "nested in --config (write a config file)"
             )
         return text
+    if error.validator == "oneOf":
+        allowed = ", ".join(error.validator_value[0]["enum"])
+        return (
+            f"{name} is {error.instance!r}; allowed: {allowed}, or {{folder: PATH}} of a folder "
+            "with train/CLASS/* and test/CLASS/*"
+        )
+    if error.validator == "pattern" and key.endswith("sha256"):
+        return f"{name} is {error.instance!r}; expected 64 digits of 0-9 and a-f"
     if error.validator == "pattern":
         return (
             f"{name}: found the name {error.instance!r}; a name is made of letters, digits and _, "
@@ -156,7 +170,10 @@ def with_defaults(value: dict, schema: dict) -> dict:
     """Fill in, at every depth, the defaults that the schema names."""
     for key, part in schema.get("properties", {}).items():
         if "default" in part:
-            value.setdefault(key, deepcopy(part["default"]))
+            default = deepcopy(part["default"])
+            value.setdefault(key, default)
+            if isinstance(default, dict):
+                value[key] = default | value[key]
         if isinstance(value.get(key), dict):
             with_defaults(value[key], part)
     if isinstance(entries := schema.get("additionalProperties"), dict):
@@ -206,12 +223,24 @@ def chosen_categories(data: dict) -> list[str]:
 def contradictions(config: dict) -> Iterator[str]:
     """Yield a line for each name that one part of the config uses and no other part defines."""
     for name, teacher in config["teachers"].items():
-        file = teacher.get("weights")
-        if file not in (None, "torchvision") and not Path(file).is_file():
+        key = f"config key 'teachers.{name}"
+        file, published = teacher.get("weights"), PUBLISHED[teacher["backbone"]]
+        if file is not None and file not in published and not Path(file).is_file():
             yield (
-                f"config key 'teachers.{name}.weights': no such file: {file}; expected a file of "
-                "weights, or 'torchvision'"
+                f"{key}.weights': no such file: {file}; expected a file of weights, or one of "
+                f"torchvision's: {', '.join(published)}"
             )
+        if "sha256" in teacher and (file is None or file in published):
+            yield f"{key}.sha256' is of a file of weights, but 'weights' names no file"
+        if isinstance(teacher.get("pretrain"), dict):
+            folder = teacher["pretrain"]["folder"]
+            if not Path(folder, "train").is_dir():
+                yield (
+                    f"{key}.pretrain.folder': no folder {folder}/train; expected "
+                    "train/CLASS/* and, if there are, test/CLASS/* inside"
+                )
+        elif "pretraining" in teacher and "pretrain" not in teacher:
+            yield f"{key}.pretraining' is set, but the teacher has no 'pretrain'"
     for name in config["protocols"]:
         if name in PROTOCOLS:
             yield f"config key 'protocols.{name}': that one is built in; choose another name"

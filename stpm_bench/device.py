@@ -1,7 +1,9 @@
 """Where and in which precision a step computes, and how it is made repeatable."""
 
 import contextlib
+import ctypes
 import os
+import sys
 
 import torch
 
@@ -55,6 +57,26 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16, cache_enabled=False
     )
+
+
+def set_up(threads: int | None = None) -> None:
+    """Prepare this process for computing: the same bits every time, and memory kept at hand."""
+    set_deterministic(threads)
+    keep_freed_memory()
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let the C library hold on to what tensors free, for the next tensors; or not, its default.
+
+    glibc gives each large block back to the kernel at once; every layer's output is then mapped
+    and cleared page by page anew ('benchmark training' says what that costs). Elsewhere than on
+    glibc nothing happens.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(-4, 0 if keep else 65536)  # M_MMAP_MAX: blocks that are mapped on their own
+        # M_TRIM_THRESHOLD: how much is held on to; 64 MiB is the most that glibc's own rule gives.
+        libc.mallopt(-1, 2**31 - 1 if keep else 2**26)
 
 
 def set_deterministic(threads: int | None = None) -> None:

@@ -16,6 +16,16 @@ LEVELS = {
 }
 
 
+# The names of torchvision's published weights of each backbone, all of ImageNet.
+PUBLISHED = {
+    "resnet18": ("IMAGENET1K_V1",),
+    "resnet34": ("IMAGENET1K_V1",),
+    "resnet50": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
+    "wide_resnet50_2": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
+    "mobilenet_v2": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
+}
+
+
 def level_names(backbone: str, levels: Sequence[int]) -> list[str]:
     """Return torchvision's name of each level's last module.
 

@@ -8,6 +8,9 @@ import importlib
 import json
 import sys
 import time
+import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,21 +93,28 @@ def prepare(
 
 def pretraining_set(
     *,
-    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100 or svhn"],
-    folder: Annotated[Path, "where downloads go, or are found"] = Path("data"),
+    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100, svhn or imagefolder"],
+    folder: Annotated[Path, "where downloads go, or are found; of imagefolder its folder"] = Path(
+        "data"
+    ),
+    size: Annotated[int, "side in pixels to which the images of a folder are resized"] = 32,
     output: Annotated[Path, "the .npz to write"],
 ) -> None:
     """Get a pretraining set and write it as arrays."""
     from stpm_bench.datasets import pretraining
 
-    data = pretraining.load(source, folder)
+    if source == "imagefolder":
+        data = pretraining.load_folder(folder, size)
+    else:
+        data = pretraining.load(source, folder)
     write_arrays(output, data._asdict())
 
 
 def teacher(
     *,
     backbone: Annotated[str, "resnet18, resnet34, resnet50, wide_resnet50_2 or mobilenet_v2"],
-    weights: Annotated[str, "a file of weights, or 'torchvision'"] = "",
+    weights: Annotated[str, "a file of weights, or torchvision's name, as IMAGENET1K_V1"] = "",
+    sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
     pretrain: Annotated[str, "name of the pretraining set"] = "",
     data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
@@ -112,6 +122,9 @@ def teacher(
     batch_size: Annotated[int, "of pretraining"] = 128,
     learning_rate: Annotated[float, "highest, of pretraining"] = 0.1,
     input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
+    flip: Annotated[
+        Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
+    ] = "auto",
     seed: Annotated[int, "of an untrained or pretrained teacher"] = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -120,43 +133,52 @@ def teacher(
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
 
-    from stpm_bench import provenance, teacher
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench import files, provenance, teacher
+    from stpm_bench.datasets.pretraining import photographs
+    from stpm_bench.device import choose_device, choose_precision, set_up
+    from stpm_bench.levels import PUBLISHED
 
     start = time.perf_counter()
-    set_deterministic(threads)
+    set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     report = {"backbone": backbone, "seed": seed}
+    unfinished = output.with_suffix(".unfinished")
     if pretrain:
-        with np.load(data) as arrays:
-            loaded = dict(arrays)
         state, trained = teacher.pretrain(
             backbone,
             pretrain,
-            loaded,
+            load_arrays(data),
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
             input_size=input_size,
+            flip=pretrain not in teacher.WITHOUT_FLIPS if flip == "auto" else flip == "always",
             seed=seed,
             device=where,
             precision=dtype,
+            unfinished=unfinished,
         )
-        report |= {"source": pretrain, "data_sha256": sha256(data), "precision": str(dtype)[6:]}
-        report |= trained
-    elif weights == "torchvision":
-        state = teacher.from_torchvision(backbone, folder)
-        report |= {"source": "torchvision IMAGENET1K_V1"}
+        report |= {"source": pretrain, "data_sha256": files.sha256(data)}
+        report |= {"precision": str(dtype).removeprefix("torch."), **trained}
+    elif weights in PUBLISHED[backbone]:
+        state = teacher.from_torchvision(backbone, weights, folder)
+        report |= {"source": f"torchvision {weights}"}
     elif weights:
-        state = teacher.from_file(backbone, weights)
-        report |= {"source": weights, "weights_sha256": sha256(weights)}
+        state = teacher.from_file(backbone, weights, sha256)
+        report |= {"source": weights, "weights_sha256": files.sha256(weights)}
     else:
         state = teacher.untrained(backbone, seed)
         report |= {"source": "untrained"}
-    save_network(output, {"backbone": backbone, "weights": state})
-    report |= {"sha256": sha256(output), "seconds": round(time.perf_counter() - start, 2)}
+    levels = teacher.level_report(backbone, state, photographs())
+    degenerate = {row["level"]: row["degenerate"] for row in levels if row["degenerate"]}
+    for level, reason in degenerate.items():
+        print(f"WARNING: {output.stem}: level {level} tells nothing apart: {reason}")
+    save_network(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
+    report |= {"levels": levels, "sha256": files.sha256(output)}
+    report |= {"seconds": round(time.perf_counter() - start, 2)}
     write_json(output.with_suffix(".json"), report | provenance.environment(where))
+    unfinished.unlink(missing_ok=True)
 
 
 def student(
@@ -177,13 +199,14 @@ def student(
     A training that fails is a result: the files say what was seen, later steps pass it on.
     """
     from stpm_bench import backbone, config, protocols, provenance
-    from stpm_bench.device import choose_device, choose_precision, set_deterministic
+    from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
     from stpm_bench.student import train as train_student
+    from stpm_bench.student import untrained
 
     start = time.perf_counter()
-    set_deterministic(threads)
+    set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     levels = grid.parse_layers(layers)
@@ -196,19 +219,24 @@ def student(
     name, teacher_network = load_network(teacher, levels)
     # One stream for each purpose: cells that differ in one axis share the draws of the others.
     network = backbone.create(name, levels, stream(seed, "student"))
-    trained = train_student(
-        teacher_network.to(where),
-        network,
-        images,
-        rows["training"],
-        rows["validation"],
-        reading,
-        levels=levels,
-        seed=seed,
-        device=where,
-        precision=dtype,
-        whole=(whole["role"] == "training").sum(),
-        title=output.name,
+    unusable = degenerate(teacher, levels)
+    trained = (
+        untrained(unusable)
+        if unusable
+        else train_student(
+            teacher_network.to(where),
+            network,
+            images,
+            rows["training"],
+            rows["validation"],
+            reading,
+            levels=levels,
+            seed=seed,
+            device=where,
+            precision=dtype,
+            whole=(whole["role"] == "training").sum(),
+            title=output.name,
+        )
     )
     history = trained.history
     if trained.failure:
@@ -219,6 +247,7 @@ def student(
     write_csv(output / "split.csv", chosen)
     training_seconds = history.loc[history["epoch"] > 0, "seconds"].sum()
     epochs = int(history["epoch"].max())
+    rate = epochs * len(rows["training"]) / training_seconds if epochs else None
     kept = history.loc[history["kept"], "epoch"].tolist()  # none where it failed
     record = {
         "failure": trained.failure,
@@ -239,7 +268,7 @@ def student(
         "student_sha256": sha256(output / "student.pt"),
         "seconds": round(time.perf_counter() - start, 2),
         "training_seconds": round(training_seconds, 2),
-        "training_images_per_second": round(epochs * len(rows["training"]) / training_seconds, 1),
+        "training_images_per_second": rate and round(rate, 1),
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(output / "provenance.json", record | provenance.environment(where))
@@ -260,7 +289,7 @@ def anomaly_maps(
     """
     from stpm_bench import config
     from stpm_bench.anomaly_map import score
-    from stpm_bench.device import choose_device, set_deterministic
+    from stpm_bench.device import choose_device, set_up
 
     if failure_of(cell):
         for name in ("anomaly_maps.npy", "last_epoch_maps.npy"):
@@ -268,7 +297,7 @@ def anomaly_maps(
         write_arrays(cell / "level_maps.npz", {})
         write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
         return
-    set_deterministic(threads)
+    set_up(threads)
     where = choose_device(device)
     reading = config.protocol(protocol)
     levels = grid.parse_layers(load_checked(cell / "student.pt")["layers"])
@@ -370,7 +399,7 @@ def audit_table(
 
 
 def benchmark(
-    name: Annotated[Literal["inference", "metrics", "training"], "what to time"],
+    name: Annotated[Literal["inference", "metrics", "pretraining", "training"], "what to time"],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
@@ -470,8 +499,7 @@ def panel(
         figures.save(figures.gap(cell.name, f"training failed: {failure}"), *paths)
         return
     scores = read_names(cell / "image_scores.csv")
-    with np.load(cell / "level_maps.npz") as arrays:
-        level_maps = dict(arrays)
+    level_maps = load_arrays(cell / "level_maps.npz")
     figure = figures.panel(
         load_array(test / "images.npy"),
         load_array(test / "masks.npy"),
@@ -515,9 +543,35 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.load(path)
     except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); delete it and run again, and it is made anew"
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a .npz file that a step wrote."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: object) -> InputError:
+    """Return the error for a file of the results that is damaged."""
+    return InputError(
+        f"{path}: cannot be read ({error}); delete it and run again, and it is made anew"
+    )
+
+
+def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
+    """Return why a student of this teacher cannot be trained: a level that tells nothing apart."""
+    reasons = load_checked(teacher).get("degenerate", {})
+    for level in levels:
+        if level in reasons:
+            return (
+                f"level {level} of the teacher {teacher.stem} tells nothing apart: "
+                f"{reasons[level]}; a student would match it perfectly and find no defect"
+            )
+    return None
 
 
 def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
@@ -549,10 +603,7 @@ def load_checked(path: Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
-        raise InputError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}); delete it and run again, "
-            "and it is made anew"
-        ) from error
+        raise unreadable(path, str(error).splitlines()[0]) from error
     if not (isinstance(content, dict) and {"backbone", "weights"} <= set(content)):
         raise InputError(f"{path}: is not a file that the steps 'teacher' or 'student' wrote")
     return content

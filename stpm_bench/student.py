@@ -169,6 +169,12 @@ def train(
     return Trained(kept, last, table.assign(kept=table["epoch"] == kept_epoch), None)
 
 
+def untrained(failure: str) -> Trained:
+    """Return the result of a training that was not begun."""
+    history = pd.DataFrame([(0, math.nan, math.nan, math.nan, 0.0)], columns=COLUMNS)
+    return Trained({}, {}, history.assign(kept=False), failure)
+
+
 @torch.no_grad()
 def teacher_features(
     teacher: nn.Module,

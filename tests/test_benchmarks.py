@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stpm_bench.__main__ import main
-from stpm_bench.benchmarks import inference, training
+from stpm_bench.benchmarks import inference, pretraining, training
 
 SMALL = {"runs": 1, "batch_size": 2, "size": 64, "matrix": 64}
 
@@ -63,3 +63,11 @@ def test_the_step_prints_a_table_with_what_it_was_measured_on(monkeypatch, capsy
     assert "| stpm_bench student" in printed
     assert "nan" not in printed
     assert "medians of 1 runs; " in printed
+
+
+def test_pretraining_has_one_row_a_way():
+    table = pretraining.run(batches=1, batch_size=4, runs=1)
+    assert list(table.columns) == ["way", "images/s", "ratio", "runs"]
+    assert len(table) == 2
+    assert table["ratio"][0] == 1
+    np.testing.assert_allclose(table["ratio"], table["images/s"] / table["images/s"][0])

@@ -189,8 +189,29 @@ def study(**changes):
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "weights": "absent.pth"}}},
-            r"'teachers.random.weights': no such file: absent.pth",
+            r"'teachers.random.weights': no such file: absent.pth; .*torchvision's: IMAGENET1K_V1",
         ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "weights": "IMAGENET1K_V2"}}},
+            r"no such file: IMAGENET1K_V2; expected .*, or one of torchvision's: IMAGENET1K_V1$",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "pretrain": {"folder": "absent"}}}},
+            r"'teachers.random.pretrain.folder': no folder absent/train; expected train/CLASS/\*",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "sha256": "abc"}}},
+            r"'teachers.random.sha256' is 'abc'; expected 64 digits",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "sha256": "0" * 64}}},
+            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},
+            r"'teachers.random.pretraining' is set, but the teacher has no 'pretrain'",
+        ),
+        ({"pretraining": {"flip": True}}, r"flip' is True; allowed: auto, always, never"),
         ({"teachers": {"random": {}}}, r"'teachers.random' lacks 'backbone'"),
         (study(fraction=[0]), r"'studies.main.fraction.0' is 0; a fraction is above 0 and at most"),
         (study(fraction=[1.5]), r"'studies.main.fraction.0' is 1.5; a fraction is above 0 and"),
@@ -239,6 +260,22 @@ def test_a_folder_may_end_in_a_slash_and_begin_at_home(small_set, monkeypatch):
     config = complete(small_config(small_set, results="~/out/", data={"mvtec_ad": "~/data/"}))
     assert config["results"] == str(small_set / "out")
     assert config["data"]["mvtec_ad"] == str(small_set / "data")
+
+
+def test_a_teacher_has_its_own_pretraining_beside_the_configs(small_set):
+    teachers = {
+        "random": {"backbone": "resnet18"},
+        "long": {"backbone": "resnet18", "pretrain": "digits", "pretraining": {"epochs": 30}},
+        "usual": {"backbone": "resnet18", "pretrain": "digits"},
+    }
+    config = complete(small_config(small_set, teachers=teachers, pretraining={"batch_size": 64}))
+    defaults = {"learning_rate": 0.1, "input_size": 32, "flip": "auto"}
+    usual = {"epochs": 10, "batch_size": 64} | defaults
+    assert config["pretraining"] == usual
+    assert config["teachers"]["usual"]["pretraining"] == usual
+    assert config["teachers"]["long"]["pretraining"] == usual | {"epochs": 30}
+    assert config["teachers"]["random"] == {"backbone": "resnet18"}
+    assert complete(config) == config
 
 
 def test_every_error_is_told_at_once(small_set):

@@ -241,7 +241,7 @@ def test_a_damaged_svhn_file_is_an_input_error(tmp_path, any_md5, no_network):
         pretraining.load("svhn", tmp_path)
 
 
-@pytest.mark.parametrize("source", ["mnist", "cifar10", "cifar100", "svhn", "imagefolder"])
+@pytest.mark.parametrize("source", ["mnist", "cifar10", "cifar100", "svhn"])
 def test_a_source_without_its_folder_names_the_key(source):
     with pytest.raises(InputError, match=rf"{source}.*data\.folder"):
         pretraining.load(source)
@@ -285,7 +285,7 @@ def folder(tmp_path):
 
 def test_imagefolder_with_a_test_folder(folder):
     write_image(folder / "test" / "dog" / "a.jpg", size=(8, 9), grey=7)
-    loaded = pretraining.load("imagefolder", folder)
+    loaded = pretraining.load_folder(folder)
     check(loaded, 32, ["cat", "dog"])
     assert loaded.train_labels.tolist() == [0] * 20 + [1] * 10
     assert (loaded.train_images[:20, 0, 0, 0] == 100 + np.arange(20)).all()
@@ -324,7 +324,9 @@ def test_imagefolder_passes_over_other_files(folder):
 
 
 def test_imagefolder_without_train(tmp_path):
-    with pytest.raises(InputError, match=r"train: no such folder.*data\.folder"):
+    with pytest.raises(
+        InputError, match=r"train: no such folder.*teachers\.NAME\.pretrain\.folder"
+    ):
         pretraining.load_folder(tmp_path)
 
 

@@ -1,13 +1,16 @@
+import json
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 
 from conftest import SHARED_DATA
-from stpm_bench import backbone, teacher
+from stpm_bench import backbone, levels, steps, teacher
 from stpm_bench.errors import InputError
+from stpm_bench.files import sha256
 from stpm_bench.seeds import stream
 
 SETTINGS = {
@@ -15,6 +18,7 @@ SETTINGS = {
     "batch_size": 16,
     "learning_rate": 0.02,
     "input_size": 32,
+    "flip": False,
     "seed": 0,
     "device": torch.device("cpu"),
     "precision": torch.float32,
@@ -60,7 +64,7 @@ def test_published_weights_without_a_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(InputError, match=r"resnet18-f37072fd.pth: cannot be .*Put the file at "):
-        teacher.from_torchvision("resnet18", tmp_path)
+        teacher.from_torchvision("resnet18", "IMAGENET1K_V1", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
@@ -103,3 +107,176 @@ def test_the_real_imagenet_backbone_loads():
     if not path.is_file():
         pytest.skip(f"the ImageNet weights are not at {path}")
     assert len(teacher.from_file("mobilenet_v2", path)) == 306
+
+
+def small_data(seed: int = 0, count: int = 24) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "train_images": rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
+        "train_labels": np.arange(count) % 2,
+        "test_images": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
+        "test_labels": np.arange(4) % 2,
+        "classes": np.array(["even", "odd"]),
+    }
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing catches it."""
+
+
+def killed_at(epoch: int, monkeypatch) -> None:
+    """Let the test accuracy of `epoch` never be computed."""
+    accuracy, calls = teacher.accuracy, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == epoch:
+            raise Killed
+        return accuracy(*arguments)
+
+    monkeypatch.setattr(teacher, "accuracy", dying)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
+def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
+    data, settings = small_data(), SETTINGS | {"epochs": 3, "flip": True}
+    expected, report = teacher.pretrain(name, "photos", data, **settings)
+    unfinished = tmp_path / "teacher.unfinished"
+    with monkeypatch.context() as patch:
+        killed_at(3, patch)
+        with pytest.raises(Killed):
+            teacher.pretrain(name, "photos", data, **settings, unfinished=unfinished)
+    torch.manual_seed(123)  # another process would start from another state
+    weights, resumed = teacher.pretrain(name, "photos", data, **settings, unfinished=unfinished)
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    for row, other in zip(resumed["history"], report["history"], strict=True):
+        assert row["test_accuracy"] == other["test_accuracy"]
+        assert row["train_accuracy"] == other["train_accuracy"]
+
+
+@pytest.mark.parametrize("changed", ["settings", "data", "damaged"])
+def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path, monkeypatch):
+    data, settings = small_data(), SETTINGS | {"epochs": 2}
+    unfinished = tmp_path / "teacher.unfinished"
+    with monkeypatch.context() as patch:
+        killed_at(2, patch)
+        with pytest.raises(Killed):
+            teacher.pretrain("resnet18", "photos", data, **settings, unfinished=unfinished)
+    if changed == "settings":
+        settings = settings | {"learning_rate": 0.01}
+    elif changed == "data":
+        data = small_data(seed=1)
+    else:
+        unfinished.write_bytes(unfinished.read_bytes()[:1000])
+    expected, _ = teacher.pretrain("resnet18", "photos", data, **settings)
+    weights, _ = teacher.pretrain("resnet18", "photos", data, **settings, unfinished=unfinished)
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def test_flips_draw_and_change_the_result():
+    data, settings = small_data(), SETTINGS | {"epochs": 1}
+    straight, report = teacher.pretrain("resnet18", "photos", data, **settings)
+    flipped, other = teacher.pretrain("resnet18", "photos", data, **settings | {"flip": True})
+    assert (report["flip"], other["flip"]) == (False, True)
+    assert not torch.equal(straight["conv1.weight"], flipped["conv1.weight"])
+
+
+def noise(size: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+
+
+def test_levels_of_a_sound_teacher_and_their_numbers():
+    weights = teacher.untrained("resnet18", 0)
+    rows = teacher.level_report("resnet18", weights, noise())
+    assert [row["degenerate"] for row in rows] == [""] * 4
+    network = backbone.create("resnet18", [2], seed=0)
+    backbone.load(network, weights, "")
+    with torch.no_grad():
+        (features,) = network.eval()(backbone.normalise(torch.from_numpy(noise())))
+    vectors = [f / np.linalg.norm(f) for f in features.permute(0, 2, 3, 1).reshape(-1, 128).numpy()]
+    centre = np.mean(vectors, axis=0)
+    spread = np.mean([((vector - centre) ** 2).sum() for vector in vectors])
+    assert rows[1]["spread"] == pytest.approx(spread, rel=1e-4)
+    assert (rows[1]["channels"], rows[1]["dead_share"]) == (128, 0)
+
+
+def test_a_dead_a_constant_and_a_nan_level_are_noticed():
+    weights = teacher.untrained("resnet18", 0)
+    last = "layer{}.1.bn2.{}"
+    dead = weights | {
+        last.format(2, "bias"): torch.full((128,), -1e4),
+        "layer2.1.bn2.weight": torch.zeros(128),
+    }
+    rows = teacher.level_report("resnet18", dead, noise())
+    assert rows[0]["degenerate"] == ""
+    assert "all 0 at 100.0% of the positions" in rows[1]["degenerate"]
+    constant = weights | {last.format(3, "bias"): torch.full((256,), 1e6)}
+    rows = teacher.level_report("resnet18", constant, noise())
+    assert [bool(row["degenerate"]) for row in rows[:3]] == [False, False, True]
+    assert "point the same way everywhere" in rows[2]["degenerate"]
+    broken = weights | {last.format(4, "bias"): torch.full((512,), float("nan"))}
+    rows = teacher.level_report("resnet18", broken, noise())
+    assert "NaN or infinite" in rows[3]["degenerate"]
+    assert rows[3]["spread"] is None
+
+
+def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
+    weights = teacher.untrained("resnet18", 0)
+    weights["layer2.1.bn2.weight"] = torch.zeros(128)
+    weights["layer2.1.bn2.bias"] = torch.full((128,), -1e4)
+    torch.save(weights, tmp_path / "dead.pth")
+    steps.teacher(
+        backbone="resnet18",
+        weights=str(tmp_path / "dead.pth"),
+        threads=1,
+        output=tmp_path / "dead.pt",
+    )
+    report = json.loads((tmp_path / "dead.json").read_text())
+    assert "all 0" in report["levels"][1]["degenerate"]
+    prepared, cell = tmp_path / "prepared", tmp_path / "cell"
+    prepared.mkdir()
+    np.save(prepared / "images.npy", noise(32))
+    files = pd.DataFrame({"file": ["a", "b", "c"], "defect": "good"})
+    files.to_csv(prepared / "images.csv", index=False)
+    asked = {"train": prepared, "teacher": tmp_path / "dead.pt", "output": cell, "threads": 1}
+    steps.student(layers="1+2", **asked)
+    failure = json.loads((cell / "provenance.json").read_text())["failure"]
+    assert failure.startswith("level 2 of the teacher dead tells nothing apart: its features are a")
+    assert steps.failure_of(cell) == failure
+    steps.student(layers="1", protocol='{"epochs": 1, "learning_rate": 0.01}', **asked)
+    assert "tells nothing apart" not in str(steps.failure_of(cell))
+
+
+def test_a_file_of_another_hash(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(teacher.untrained("resnet18", 0), path)
+    assert len(teacher.from_file("resnet18", path, sha256(path))) > 100
+    with pytest.raises(InputError, match=r"its sha256 is .*'teachers.NAME.sha256' says 00000"):
+        teacher.from_file("resnet18", path, "0" * 64)
+
+
+@pytest.mark.parametrize("kind", ["legacy", "script", "truncated", "checkpoint", "code"])
+def test_files_of_other_formats(tmp_path, kind):
+    path, network = tmp_path / "weights.pth", torchvision.models.resnet18()
+    if kind == "legacy":  # the format before PyTorch 1.6 holds tensors alone too, and is read
+        torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
+        assert len(teacher.from_file("resnet18", path)) > 100
+        return
+    if kind == "script":
+        torch.jit.script(network).save(path)
+    elif kind == "truncated":
+        torch.save(network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:100000])
+    elif kind == "checkpoint":
+        torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)
+    else:
+        torch.save(network, path)
+    message = "holds more than tensors" if kind == "checkpoint" else "cannot be read as a file of"
+    with pytest.raises(InputError, match=rf"weights.pth: {message}"):
+        teacher.from_file("resnet18", path)
+
+
+def test_published_names_are_torchvisions():
+    for name in levels.LEVELS:
+        there = [entry.name for entry in torchvision.models.get_model_weights(name)]
+        assert list(levels.PUBLISHED[name]) == there

@@ -68,8 +68,8 @@ def load(source: str, folder: str | Path | None = None) -> Pretraining:
 
     Args:
         source: a name in `SOURCES`.
-        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; for imagefolder
-            the folder that holds train/ and test/. digits and photos need none.
+        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; digits and
+            photos need none.
 
     Raises:
         InputError: an unknown source; a folder that is needed and not given; files that are absent
@@ -139,7 +139,12 @@ def photo_boxes(name: str, width: int, height: int) -> dict[str, list[tuple[int,
     return boxes
 
 
-def load_folder(path: str | Path | None, size: int = 32) -> Pretraining:
+def photographs(size: int = 256) -> np.ndarray:
+    """Return the bundled photographs, (15, size, size, 3) uint8, RGB."""
+    return _stack([_resize(_photograph(name).convert("RGB"), size) for name in _PHOTOGRAPHS])
+
+
+def load_folder(path: str | Path, size: int = 32) -> Pretraining:
     """Load `path`/train/CLASS/* and `path`/test/CLASS/*, images of any mode and size.
 
     Images become RGB and are resized to `size` x `size`, their aspect ratio not kept. Without a
@@ -150,11 +155,12 @@ def load_folder(path: str | Path | None, size: int = 32) -> Pretraining:
         InputError: no train folder, fewer than two classes, a class without images, a class that
             train/ lacks, a single image in a class that is to be split, an unreadable image.
     """
-    path = _required("imagefolder", path)
+    path = Path(path)
     expected = f"Expected {path}/train/CLASS/*.png (or .jpg, ...), and the same below test/"
     if not (path / "train").is_dir():
         raise InputError(
-            f"{path / 'train'}: no such folder. {expected}; the config key 'data.folder' names it."
+            f"{path / 'train'}: no such folder. {expected}; the config key "
+            "'teachers.NAME.pretrain.folder' names it."
         )
     classes = _subfolders(path / "train")
     if len(classes) < 2:
@@ -237,7 +243,6 @@ SOURCES = {
     "cifar10": partial(_load_torchvision, "cifar10"),
     "cifar100": partial(_load_torchvision, "cifar100"),
     "svhn": partial(_load_torchvision, "svhn"),
-    "imagefolder": load_folder,
 }
 
 

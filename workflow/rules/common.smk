@@ -16,6 +16,7 @@ from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
+from stpm_bench.levels import PUBLISHED
 from stpm_bench.steps import MASKS, failure_of
 
 try:
@@ -36,6 +37,21 @@ TEACHERS = {
 PROTOCOLS = protocols_of(CONFIG)
 CELL = f"{RESULTS}/cells/{grid.CELL}"
 TEST = f"{RESULTS}/prepared/{{category}}/test"
+
+
+def pretraining_name(teacher):
+    """Return the name of a teacher's pretraining set: of a folder, its last part and a hash."""
+    source = teacher["pretrain"]
+    if isinstance(source, str):
+        return source
+    folder, size = source["folder"], teacher["pretraining"]["input_size"]
+    return f"{Path(folder).name}-{hashlib.sha256(f'{folder} {size}'.encode()).hexdigest()[:8]}"
+
+
+# Pretraining sets by name, each with a teacher that uses it.
+SOURCES = {
+    pretraining_name(teacher): teacher for teacher in TEACHERS.values() if "pretrain" in teacher
+}
 
 # Where the images are: the embedded demo, MVTec AD downloaded, or the user's own folder. What is made
 # here is whole when its marker is there.
@@ -71,7 +87,7 @@ wildcard_constraints:
     study="|".join(STUDIES),
     notebook="|".join(NOTEBOOKS),
     split="train|test",
-    source=r"[a-z0-9]+",
+    source="|".join(map(re.escape, SOURCES)),
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
     seed=r"[0-9]+",
@@ -181,14 +197,19 @@ def state_of(*folders):
     def state(wildcards):
         if MARKER:
             return None
-        found = [
-            (str(path.relative_to(ROOT)), path.stat().st_size, path.stat().st_mtime_ns)
-            for folder in folders
-            for path in sorted(Path(ROOT, wildcards.category, folder).rglob("*"))
-        ]
-        return hashlib.sha256(repr(found).encode()).hexdigest()
+        return state_below(*(Path(ROOT, wildcards.category, folder) for folder in folders))
 
     return state
+
+
+def state_below(*folders):
+    """Return a hash of the names, sizes and times of all files below folders."""
+    found = [
+        (str(path.relative_to(folder.parent)), path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def downloads():
@@ -198,13 +219,10 @@ def downloads():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     sizes = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
     for name, teacher in TEACHERS.items():
-        source = teacher.get("pretrain")
+        source = pretraining_name(teacher) if "pretrain" in teacher else None
         if source in sizes and not Path(f"{RESULTS}/pretraining/{source}.npz").exists():
             missing.append(f"{source} ({sizes[source]})")
-        if (
-            teacher.get("weights") == "torchvision"
-            and not Path(f"{RESULTS}/teachers/{name}.pt").exists()
-        ):
+        if is_published(teacher) and not Path(f"{RESULTS}/teachers/{name}.pt").exists():
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
     return list(dict.fromkeys(missing))
 
@@ -213,10 +231,15 @@ def teacher_inputs(wildcards):
     """Return the file that a teacher is made of: its weights, or its pretraining set."""
     teacher = TEACHERS[wildcards.teacher]
     if "pretrain" in teacher:
-        return {"data": f"{RESULTS}/pretraining/{teacher['pretrain']}.npz"}
-    if teacher.get("weights", "torchvision") != "torchvision":
+        return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
+    if "weights" in teacher and not is_published(teacher):
         return {"weights": teacher["weights"]}
     return {}
+
+
+def is_published(teacher):
+    """Return whether a teacher's weights are torchvision's."""
+    return teacher.get("weights") in PUBLISHED[teacher["backbone"]]
 
 
 def teacher_options(wildcards):
@@ -226,9 +249,43 @@ def teacher_options(wildcards):
     """
     values = dict(TEACHERS[wildcards.teacher])
     if "pretrain" in values:
-        values |= CONFIG["pretraining"]
+        values["pretrain"] = pretraining_name(values)
+        values |= values.pop("pretraining")
         values |= {"device": CONFIG["device"], "precision": CONFIG["precision"]}
     return options(values)
+
+
+def source_inputs(wildcards):
+    """Return the folders of images that a pretraining set is made of."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    if isinstance(source, str):
+        return []
+    return [str(path) for path in images_below(source["folder"]) if path.is_dir()]
+
+
+def source_options(wildcards):
+    """Return the options of the step 'pretraining-set' on which the set depends."""
+    teacher = SOURCES[wildcards.source]
+    if isinstance(teacher["pretrain"], str):
+        return options({"source": teacher["pretrain"]})
+    return options({"source": "imagefolder", "size": teacher["pretraining"]["input_size"]})
+
+
+def source_state(wildcards):
+    """Return a hash of the files of a folder of images; None of a set that has a name."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    return None if isinstance(source, str) else state_below(*images_below(source["folder"]))
+
+
+def source_folder(wildcards, input):
+    """Return where a pretraining set is, or is downloaded to."""
+    source = SOURCES[wildcards.source]["pretrain"]
+    return DATA if isinstance(source, str) else source["folder"]
+
+
+def images_below(folder):
+    """Return the folders of an image folder's splits."""
+    return [Path(folder, split) for split in ("train", "test")]
 
 
 def teacher_files(wildcards, input):

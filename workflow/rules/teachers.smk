@@ -1,5 +1,7 @@
 # Teachers: once a name, whatever uses them.
 rule pretraining_set:
+    input:
+        source_inputs,
     output:
         f"{RESULTS}/pretraining/{{source}}.npz",
     log:
@@ -7,9 +9,11 @@ rule pretraining_set:
     conda:
         "../../environment.yml"
     params:
-        folder=not_compared(DATA),
+        options=source_options,
+        state=source_state,
+        folder=source_folder,
     shell:
-        "python -m stpm_bench pretraining-set --source {wildcards.source}"
+        "python -m stpm_bench pretraining-set {params.options}"
         " --folder {params.folder:q} --output {output:q} --log {log:q}"
 
 
