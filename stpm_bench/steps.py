@@ -730,7 +730,7 @@ STEPS = (
 
 def failure_of(cell: Path) -> str | None:
     """Return why a cell's training failed, None where it did not."""
-    return json.loads((cell / "provenance.json").read_text())["failure"]
+    return json.loads((cell / "provenance.json").read_text()).get("failure")
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -19,7 +19,7 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
         f"{folder}/provenance.json",
         seconds=20,
         images={"training": 30, "validation": 8},
-        config={"epochs": 10},
+        epochs=10,
         training_images_per_second=17.5,
         peak_memory={"host_bytes": 2_000_000_000, "gpu_bytes": 1_000_000_000},
     )

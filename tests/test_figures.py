@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from test_tables import cells, long_table
 
-from stpm_bench import figures, pictures, published, tables
+from stpm_bench import figures, grid, pictures, published, tables
 from stpm_bench.datasets import mvtec
 from stpm_bench.style import COLUMN_WIDTH, save
 
@@ -146,3 +146,43 @@ def test_studies_with_gaps_are_drawn():
         assert len(figures.study(table, {}).axes) == 3
     nothing = pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)
     assert figures.pro_curves(nothing, {}).axes
+
+
+def histories(failed=()):
+    """Three epochs of two protocols and two seeds; the cells of the seeds `failed` end in NaN."""
+    parts = []
+    for protocol in ("paper", "authors"):
+        for seed in (0, 1):
+            table = pd.DataFrame(
+                {
+                    "epoch": [0, 1, 2, 3],
+                    "train_loss": [np.nan, 0.5, 0.3, 0.2],
+                    "validation_loss": [1.0, 0.6, 0.4, 0.5],
+                    "kept": [False, False, True, False],
+                }
+            )
+            if seed in failed:
+                table.loc[3, ["train_loss", "validation_loss"]] = np.nan
+                table["kept"] = False
+            cell = grid.Cell("bottle", "1+2", "t", 1.0, seed, protocol)
+            parts.append(table.assign(**cell._asdict()))
+    return pd.concat(parts)
+
+
+def test_a_study_of_trainings_has_a_panel_a_setting_and_marks_the_epoch_kept(tmp_path):
+    figure = figures.training(histories(failed=[1]), "protocols")
+    assert [axis.get_title() for axis in figure.axes] == ["protocol paper", "protocol authors"]
+    for axis in figure.axes:
+        assert axis.get_yscale() == "log"
+        kept, failed = axis.lines[2], axis.lines[5]
+        assert (kept.get_marker(), kept.get_xydata().tolist()) == ("o", [[2.0, 0.4]])
+        assert (failed.get_marker(), failed.get_xydata().tolist()) == ("x", [[2.0, 0.4]])
+    for name in ("a", "b"):
+        figure = figures.training(histories(), "protocols")
+        save(figure, tmp_path / f"{name}.pdf")
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_a_gap_says_why():
+    figure = pictures.gap("a cell", "training failed: NaN")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["training failed: NaN"]

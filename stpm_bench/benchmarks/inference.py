@@ -7,7 +7,7 @@ import torch
 from stpm_bench import backbone
 from stpm_bench.anomaly_map import maps_of
 from stpm_bench.benchmarks.training import LEVELS, note, timed
-from stpm_bench.device import choose_device, set_deterministic
+from stpm_bench.device import choose_device, set_up
 
 __all__ = ["note", "run"]
 
@@ -34,7 +34,7 @@ def run(
         A row a batch size: `batch`, `frames/s` (from the median), `p50 ms`, `p95 ms`, `p99 ms`
         (of a batch of 1; NaN elsewhere), `the paper's claim, frames/s`.
     """
-    set_deterministic()
+    set_up()
     device = choose_device("auto")
     teacher, student = (backbone.create(name, LEVELS, seed).to(device).eval() for seed in (0, 1))
     frames = torch.randint(0, 256, (max(batches), size, size, 3), dtype=torch.uint8)

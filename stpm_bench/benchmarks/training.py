@@ -73,8 +73,8 @@ def run(
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size + 1, size, size, 3), np.uint8)
     settings, ladder = START, {}
     for label, change in LADDER:
-        settings = settings | change
-        if settings["precision"] in (torch.float32, native):
+        if change.get("precision", native) is native:
+            settings = settings | change
             ladder[label] = (step_of(name, pixels[:-1], device, **settings), settings["precision"])
     calls = {label: call for label, (call, _) in ladder.items()}
     flops = {label: counted(call) for label, call in calls.items()}
