@@ -513,8 +513,8 @@ def tables(
             wide = tables.by_category_sections(study, table, rests_on)
             write(f"{study}_by_category", tables.by_category(table), wide)
             differences = tables.differences(long, of_study, reference)
-            set_ = tables.differences_sections(study, differences, of_study, rests_on)
-            write(f"{study}_differences", differences, set_)
+            sections = tables.differences_sections(study, differences, of_study, rests_on)
+            write(f"{study}_differences", differences, sections)
         if study == main:
             own = published.ours(long, audited, of_study)
             table = published.reproductions(literature, own)

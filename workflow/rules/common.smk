@@ -24,6 +24,7 @@ try:
     CONFIG = complete(config)
     WHERE = sources(CONFIG)
     check_writable(CONFIG["results"])
+    PUBLISHED = published.read()
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -83,7 +84,7 @@ FIGURES |= {
     "pro_curves": (MAIN, "PRO curves"),
     "pro_definitions": ("PRO definitions", "the difference to the exact value"),
 }
-if published.compared(published.read(), TABLE[TABLE["study"] == MAIN]):
+if published.compared(PUBLISHED, TABLE[TABLE["study"] == MAIN]):
     FIGURES["difference_to_paper"] = ("published", "ours less the paper's")
 
 try:

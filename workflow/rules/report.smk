@@ -17,6 +17,7 @@ rule plan:
 rule tables:
     input:
         f"{RESULTS}/config.yaml",
+        "stpm_bench/published.csv",
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
@@ -60,6 +61,7 @@ rule claims:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/tables/cost.csv",
+        "stpm_bench/published.csv",
     output:
         report(
             f"{RESULTS}/claims.html",
