@@ -11,20 +11,19 @@ from pathlib import Path
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from stpm_bench import grid, protocols, published
+from stpm_bench import grid, levels, protocols, published
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
-from stpm_bench.levels import PUBLISHED
 from stpm_bench.steps import MASKS, failure_of
 
 try:
     CONFIG = complete(config)
     WHERE = sources(CONFIG)
     check_writable(CONFIG["results"])
-    PUBLISHED = published.read()
+    LITERATURE = published.read()
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -84,7 +83,7 @@ FIGURES |= {
     "pro_curves": (MAIN, "PRO curves"),
     "pro_definitions": ("PRO definitions", "the difference to the exact value"),
 }
-if published.compared(PUBLISHED, TABLE[TABLE["study"] == MAIN]):
+if published.compared(LITERATURE, TABLE[TABLE["study"] == MAIN]):
     FIGURES["difference_to_paper"] = ("published", "ours less the paper's")
 
 try:
@@ -276,7 +275,7 @@ def teacher_inputs(wildcards):
 
 def is_published(teacher):
     """Return whether a teacher's weights are torchvision's."""
-    return teacher.get("weights") in PUBLISHED[teacher["backbone"]]
+    return teacher.get("weights") in levels.PUBLISHED[teacher["backbone"]]
 
 
 def teacher_options(wildcards):
