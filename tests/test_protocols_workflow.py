@@ -68,7 +68,7 @@ def test_a_training_that_fails_is_a_gap_and_the_others_go_on(finished):
     table = pd.read_csv(results / "tables" / "main.csv").set_index(["protocol", "category"])
     assert np.isnan(table.loc[("wild", "alpha"), "pro"])
     assert np.isfinite(table.loc[("mine", "alpha"), "pro"])
-    assert "1 of them are missing" in (results / "tables" / "lost.md").read_text()
+    assert "0 of 1 cells; the others failed" in (results / "tables" / "lost.md").read_text()
 
 
 def test_the_cell_is_evaluated_as_its_protocol_says_and_the_last_epoch_too(finished):
