@@ -489,7 +489,9 @@ def tables(
         path = results / "cells" / cell.folder / "pro_definitions.csv"
         if path.exists():
             audited.append(pd.read_csv(path).assign(**cell._asdict()))
-    audited = pd.concat(audited[1:] or audited)[[*grid.AXES, *audit.COLUMNS]]
+    # A training that failed leaves an empty table, whose columns have no type.
+    audited = pd.concat(audited)[[*grid.AXES, *audit.COLUMNS]]
+    audited = audited.astype({"pro": float, "pixel_auroc": float})
     write_csv(results / "pro_definitions.csv", audited)
 
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:

@@ -59,7 +59,7 @@ def study_table(
         seeds = list(dict.fromkeys(group["seed"]))
         # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
-        cube = wide.reindex(index).to_numpy().reshape(len(categories), len(seeds), len(names))
+        cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         parts = {category: [category] for category in categories}
         for name, members in GROUPS.items():
             members = [category for category in categories if category in members]
