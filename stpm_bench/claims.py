@@ -422,8 +422,10 @@ def scope(cells: pd.DataFrame, config: dict) -> str:
     if config["data"]["demo"]:
         return "the demo set: says nothing about the paper"
     known = [category for category in run if category in mvtec.CATEGORIES]
-    if len(known) < len(run):
-        return f"not MVTec AD: {', '.join(run)}"
+    others = [category for category in run if category not in known]
+    if others:
+        some = f"MVTec AD, {len(known)} of 15 categories, and " if known else "not MVTec AD: "
+        return some + ", ".join(others)
     if len(known) == len(mvtec.CATEGORIES):
         return "MVTec AD, all 15 categories"
     return f"MVTec AD, {len(known)} of 15 categories: {', '.join(known)}"

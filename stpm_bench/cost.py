@@ -57,7 +57,7 @@ def of_teacher(record: dict) -> dict:
     if "training_seconds" in record:
         images = record["train_images"] * record["epochs"]
         cost |= {"images": images, "images_per_second": images / record["training_seconds"]}
-    return cost
+    return cost | record["peak_memory"]
 
 
 def of_stage(record: dict) -> dict:

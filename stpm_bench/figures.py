@@ -262,7 +262,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
         for axis, (_, rows_of) in zip(axes.flat, settings, strict=False):
             for _, history in rows_of.groupby(["category", "seed"], sort=False):
                 line = {"linewidth": 0.6, "alpha": 0.7}
-                axis.plot(history["epoch"], history["train_loss"], color=ORANGE, **line)
+                axis.plot(history["epoch"], history["train_loss"], "--", color=ORANGE, **line)
                 axis.plot(history["epoch"], history["validation_loss"], color=BLUE, **line)
                 marked, marker = history[history["kept"]], "o"
                 if marked.empty:
@@ -283,7 +283,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
             axis.set_ylabel("loss, mean of an image")
         n = f"categories: {histories['category'].nunique()}, seeds: {histories['seed'].nunique()}"
         figure.suptitle(
-            f"{name} — orange: training, blue: validation; circle: the epoch kept, "
+            f"{name} — dashed: training, solid: validation; circle: the epoch kept, "
             f"cross: failed\n({n})",
             fontsize=7,
         )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
+from stpm_bench.grid import set_of
 from stpm_bench.tables import GROUPS, METRICS, PAPER_SETTING, mean_of_entries, study_table
 from stpm_bench.typeset import Section, bold_best, number, spread
 
@@ -21,6 +22,7 @@ NAMES = METRICS | {
     "pixel_ap": "pixel average precision",
 }
 OURS = "ours"
+MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
 
 
@@ -101,12 +103,14 @@ def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     names = names.where(rows["method"] != METHOD, "STPM (paper)")
     columns = {name: entries(part) for name, part in rows.groupby(names, sort=False)}
     columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
-    run = [c for c in table["category"] if c not in (*GROUPS, "mean")]
+    sets = set(map(set_of, table["category"]))
+    run = [c for c in table["category"] if c not in (*GROUPS, *sets, "mean")]
+    groups = GROUPS | {name: [c for c in run if set_of(c) == name] for name in sets}
     lines = []
     for metric in METRICS:
         for _, ours in table.iterrows():
             name = ours["category"]
-            members = [name] if name in run else [c for c in run if c in GROUPS.get(name, run)]
+            members = [name] if name in run else [c for c in run if c in groups.get(name, run)]
             lines.append({"metric": metric, "category": name})
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
@@ -199,7 +203,9 @@ def reproductions(
                 else:
                     key = "mean" if category == PRINTED else category
                     line[name] = values.get((key, metric), np.nan)
-            mean, sd = own.get((category, metric), (np.nan, np.nan))
+            # Beside other sets the mean of MVTec AD has a row of its own.
+            alone = category if (MVTEC, metric) not in own or category != "mean" else MVTEC
+            mean, sd = own.get((alone, metric), (np.nan, np.nan))
             if category == "mean" and not all_run:
                 mean = sd = np.nan
             seen = [value for value in [*line.values(), mean] if isinstance(value, float)]

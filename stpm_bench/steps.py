@@ -213,6 +213,7 @@ def teacher(
     save_network(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
     report |= {"levels": levels, "sha256": files.sha256(output)}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
+    report |= {"peak_memory": provenance.peak_memory(where)}
     write_json(output.with_suffix(".json"), report | provenance.environment(where))
     unfinished.unlink(missing_ok=True)
 

@@ -12,8 +12,10 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"device": "cpu", "threads": 2} | record))
 
-    write("teachers/random.json", seconds=0.5)
-    write("teachers/digits.json", seconds=9, training_seconds=8, train_images=400, epochs=4)
+    memory = {"peak_memory": {"host_bytes": 500_000_000}}
+    write("teachers/random.json", seconds=0.5, **memory)
+    trained = {"training_seconds": 8, "train_images": 400, "epochs": 4}
+    write("teachers/digits.json", seconds=9, **trained, **memory)
     folder = f"cells/{cells[0].folder}"
     write(
         f"{folder}/provenance.json",

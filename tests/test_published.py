@@ -134,3 +134,15 @@ def test_reproductions_show_the_disagreement_and_ours():
     assert "of 2 of 15 categories" in sections[0].caption
     rescaled = next(s for s in sections if "authors' own" in s.title)
     assert "This is not the PRO of the other tables" in rescaled.caption
+
+
+def test_other_sets_do_not_enter_the_means_of_mvtec_ad():
+    every = [*mvtec.CATEGORIES, "visa.candle"]
+    long, table = methods(every)
+    assert value(table, "pro", "mvtec_ad", "STPM (paper)") == pytest.approx(0.9242, abs=1e-4)
+    assert np.isnan(value(table, "pro", "mean", "STPM (paper)"))
+    of_mvtec = long[(long["metric"] == "pro") & (long["category"] != "visa.candle")]["value"]
+    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells(long))
+    own |= {(category, metric): (0, 0) for category in every for metric in published.NAMES}
+    together = published.reproductions(LITERATURE, own)
+    assert value(together, "pro", "mean", "ours") == pytest.approx(of_mvtec.mean())
