@@ -29,7 +29,7 @@ rule teacher:
     priority: 50
     conda:
         "../../environment.yml"
-    threads: max(1, CORES // len(TEACHERS))
+    threads: CONFIG["threads"]
     resources:
         gpu=1,
     params:
