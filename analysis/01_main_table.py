@@ -18,7 +18,7 @@
 import pandas as pd
 from IPython.display import Image, Markdown, display
 
-from stpm_bench.reading import RESULTS, main_study, show_figure, show_table
+from stpm_bench.reading import RESULTS, main_cells, main_study, show_figure, show_table
 
 metrics = pd.read_csv(RESULTS / "metrics.csv", dtype={"category": str, "layers": str})
 
@@ -67,8 +67,9 @@ else:
 # ## What the maps look like
 
 # %%
-for figure in sorted((RESULTS / "figures" / "anomaly_maps").glob("*.png")):
-    display(Markdown(f"### {figure.stem}"), Image(figure, width=700))
+for category in dict.fromkeys(cell.category for cell, _ in main_cells()):
+    figure = RESULTS / "figures" / "anomaly_maps" / f"{category}.png"
+    display(Markdown(f"### {category}"), Image(figure, width=700))
 
 # %% [markdown]
 # ## What the paper claims, and what these cells say

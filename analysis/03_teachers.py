@@ -21,7 +21,14 @@ import json
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies_of
+from stpm_bench.reading import (
+    RESULTS,
+    show_claims,
+    show_figure,
+    show_table,
+    studies,
+    studies_of,
+)
 
 EXAMPLE = """teachers:
     category: all
@@ -43,7 +50,7 @@ for study in found:
 # and the optimiser of the small teachers are ours: the paper's are not known.
 
 # %%
-paths = sorted(RESULTS.glob("teachers/*.json"))
+paths = [RESULTS / "teachers" / f"{name}.json" for name in studies()["teacher"].unique()]
 records = {path.stem: json.loads(path.read_text()) for path in paths}
 columns = ["backbone", "source", "train_images", "epochs", "train_accuracy", "test_accuracy"]
 display(pd.DataFrame(records).T.reindex(columns=columns).astype(object).fillna("n/a"))

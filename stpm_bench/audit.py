@@ -112,8 +112,9 @@ def sections(table: pd.DataFrame) -> list[Section]:
     order = list(dict.fromkeys(shown["name"]))
     wide = shown.pivot(index="category", columns="name", values="text")[order]
     wide = wide.loc[list(dict.fromkeys(shown["category"]))].reset_index()
+    cells = table["cells"].max() if len(table) else 0
     caption = (
-        f"In brackets the difference to the exact value (mvtec); {table['cells'].max():.0f} cells "
+        f"In brackets the difference to the exact value (mvtec); {cells:.0f} cells "
         "of the main study. The definitions are those of `stpm_bench/metrics/definitions.py`, each "
         "with its source. 'masks bilinear_any': resized bilinearly, any non-zero pixel a defect; "
         "'masks own': maps enlarged to the images' own size. n/a: the definition has no value for "

@@ -29,6 +29,16 @@ Validator = jsonschema.validators.extend(
         }
     ),
 )
+# How the keys below a key may be called.
+NAMES = {
+    "teachers": "a name is made of letters, digits, _, . and -",
+    "protocols": "a name is made of small letters, digits and _",
+    "data.sets": "a name is made of letters, digits and _, and is none of mvtec_ad, textures, "
+    "objects and mean, which are rows of the tables",
+    "studies": "a name is made of letters, digits and _, and is not that of another table or "
+    "figure (pro_definitions, pro_curves, reproductions, difference_to_paper, failures, cost, or "
+    "one that ends in _by_category, _differences or _methods)",
+}
 TYPES = {
     "array": "a list",
     "object": "keys with values",
@@ -174,16 +184,16 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator == "pattern" and key.endswith("sha256"):
         return f"{name} is {error.instance!r}; expected 64 digits of 0-9 and a-f"
     if error.validator == "pattern":
-        return (
-            f"{name}: found the name {error.instance!r}; a name is made of letters, digits and _, "
-            "a teacher's of . and - too; a study's is not that of another table or figure "
-            "(pro_definitions, pro_curves, reproductions, difference_to_paper, failures, cost, or "
-            "one that ends in _by_category, _differences or _methods)"
-        )
+        rule = NAMES.get(key, "a name is made of letters, digits and _")
+        return f"{name}: found the name {error.instance!r}; {rule}"
     if error.validator == "not":
         return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
     if error.validator == "anyOf":
         return f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
+    if error.validator in ("minItems", "maxItems") and key.endswith("level_weights"):
+        return f"{name} is {error.instance!r}; expected 4 weights, of the levels 1 to 4"
+    if key.endswith("validation_fraction"):
+        return f"{name} is {error.instance!r}; it lies above 0 and below 1"
     if error.validator in ("exclusiveMinimum", "maximum") and "fraction" in key:
         return f"{name} is {error.instance!r}; a fraction is above 0 and at most 1"
     return f"{name}: {error.message}"
@@ -242,6 +252,12 @@ def sources(config: dict) -> dict[str, Source]:
                 f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "
                 "bottle/ with train/good/ and test/ inside"
             )
+        for name in names:
+            if "." in name:
+                raise InputError(
+                    f"config key 'data.mvtec_ad': {folder / name}: a category's name has no dot, "
+                    "which parts a set of data.sets from its category; rename the folder"
+                )
         found = {name: Source(str(folder), name, "mvtec", None) for name in names}
     for name, part in data["sets"].items():
         names = layouts.list_categories(part["path"], part["layout"])

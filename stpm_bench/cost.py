@@ -57,7 +57,7 @@ def of_teacher(record: dict) -> dict:
     if "training_seconds" in record:
         images = record["train_images"] * record["epochs"]
         cost |= {"images": images, "images_per_second": images / record["training_seconds"]}
-    return cost | record["peak_memory"]
+    return cost | record.get("peak_memory", {})
 
 
 def of_stage(record: dict) -> dict:
@@ -81,7 +81,7 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
     for values, rows in table.groupby(keys, sort=False, dropna=False):
         memory = rows[["host_bytes", "gpu_bytes"]].max() / 1e9
         lines.append(
-            [NO_VALUE if pd.isna(value) else str(value).removesuffix(".0") for value in values]
+            [NO_VALUE if pd.isna(value) else shown(value) for value in values]
             + [str(len(rows)), measured(rows["seconds"].sum(), 0)]
             + [measured(rows[c].median(), 1) for c in ("seconds", "images_per_second")]
             + [measured(value, 2) for value in memory]
@@ -96,6 +96,11 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
         "slowed each other. `cost.csv` has every run."
     )
     return [Section("Cost", body, caption)]
+
+
+def shown(value: object) -> str:
+    """Return a key as text; a gap among the threads made them floats."""
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def measured(value: float, digits: int) -> str:

@@ -182,7 +182,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
             axis.margins(x=0.12)
         figure.supxlabel("ours less the paper's", fontsize=7)
         axes[0, 0].set_ylabel("category")
-        figure.suptitle(legend(table, by_setting=False))
+        figure.suptitle(legend(rows, by_setting=False))
     return figure
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.grid import set_of
-from stpm_bench.tables import GROUPS, METRICS, PAPER_SETTING, mean_of_entries, study_table
+from stpm_bench.tables import FIRST, GROUPS, METRICS, PAPER_SETTING, mean_of_entries, study_table
 from stpm_bench.typeset import Section, bold_best, number, spread
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -69,7 +69,7 @@ def entries(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `tables.study_table` that the paper's values stand beside."""
-    rows = table["teacher"] == table["teacher"].iloc[0]
+    rows = (table[FIRST] == table[FIRST].iloc[0]).all(axis=1)
     for axis, value in PAPER_SETTING.items():
         rows &= table[axis] == value
     return table[rows]
@@ -114,7 +114,7 @@ def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             lines.append({"metric": metric, "category": name})
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
-        if set(run) == set(mvtec.CATEGORIES):
+        if set(mvtec.CATEGORIES) <= set(run):
             lines.append({"metric": metric, "category": PRINTED})
             lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
             lines[-1] |= {OURS: np.nan, "ours sd": np.nan}
@@ -192,7 +192,9 @@ def reproductions(
     known = list(dict.fromkeys(rows["category"]))
     categories = [c for c in mvtec.CATEGORIES if c in known]
     categories += [c for c in known if c not in (*categories, "mean")]
-    all_run = all((category, metric) in own for category in mvtec.CATEGORIES for metric in NAMES)
+    run = {category for category, _ in own} - {*GROUPS, "mean"}
+    run -= set(map(set_of, run))
+    all_run = {c for c in run if set_of(c) == MVTEC} == set(mvtec.CATEGORIES)
     lines = []
     for metric in NAMES:
         for category in [*categories, "mean", PRINTED]:

@@ -477,8 +477,6 @@ def tables(
     main: Annotated[str, "name of the study that stands beside the published values"],
 ) -> None:
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
-    import yaml
-
     from stpm_bench import audit, cost, published, tables, typeset
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
@@ -494,6 +492,8 @@ def tables(
     audited = audited.astype({"pro": float, "pixel_auroc": float})
     write_csv(results / "pro_definitions.csv", audited)
 
+    accuracies = accuracies_of(results, studies)
+
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
         write_csv(folder / f"{name}.csv", table)
         typeset.write(folder, name, sections)
@@ -506,7 +506,7 @@ def tables(
         paper = published.paper(literature) if study == main else {}
         table = tables.study_table(long, of_study, paper)
         rests_on = tables.coverage(of_study, long)
-        sections = tables.study_sections(study, table, rests_on)
+        sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
             methods = published.methods(literature, table)
             sections += published.methods_sections(study, methods, rests_on)
@@ -524,8 +524,7 @@ def tables(
             write("reproductions", table, published.reproductions_sections(table, rests_on))
     table = audit.summary(audited, of_main)
     write("pro_definitions", table, audit.sections(table))
-    config = yaml.safe_load((results / "config.yaml").read_text())
-    table = cost.collect(results, cells, config["teachers"])
+    table = cost.collect(results, cells, studies["teacher"].unique())
     write("cost", table, cost.sections(table, len(cells)))
 
 
@@ -574,9 +573,7 @@ def figures(
         save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
 
     studies = grid.read(results / "studies.csv")
-    accuracies = {}
-    for path in (results / "teachers").glob("*.json"):
-        accuracies[path.stem] = json.loads(path.read_text()).get("test_accuracy")
+    accuracies = accuracies_of(results, studies)
     for study in studies["study"].unique():
         table = grid.read(results / "tables" / f"{study}.csv")
         write(study, figures.study(table, accuracies))
@@ -601,7 +598,10 @@ def figures(
     ]
     rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
     scores = dict(zip(rows["category"], rows["pro"], strict=True))
-    write("pro_curves", figures.pro_curves(pd.concat(curves), scores))
+    write(
+        "pro_curves",
+        figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),
+    )
     definitions = pd.read_csv(results / "tables" / "pro_definitions.csv")
     write("pro_definitions", figures.definitions(definitions))
 
@@ -815,6 +815,13 @@ def load_network(path: Path, levels: list[int], weights: str = "weights"):
     network = backbone.create(content["backbone"], levels, seed=0)
     backbone.load(network, content[weights], str(path))
     return content["backbone"], network
+
+
+def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | None]:
+    """Return the test accuracy of each teacher of the studies, None of one not trained here."""
+    paths = {name: results / "teachers" / f"{name}.json" for name in studies["teacher"].unique()}
+    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    return {name: record.get("test_accuracy") for name, record in found.items()}
 
 
 def cells_of_study(studies: Path, study: str) -> pd.DataFrame:

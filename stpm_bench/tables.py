@@ -13,8 +13,9 @@ from stpm_bench.typeset import Section, bold_best, interval, number, p_value, sp
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
-# the rest.
+# the rest. A study with several teachers or protocols stands beside the paper with its first ones.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
+FIRST = ["teacher", "protocol"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 
@@ -36,7 +37,7 @@ def study_table(
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
         cells: the study's cells, columns `grid.AXES`.
         paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
-            and there beside the first teacher of the study.
+            and there beside the first teacher and protocol of the study.
         names: the metrics to summarise.
 
     Returns:
@@ -52,7 +53,7 @@ def study_table(
     ).reindex(columns=list(names))
     rows = []
     for setting, group in cells.groupby(list(SETTING), sort=False):
-        at_papers_setting = group["teacher"].iloc[0] == cells["teacher"].iloc[0] and (
+        at_papers_setting = (group[FIRST].iloc[0] == cells[FIRST].iloc[0]).all() and (
             group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
         )
         categories = list(dict.fromkeys(group["category"]))
@@ -147,20 +148,32 @@ def fixed_axes(table: pd.DataFrame) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def study_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+def study_sections(
+    name: str,
+    table: pd.DataFrame,
+    rests_on: str,
+    accuracies: Mapping[str, float | None] | None = None,
+) -> list[Section]:
     """Set a study: by category where it is one setting, else by setting, the means alone.
 
     Args:
         table: what `study_table` returns.
         rests_on: what `coverage` returns.
+        accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
+            teachers where those vary.
     """
     axes = varying(table)
     by_setting = bool(axes)
     if by_setting:
-        table = table[table["category"].isin([*GROUPS, "mean"])]
+        sets = map(set_of, table["category"])
+        table = table[table["category"].isin([*GROUPS, *sets, "mean"])]
     several = by_setting and table["category"].nunique() > 1
     shown = table[[*axes, *(["category"] if several or not by_setting else [])]].astype(str)
     compared = False
+    if accuracies and "teacher" in axes:
+        known = [accuracies.get(teacher) for teacher in table["teacher"]]
+        place = shown.columns.get_loc("teacher") + 1
+        shown.insert(place, "accuracy", [number(np.nan if a is None else a) for a in known])
     for metric, label in METRICS.items():
         shown[label] = [spread(*v) for v in zip(table[metric], table[f"{metric}_sd"], strict=True)]
         if by_setting:
@@ -181,6 +194,12 @@ def study_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Sectio
         caption += " Means over categories, the best in bold."
         if any(column.endswith("between") for column in shown):
             caption += " Between: the standard deviation over categories."
+    if "accuracy" in shown:
+        caption += (
+            " Accuracy: of the teacher on the test images of what it was trained on here. How long "
+            "and by which optimiser the paper's authors trained theirs is not known; here it is "
+            "as config.yaml says."
+        )
     if compared:
         caption += (
             " Paper: the entries of its Tables 1 and 2 (v3); a group's is the mean of its entries, "

@@ -227,8 +227,8 @@ def study(**changes):
         (study(seed=[1.0]), r"'studies.main.seed.0': found 1.0, expected a whole number"),
         (study(fraction=[float("nan")]), r"main.fraction.0': found nan, expected a number"),
         ({"studies": {2024: {}}}, r"'studies': found 2024, expected a text"),
-        ({"studies": {"cost": {}}}, r"name 'cost'; .* a study's is not that of another table"),
-        ({"studies": {"a_differences": {}}}, r"a study's is not that of another table or figure"),
+        ({"studies": {"cost": {}}}, r"name 'cost'; .* and is not that of another table"),
+        ({"studies": {"a_differences": {}}}, r"and is not that of another table or figure"),
         (
             {"teachers": {"a b": {"backbone": "resnet18"}}},
             r"config key 'teachers': found the name 'a b'; a name is made of letters",

@@ -185,7 +185,7 @@ def closing():
         f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/",
     ]
     folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
-    failures = {path: failure_of(path) for path in folders if (path / "metrics.json").exists()}
+    failures = {path: failure_of(path) for path in folders if (path / "provenance.json").exists()}
     failed = [f"  {path.name}: {failure}" for path, failure in failures.items() if failure]
     if failed:
         lines.append(f"Training failed in {len(failed)} of {len(CELLS)} cells, which are gaps:")
@@ -328,8 +328,3 @@ def teacher_files(wildcards, input):
     """Return the options that say where a teacher's files lie; another place is no other teacher."""
     files = {"folder": f"{DATA}/weights"}
     return options(files | {"data": input.data} if "data" in input.keys() else files)
-
-
-def not_compared(value):
-    """Return a params function of the input, which Snakemake does not compare: places of files."""
-    return lambda wildcards, input: value

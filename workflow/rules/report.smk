@@ -152,7 +152,7 @@ rule failures:
         expand(
             "{cell}/{file}",
             cell=PANEL_CELLS.values(),
-            file=["anomaly_maps.npy", "image_scores.csv"],
+            file=["anomaly_maps.npy", "image_scores.csv", "provenance.json"],
         ),
     output:
         report(
