@@ -166,6 +166,7 @@ def ours(
         (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == "nearest")
     ].rename(columns={"pro": "value"})
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
+    long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
     table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
     return {
         (row["category"], metric): (row[metric], row[f"{metric}_sd"])
