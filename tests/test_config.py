@@ -211,6 +211,13 @@ def study(**changes):
             {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},
             r"'teachers.random.pretraining' is set, but the teacher has no 'pretrain'",
         ),
+        ({"training": {"validation_fraction": 0}}, r"fraction' is 0; it lies above 0 and below 1"),
+        ({"training": {"validation_fraction": 1}}, r"fraction' is 1; it lies above 0 and below 1"),
+        (
+            {"protocols": {"mine": {"level_weights": [1, 1, 1]}}},
+            r"'protocols.mine.level_weights' is \[1, 1, 1\]; expected 4 weights",
+        ),
+        ({"protocols": {"Mine": {}}}, r"the name 'Mine'; a name is made of small letters"),
         ({"pretraining": {"flip": True}}, r"flip' is True; allowed: auto, always, never"),
         ({"teachers": {"random": {}}}, r"'teachers.random' lacks 'backbone'"),
         (study(fraction=[0]), r"'studies.main.fraction.0' is 0; a fraction is above 0 and at most"),
@@ -286,6 +293,12 @@ def test_a_teacher_has_its_own_pretraining_beside_the_configs(small_set):
 def test_every_error_is_told_at_once(small_set):
     with pytest.raises(InputError, match=r"'device'(.|\n)*'precision'"):
         complete(small_config(small_set, device="x", precision="y"))
+
+
+def test_a_category_with_a_dot_would_be_taken_for_a_set(small_set):
+    (small_set / "data" / "alpha").rename(small_set / "data" / "beta.v2")
+    with pytest.raises(InputError, match=r"beta.v2: a category's name has no dot"):
+        complete(small_config(small_set))
 
 
 def test_a_folder_without_categories(tmp_path):

@@ -249,3 +249,42 @@ def test_latex_compiles(tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-2000:]
+
+
+def test_a_study_of_several_protocols_stands_beside_the_paper_with_its_first():
+    long = long_table(mvtec.CATEGORIES, metrics=published.NAMES)
+    both = pd.concat([long.assign(value=0.9), long.assign(protocol="authors", value=0.5)])
+    paper = published.paper(published.read())
+    table = tables.study_table(both, cells(both), paper)
+    compared = table[table["pro_paper"].notna()]
+    assert set(compared["protocol"]) == {"paper"}
+    nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
+    own = published.ours(both, nothing, cells(both))
+    assert own["bottle", "pro"][0] == pytest.approx(0.9)
+    methods = published.methods(published.read(), table)
+    assert not methods.duplicated(["metric", "category"]).any()
+
+
+def test_means_beside_the_papers_are_of_the_15_categories_alone():
+    nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
+
+    def mean(categories):
+        long = long_table(categories, metrics=published.NAMES)
+        long["value"] = np.where(long["category"] == "widget", 0.1, 0.9)
+        rows = published.reproductions(published.read(), published.ours(long, nothing, cells(long)))
+        return rows[(rows["metric"] == "pro") & (rows["category"] == "mean")].iloc[0]["ours"]
+
+    assert mean(mvtec.CATEGORIES) == pytest.approx(0.9)
+    assert np.isnan(mean([*mvtec.CATEGORIES, "widget"]))
+    assert np.isnan(mean(mvtec.CATEGORIES[:14]))
+
+
+def test_several_sets_keep_their_rows_where_settings_vary_and_teachers_their_accuracy():
+    long = long_table(["bottle", "visa.candle", "visa.pcb1"])
+    both = pd.concat([long, long.assign(teacher="other")])
+    table = tables.study_table(both, cells(both), {})
+    section = tables.study_sections("x", table, "", {"t": 0.99, "other": None})[0]
+    assert {"mvtec_ad", "visa", "objects", "mean"} == set(section.body["category"])
+    accuracy = dict(zip(section.body["teacher"], section.body["accuracy"], strict=True))
+    assert accuracy == {"t": "0.990", "other": "n/a"}
+    assert "is not known" in section.caption
