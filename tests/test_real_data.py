@@ -19,7 +19,7 @@ def test_bottle_trains_to_useful_maps(bottle, tmp_path):
     config["data"]["mvtec_ad"] = str(bottle)
     config["teachers"]["imagenet"]["weights"] = str(weights)
     config |= {"image_size": 128, "training": {"epochs": 3}}
-    run = snakemake(config)
+    run = snakemake(config, str(tmp_path / "results" / "metrics.csv"))
     assert run.returncode == 0, run.stderr
     results = tmp_path / "results"
     train = pd.read_csv(results / "prepared/bottle/train/images.csv")
