@@ -69,4 +69,6 @@ def show_claims(question: str) -> None:
         .astype(object)
         .map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
     )
-    display(Markdown(f"Data: {record['data']}."), shown.replace("nan", "n/a").fillna("n/a"))
+    display(Markdown(f"Data: {record['data']}."))
+    with pd.option_context("display.max_colwidth", None):
+        display(shown.replace("nan", "n/a").fillna("n/a"))
