@@ -134,7 +134,7 @@ def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def with_accuracy(teacher: str, accuracy: float | None) -> str:
     """Return a teacher's label: its name, and below it the accuracy of its own task."""
-    return teacher if accuracy is None else f"{teacher}\n({accuracy:.0%} accuracy)"
+    return teacher if accuracy is None else f"{teacher}\n({accuracy:.1%} accuracy)"
 
 
 def legend(table: pd.DataFrame, by_setting: bool) -> str:

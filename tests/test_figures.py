@@ -101,7 +101,7 @@ def test_a_study_has_a_row_for_each_setting_or_category():
 
 def test_teachers_have_their_accuracy_beside_them():
     figure = figures.study(TEACHERS, {"imagenet": None, "mnist": 0.991})
-    assert labels(figure) == ["imagenet", "mnist\n(99% accuracy)"]
+    assert labels(figure) == ["imagenet", "mnist\n(99.1% accuracy)"]
 
 
 def test_a_fraction_is_an_axis():
