@@ -16,15 +16,13 @@ from stpm_bench.device import (
     autocast,
     choose_device,
     choose_precision,
-    keep_freed_memory,
-    set_deterministic,
+    set_up,
 )
 from stpm_bench.protocols import PAPER
 
 LEVELS = (1, 2, 3)
 PLAIN = "plain loop in the authors' manner"
 OURS = "stpm_bench student"
-KEEP = "+ freed memory kept"
 # Each row does what the rows above it do, and one thing more.
 LADDER = (
     (PLAIN, {}),
@@ -33,7 +31,6 @@ LADDER = (
     ("+ channels_last", {"channels_last": True}),
     ("+ the distance of stpm_bench", {"own_distance": True}),
     ("+ bfloat16", {"precision": torch.bfloat16}),
-    (KEEP, {}),
 )
 START = {
     "cut": False,
@@ -54,7 +51,8 @@ def run(
     float32 and contiguous, the teacher in every step. 'stpm_bench student' is `student.train` as
     the suite calls it, an epoch of one batch: it also validates (one image) and copies the weights
     that it keeps; the teacher's pass, once a student, is not in it. bfloat16 is left out where the
-    hardware has it not natively.
+    hardware has it not natively. All rows keep freed memory (`device.keep_freed_memory`): what one
+    row left behind would serve the next anyhow.
 
     Args:
         runs: how often each row is timed; the table gives medians.
@@ -68,7 +66,7 @@ def run(
         each for the matrix products: their GFLOP/s. A share above 1 says that PyTorch's matrix
         product is slower on this processor than its convolutions.
     """
-    set_deterministic()
+    set_up()
     device = choose_device("auto")
     native = choose_precision("auto", device)
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size + 1, size, size, 3), np.uint8)
@@ -86,11 +84,8 @@ def run(
     }
 
     seconds: dict = {key: [] for key in [*calls, OURS, *products]}
-    for round_ in range(1 + runs):
+    for _ in range(1 + runs):
         for label, call in calls.items():
-            # Not in the round that warms up: until then glibc finds its own thresholds.
-            if round_:
-                keep_freed_memory(label == KEEP)
             seconds[label].append(timed(call, device))
         seconds[OURS].append(epoch_seconds(name, pixels, device, native))
         for dtype, call in products.items():
