@@ -219,12 +219,17 @@ def state_of(split):
 
 
 def state_below(*places):
-    """Return a hash of the names, sizes and times of files, and of all files below folders."""
-    found = [
-        (str(path.relative_to(place.parent)), path.stat().st_size, path.stat().st_mtime_ns)
-        for place in places
-        for path in (sorted(place.rglob("*")) if place.is_dir() else [place])
-    ]
+    """Return a hash of the names, sizes and times of files, and of all files below folders.
+
+    What is missing, and a link to nothing, are left to the step, whose error names them.
+    """
+    found = []
+    for place in places:
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.exists():
+                status = path.stat()
+                name = str(path.relative_to(place.parent))
+                found.append((name, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
