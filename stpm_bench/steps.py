@@ -209,7 +209,8 @@ def teacher(
     levels = teacher.level_report(backbone, state, photographs())
     degenerate = {row["level"]: row["degenerate"] for row in levels if row["degenerate"]}
     for level, reason in degenerate.items():
-        print(f"WARNING: {output.stem}: level {level} tells nothing apart: {reason}")
+        text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
+        print(text, file=sys.stderr)
     save_network(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
     report |= {"levels": levels, "sha256": files.sha256(output)}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
@@ -239,8 +240,8 @@ def student(
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
+    from stpm_bench.student import not_begun
     from stpm_bench.student import train as train_student
-    from stpm_bench.student import untrained
 
     start = time.perf_counter()
     set_up(threads)
@@ -258,7 +259,7 @@ def student(
     network = backbone.create(name, levels, stream(seed, "student"))
     unusable = degenerate(teacher, levels)
     trained = (
-        untrained(unusable)
+        not_begun(unusable)
         if unusable
         else train_student(
             teacher_network.to(where),

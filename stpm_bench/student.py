@@ -169,7 +169,7 @@ def train(
     return Trained(kept, last, table.assign(kept=table["epoch"] == kept_epoch), None)
 
 
-def untrained(failure: str) -> Trained:
+def not_begun(failure: str) -> Trained:
     """Return the result of a training that was not begun."""
     history = pd.DataFrame([(0, math.nan, math.nan, math.nan, 0.0)], columns=COLUMNS)
     return Trained({}, {}, history.assign(kept=False), failure)

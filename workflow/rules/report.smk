@@ -177,6 +177,8 @@ rule failures:
 rule notebook:
     input:
         f"{RESULTS}/config.yaml",
+        f"{RESULTS}/metrics.csv",
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
         rules.tables.output,
         rules.claims.output,
         rules.figures.output,
