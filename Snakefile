@@ -25,11 +25,6 @@ rule all:
     default_target: True
     input:
         expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=TEACHERS),
-        expand(
-            f"{RESULTS}/cells/{{cell}}/{{file}}",
-            cell=[cell.folder for cell in CELLS],
-            file=["student.pt", "anomaly_maps.npy", "metrics.json", "pro_definitions.csv"],
-        ),
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
         rules.tables.output,

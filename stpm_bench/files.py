@@ -78,14 +78,18 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         np.save(temporary, array)
 
 
-def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool = False
+) -> None:
     """Write named arrays as a .npz file, whole or not at all; the same arrays, the same bytes.
 
     numpy.savez would put the time of writing into the file.
     """
     with whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 

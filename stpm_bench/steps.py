@@ -35,6 +35,7 @@ ProtocolText = Annotated[
 ]
 # The arrays of masks in the folder of the prepared test images, by treatment.
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
+OWN_MASKS = "masks_own.npz"  # at their images' own size, one array an image
 Results = Annotated[Path, "folder of the results"]
 
 
@@ -122,8 +123,11 @@ def prepare(
     if train is not None:
         images.refuse_leak(read_names(train / "images.csv"), manifest, root / category)
     write_array(output / "images.npy", pixels)
-    for name, array in (masks or {}).items():
-        write_array(output / MASKS[name], array)
+    if masks is not None:
+        for name, file in MASKS.items():
+            write_array(output / file, masks[name])
+        own = {str(index): mask for index, mask in enumerate(masks["own"])}
+        write_arrays(output / OWN_MASKS, own, compress=True)
     write_csv(output / "images.csv", manifest)
 
 
@@ -367,40 +371,42 @@ def anomaly_maps(
 
 def metrics(
     *,
-    masks: Annotated[Path, "the masks that 'prepare --split test' wrote, by the one treatment"],
+    test: TestFolder,
+    masks: Annotated[Literal[*MASKS], "how masks were brought to the maps' size"] = "nearest",
     cell: CellFolder,
 ) -> None:
-    """Compute every metric of a cell from its stored maps: metrics.json and pro_curve.csv.
+    """Evaluate a cell's stored maps: metrics.json, pro_curve.csv and pro_definitions.csv.
 
-    Those of the last epoch's maps stand beside those of the kept epoch, as last_epoch_METRIC.
+    The metrics of the last epoch's maps stand beside those of the kept epoch, as
+    last_epoch_METRIC; pro_definitions.csv has the PRO of the kept epoch by every definition.
     """
+    from stpm_bench.audit import COLUMNS, audit
     from stpm_bench.cost import host_bytes
     from stpm_bench.metrics import evaluate
 
     start = time.perf_counter()
     if failure := failure_of(cell):
         write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
-        write_json(cell / "metrics.json", {"failure": failure})
+        write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
         write_json(cell / "cost_metrics.json", {})
+        write_json(cell / "metrics.json", {"failure": failure})
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
-    truth = load_array(masks)
-
-    def values_of(name: str) -> dict:
-        maps = load_array(cell / name)
-        try:
-            return evaluate(labels, maps.max(axis=(1, 2)), truth, maps)
-        except ValueError as error:
-            raise cannot_evaluate(cell, masks, error) from error
-
-    evaluating = time.perf_counter()
-    values = values_of("anomaly_maps.npy")
-    evaluating = time.perf_counter() - evaluating
-    last = values_of("last_epoch_maps.npy")
+    truth = load_array(test / MASKS[masks])
+    maps = load_array(cell / "anomaly_maps.npy")
+    last_epoch_maps = load_array(cell / "last_epoch_maps.npy")
+    own_masks = list(load_arrays(test / OWN_MASKS).values())
+    try:
+        evaluating = time.perf_counter()
+        values = evaluate(labels, maps.max(axis=(1, 2)), truth, maps)
+        evaluating = time.perf_counter() - evaluating
+        last = evaluate(labels, last_epoch_maps.max(axis=(1, 2)), truth, last_epoch_maps)
+        definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+    except ValueError as error:
+        raise cannot_evaluate(cell, test, error) from error
     curve = {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
     write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
-    values |= {f"last_epoch_{key}": last[key] for key in values}
-    write_json(cell / "metrics.json", values)
+    write_csv(cell / "pro_definitions.csv", definitions)
     record = {
         "images": len(truth),
         "seconds": round(time.perf_counter() - start, 2),
@@ -410,30 +416,8 @@ def metrics(
         "threads": 1,
     }
     write_json(cell / "cost_metrics.json", record)
-
-
-def audit(
-    *,
-    root: Annotated[Path, "folder with one folder a category: masks at their own size"],
-    category: Annotated[str, "the category's folder"],
-    layout: Layout = "mvtec",
-    test: TestFolder,
-    cell: CellFolder,
-) -> None:
-    """Evaluate a cell's stored maps by every definition of PRO: pro_definitions.csv."""
-    from stpm_bench.audit import COLUMNS, audit
-    from stpm_bench.datasets import images
-
-    if failure_of(cell):
-        write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
-        return
-    masks, maps = load_array(test / "masks.npy"), load_array(cell / "anomaly_maps.npy")
-    own_masks = images.read_masks(root, category, layout)
-    try:
-        table = audit(masks, own_masks, maps)
-    except ValueError as error:
-        raise cannot_evaluate(cell, test, error) from error
-    write_csv(cell / "pro_definitions.csv", table)
+    values |= {f"last_epoch_{key}": last[key] for key in values}
+    write_json(cell / "metrics.json", values)
 
 
 def benchmark(
@@ -720,7 +704,6 @@ STEPS = (
     student,
     anomaly_maps,
     metrics,
-    audit,
     collect,
     tables,
     claims,

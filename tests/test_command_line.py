@@ -35,7 +35,7 @@ def test_an_error_of_the_users_is_one_line_on_the_terminal_and_in_the_log(tmp_pa
 
 def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
     cell = ["--cell", str(tmp_path)]
-    assert main(["metrics", "--masks", str(tmp_path), *cell]) == 1
+    assert main(["metrics", "--test", str(tmp_path), *cell]) == 1
     assert f"error: {tmp_path}/provenance.json: no such file" in capsys.readouterr().err
     (tmp_path / "provenance.json").write_text("{}")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "student.pt")

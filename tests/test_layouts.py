@@ -101,7 +101,8 @@ def test_visa(tmp_path):
     masks, table = prepare_test(tmp_path, "candle", "visa")
     assert np.array_equal(masks[0], numbers_mask(1, 5) > 0)
     assert list(table["defect_pixels"]) == [700, 700, 0, 0]
-    assert np.array_equal(images.read_masks(tmp_path, "candle", "visa")[1], masks[1])
+    _, every, _ = images.prepare(tmp_path, "candle", "test", 8, layout="visa")
+    assert np.array_equal(every["own"][1], masks[1])
 
 
 def test_visa_masks_with_a_palette_count_by_number(tmp_path):

@@ -12,9 +12,9 @@ import torch
 from conftest import small_config, snakemake, write_category
 from stpm_bench.anomaly_map import score
 from stpm_bench.config import protocols
-from stpm_bench.datasets.images import bilinear_any, read_masks
+from stpm_bench.datasets.images import bilinear_any
 from stpm_bench.metrics import evaluate
-from stpm_bench.steps import load_network
+from stpm_bench.steps import load_arrays, load_network
 
 CELL = "category-alpha_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-{}"
 
@@ -76,7 +76,8 @@ def test_the_cell_is_evaluated_as_its_protocol_says_and_the_last_epoch_too(finis
     results = folder / "results"
     cell = results / "cells" / CELL.format("mine")
     images = np.load(results / "prepared/alpha/test/images.npy")
-    masks = np.stack([bilinear_any(mask, 64) for mask in read_masks(folder / "data", "alpha")])
+    own = load_arrays(results / "prepared/alpha/test/masks_own.npz").values()
+    masks = np.stack([bilinear_any(mask, 64) for mask in own])
     assert np.array_equal(masks, np.load(results / "prepared/alpha/test/masks_bilinear_any.npy"))
     protocol = protocols(config_of(folder))["mine"]
     assert (protocol.map_resolution, protocol.factor) == ("finest", 1.0)

@@ -41,7 +41,7 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     layout: str = "mvtec",
-) -> tuple[np.ndarray, dict[str, np.ndarray] | None, pd.DataFrame]:
+) -> tuple[np.ndarray, dict[str, np.ndarray | list] | None, pd.DataFrame]:
     """Read one split of a category into arrays.
 
     Images are squashed to a square whatever their shape, as the field does, by antialiased
@@ -67,7 +67,8 @@ def prepare(
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
-        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect; None for 'train'.
+        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect; under 'own' the N masks
+            (H, W) bool at their images' own size; None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
             image file's bytes, then `defect_pixels`, how many pixels of the nearest mask are True.
 
@@ -80,6 +81,7 @@ def prepare(
     table = list_images(root, category, split, layout)
     images = np.empty((len(table), image_size, image_size, 3), np.uint8)
     masks = {name: np.zeros(images.shape[:3], bool) for name in TREATMENTS}
+    masks["own"] = [None] * len(table)
 
     def read(index: int) -> tuple[str, str]:
         """Fill one row of the arrays; return the file's hash, and a problem or ''."""
@@ -87,8 +89,11 @@ def prepare(
         try:
             content, image = read_image(folder / row["file"])
             images[index] = _resized(to_8_bits(image, folder / row["file"]), image_size)
+            if split == "test":
+                masks["own"][index] = np.zeros((image.height, image.width), bool)
             if row["mask"]:
                 mask = read_mask(folder / row["mask"], image, layout)
+                masks["own"][index] = mask
                 for name, treatment in TREATMENTS.items():
                     masks[name][index] = treatment(mask, image_size)
         except InputError as error:
@@ -178,26 +183,6 @@ def _resized(image: Image.Image, size: int) -> np.ndarray:
     """Return an image of mode 'L' or 'RGB' as a (size, size, 3) uint8 array."""
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image.convert("RGB"))
-
-
-def read_masks(root: str | Path, category: str, layout: str = "mvtec") -> list[np.ndarray]:
-    """Return the test set's masks at their images' own size, in the order of `list_images`.
-
-    Returns:
-        N arrays (H, W) bool, True on a defect; all False for a good image.
-
-    Raises:
-        InputError: as `prepare`, of the first file with a problem.
-    """
-    folder = Path(root) / category
-    masks = []
-    for row in list_images(root, category, "test", layout).itertuples():
-        _, image = read_image(folder / row.file)
-        if row.mask:
-            masks.append(read_mask(folder / row.mask, image, layout))
-        else:
-            masks.append(np.zeros((image.height, image.width), bool))
-    return masks
 
 
 def nearest(mask: np.ndarray, size: int) -> np.ndarray:

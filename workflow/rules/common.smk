@@ -1,5 +1,6 @@
 # The checked config, the cells, and the names that rules share.
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -11,13 +12,17 @@ from pathlib import Path
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+# The jobs of a large grid are millions of objects that all stay: Python's collector would look
+# through them again and again, for a quarter of the time that a dry run takes.
+gc.set_threshold(200_000, 20, 50)
+
 from stpm_bench import grid, levels, protocols, published
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
-from stpm_bench.steps import MASKS, failure_of
+from stpm_bench.steps import MASKS, OWN_MASKS, failure_of
 
 try:
     CONFIG = complete(config)
@@ -38,7 +43,7 @@ TEACHERS = {
 }
 PROTOCOLS = protocols_of(CONFIG)
 CELL = f"{RESULTS}/cells/{grid.CELL}"
-TEST = f"{RESULTS}/prepared/{{category}}/test"
+TRAIN, TEST = (f"{RESULTS}/prepared/{{category}}/{split}" for split in ("train", "test"))
 
 # What an unpacked MVTec AD is known by, and the archive of the user's of which it is made, if any.
 MVTEC_AD = f"{DATA}/mvtec_ad/download.json"
@@ -165,12 +170,6 @@ def protocol_part(part):
     A step sees no other field, so that a change of another does not run it again.
     """
     return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
-
-
-def masks_of(wildcards):
-    """Return the masks by the treatment that a cell's protocol names."""
-    folder = TEST.format(category=wildcards.category)
-    return f"{folder}/{MASKS[PROTOCOLS[wildcards.protocol].masks]}"
 
 
 def closing():

@@ -34,8 +34,8 @@ rule prepare_train:
     input:
         images_of("train"),
     output:
-        images=f"{RESULTS}/prepared/{{category}}/train/images.npy",
-        manifest=f"{RESULTS}/prepared/{{category}}/train/images.csv",
+        images=f"{TRAIN}/images.npy",
+        manifest=f"{TRAIN}/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_train.log",
     conda:
@@ -46,7 +46,7 @@ rule prepare_train:
         category=category_of,
         image_size=CONFIG["image_size"],
         state=state_of("train"),
-        folder=subpath(output.images, parent=True),
+        folder=TRAIN,
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split train --image-size {params.image_size} --threads {threads}"
@@ -56,11 +56,11 @@ rule prepare_train:
 rule prepare_test:
     input:
         images_of("test"),
-        train=f"{RESULTS}/prepared/{{category}}/train/images.csv",
+        train=f"{TRAIN}/images.csv",
     output:
-        images=f"{RESULTS}/prepared/{{category}}/test/images.npy",
-        masks=expand(f"{RESULTS}/prepared/{{{{category}}}}/test/{{file}}", file=MASKS.values()),
-        manifest=f"{RESULTS}/prepared/{{category}}/test/images.csv",
+        images=f"{TEST}/images.npy",
+        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), OWN_MASKS], allow_missing=True),
+        manifest=f"{TEST}/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
     conda:
@@ -71,8 +71,8 @@ rule prepare_test:
         category=category_of,
         image_size=CONFIG["image_size"],
         state=state_of("test"),
-        train=subpath(input.train, parent=True),
-        folder=subpath(output.images, parent=True),
+        train=TRAIN,
+        folder=TEST,
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split test --train {params.train:q} --image-size {params.image_size}"

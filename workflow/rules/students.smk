@@ -1,8 +1,8 @@
 # Students: one a cell. What a student is trained on is all among its inputs; no test file is.
 rule student:
     input:
-        images=f"{RESULTS}/prepared/{{category}}/train/images.npy",
-        manifest=f"{RESULTS}/prepared/{{category}}/train/images.csv",
+        images=f"{TRAIN}/images.npy",
+        manifest=f"{TRAIN}/images.csv",
         teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
     output:
         student=f"{CELL}/student.pt",
@@ -20,8 +20,8 @@ rule student:
         protocol=protocol_part(protocols.training_part),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
-        train=subpath(input.images, parent=True),
-        cell=subpath(output.student, parent=True),
+        train=TRAIN,
+        cell=CELL,
     shell:
         "python -m stpm_bench student --train {params.train:q} --teacher {input.teacher:q}"
         " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"
