@@ -46,7 +46,7 @@ rule prepare_train:
         category=category_of,
         image_size=CONFIG["image_size"],
         state=state_of("train"),
-        folder=TRAIN,
+        folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split train --image-size {params.image_size} --threads {threads}"
@@ -71,8 +71,8 @@ rule prepare_test:
         category=category_of,
         image_size=CONFIG["image_size"],
         state=state_of("test"),
-        train=TRAIN,
-        folder=TEST,
+        train=subpath(input.train, parent=True),
+        folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
         " --split test --train {params.train:q} --image-size {params.image_size}"

@@ -20,8 +20,8 @@ rule anomaly_maps:
     params:
         protocol=protocol_part(protocols.map_part),
         device=CONFIG["device"],
-        test=TEST,
-        cell=CELL,
+        test=subpath(input.images, parent=True),
+        cell=subpath(output.maps, parent=True),
     shell:
         "python -m stpm_bench anomaly-maps --test {params.test:q} --teacher {input.teacher:q}"
         " --cell {params.cell:q} --protocol {params.protocol:q} --device {params.device}"
@@ -45,8 +45,8 @@ rule metrics:
         "../../environment.yml"
     params:
         masks=lambda wildcards: PROTOCOLS[wildcards.protocol].masks,
-        test=TEST,
-        cell=CELL,
+        test=subpath(input[0], parent=True),
+        cell=subpath(output.metrics, parent=True),
     shell:
         "python -m stpm_bench metrics --test {params.test:q} --masks {params.masks}"
         " --cell {params.cell:q} --log {log:q}"

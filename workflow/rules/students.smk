@@ -20,8 +20,8 @@ rule student:
         protocol=protocol_part(protocols.training_part),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
-        train=TRAIN,
-        cell=CELL,
+        train=subpath(input.images, parent=True),
+        cell=subpath(output.student, parent=True),
     shell:
         "python -m stpm_bench student --train {params.train:q} --teacher {input.teacher:q}"
         " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"
