@@ -18,7 +18,7 @@ STAGES = {
     "metrics": "cost_metrics.json",
 }
 COLUMNS = ["stage", *AXES, "device", "threads", "images", "seconds", "images_per_second"]
-COLUMNS += ["host_bytes", "gpu_bytes"]
+COLUMNS += ["host_bytes", "gpu_bytes", "code"]
 
 
 def host_bytes() -> int:
@@ -33,7 +33,7 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
     Returns:
         `COLUMNS`, a row for each teacher and for each stage of each cell. `seconds` is the whole
         step, its start included; `images_per_second` the work itself; `images` counts every
-        epoch's.
+        epoch's; `code` is what `code_version` returned of the stage, None of a teacher.
     """
     rows = []
     for name in teachers:
@@ -66,7 +66,7 @@ def of_stage(record: dict) -> dict:
     if isinstance(images, dict):  # a student's: by role
         images = record["epochs"] * images["training"]
         rate = record["training_images_per_second"]
-    cost = {key: record.get(key) for key in ("device", "threads", "seconds")}
+    cost = {key: record.get(key) for key in ("device", "threads", "seconds", "code")}
     return cost | {"images": images, "images_per_second": rate} | record["peak_memory"]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from stpm_bench import grid
+from stpm_bench.code_version import code_version
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256, whole, write_array, write_arrays, write_csv, write_json
 
@@ -308,6 +309,7 @@ def student(
         "teacher_sha256": sha256(teacher),
         "manifest_sha256": sha256(train / "images.csv"),
         "student_sha256": sha256(output / "student.pt"),
+        "code": code_version("student"),
         "seconds": round(time.perf_counter() - start, 2),
         "training_seconds": round(training_seconds, 2),
         "training_images_per_second": rate and round(rate, 1),
@@ -361,6 +363,7 @@ def anomaly_maps(
     table = read_names(test / "images.csv")[["file", "defect"]].assign(score=scores)
     write_csv(cell / "image_scores.csv", table)
     record = {
+        "code": code_version("anomaly_maps"),
         "images": len(images),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(len(images) / scoring, 1),
@@ -408,6 +411,7 @@ def metrics(
     write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
     write_csv(cell / "pro_definitions.csv", definitions)
     record = {
+        "code": code_version("metrics"),
         "images": len(truth),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(len(truth) / evaluating, 1),
@@ -478,6 +482,7 @@ def tables(
     write_csv(results / "pro_definitions.csv", audited)
 
     accuracies = accuracies_of(results, studies)
+    costs = cost.collect(results, cells, studies["teacher"].unique())
 
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
         write_csv(folder / f"{name}.csv", table)
@@ -490,7 +495,7 @@ def tables(
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(literature) if study == main else {}
         table = tables.study_table(long, of_study, paper)
-        rests_on = tables.coverage(of_study, long)
+        rests_on = tables.coverage(of_study, long, costs)
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
             methods = published.methods(literature, table)
@@ -509,8 +514,7 @@ def tables(
             write("reproductions", table, published.reproductions_sections(table, rests_on))
     table = audit.summary(audited, of_main)
     write("pro_definitions", table, audit.sections(table))
-    table = cost.collect(results, cells, studies["teacher"].unique())
-    write("cost", table, cost.sections(table, len(cells)))
+    write("cost", costs, cost.sections(costs, len(cells)))
 
 
 def claims(

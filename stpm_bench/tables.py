@@ -134,11 +134,26 @@ def setting_names(table: pd.DataFrame) -> pd.Series:
     return table[axes].astype(str).agg(", ".join, axis=1)
 
 
-def coverage(cells: pd.DataFrame, metrics: pd.DataFrame) -> str:
-    """Return how many cells of a study have their metrics, as a caption says it."""
-    done = len(cells.merge(metrics[list(AXES)].drop_duplicates()))
-    text = f"{done} of {len(cells)} cells"
-    return text if done == len(cells) else f"{text}; the others failed or have not run: gaps"
+def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) -> str:
+    """Return how many cells of a study have their metrics, as a caption says it.
+
+    Where the cells were not all made by the same code (`costs`, what `cost.collect` returns), it
+    says so: tables do not mix versions unsaid.
+    """
+    done = cells.merge(metrics[list(AXES)].drop_duplicates())
+    text = f"{len(done)} of {len(cells)} cells"
+    if len(done) < len(cells):
+        text += "; the others failed or have not run: gaps"
+    cells_done = set(done[list(AXES)].itertuples(index=False, name=None))
+    made = [row in cells_done for row in costs[list(AXES)].itertuples(index=False, name=None)]
+    for stage, versions in costs.loc[np.array(made, bool)].groupby("stage", sort=False)["code"]:
+        counts = versions.value_counts()
+        if len(counts) > 1:
+            each = ", ".join(f"{count} by {code}" for code, count in counts.items())
+            text += (
+                f"; MIXED: their step {stage} ran with {len(counts)} versions of its code ({each})"
+            )
+    return text
 
 
 def fixed_axes(table: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from stpm_bench import claims, grid, published, statistics, tables, typeset
+from stpm_bench import claims, cost, grid, published, statistics, tables, typeset
 from stpm_bench.datasets import mvtec
 
 SEEDS = (0, 1, 2)
@@ -79,10 +79,24 @@ def test_a_missing_cell_is_a_gap_and_is_counted():
     empty = tables.study_table(long[long["category"] != "cable"], cells(long), {})
     assert np.isnan(row(empty, "cable")["pro"])
     assert row(empty, "cable")["seeds"] == 0
-    rests_on = tables.coverage(cells(long), long[long["category"] != "cable"])
+    rests_on = tables.coverage(cells(long), long[long["category"] != "cable"], costs())
     text = markdown(tables.study_sections("main", empty, rests_on))
     assert "| cable      | n/a " in text
     assert "3 of 6 cells; the others failed or have not run: gaps" in text
+
+
+def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
+    long = long_table(["bottle", "cable"])
+    made = cells(long)
+    same = costs(*({"stage": "student", "code": "a1"} | row for row in made.to_dict("records")))
+    assert tables.coverage(made, long, same) == "6 of 6 cells"
+    mixed = same.assign(code=["a1"] * 5 + ["b2"])
+    text = tables.coverage(made, long, mixed)
+    assert text == (
+        "6 of 6 cells; MIXED: their step student ran with 2 versions of its code (5 by a1, 1 by b2)"
+    )
+    # Of the cells that a study has: the sixth is not this one's.
+    assert tables.coverage(made.iloc[:5], long, mixed) == "5 of 5 cells"
 
 
 def test_a_study_of_which_no_cell_has_run_is_all_gaps():
@@ -90,11 +104,16 @@ def test_a_study_of_which_no_cell_has_run_is_all_gaps():
     table = tables.study_table(long.iloc[:0], cells(long), {})
     assert table[list(tables.METRICS)].isna().all(axis=None)
     assert "0 of 12 cells" in markdown(
-        tables.study_sections("layers", table, tables.coverage(cells(long), long.iloc[:0]))
+        tables.study_sections("layers", table, tables.coverage(cells(long), long.iloc[:0], costs()))
     )
     assert "**" not in markdown(tables.by_category_sections("layers", table, ""))
     differences = tables.differences(long.iloc[:0], cells(long))
     assert set(differences["note"]) == {"no pairs"}
+
+
+def costs(*rows) -> pd.DataFrame:
+    """What `cost.collect` returns, of these rows."""
+    return pd.DataFrame(list(rows), columns=cost.COLUMNS)
 
 
 def test_the_papers_values_stand_beside_ours():

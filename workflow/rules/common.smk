@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 gc.set_threshold(200_000, 20, 50)
 
 from stpm_bench import grid, levels, protocols, published
+from stpm_bench.code_version import code_version
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec

@@ -7,6 +7,7 @@ rule demo_data:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("demo_data"),
         folder=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench demo-data --output {params.folder:q} --marker {output:q} --log {log:q}"
@@ -22,6 +23,7 @@ rule download:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("download"),
         folder=subpath(output[0], parent=True),
         options=download_options,
     shell:
@@ -42,6 +44,7 @@ rule prepare_train:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
+        code=code_version("prepare"),
         root=root_of,
         category=category_of,
         image_size=CONFIG["image_size"],
@@ -67,6 +70,7 @@ rule prepare_test:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     params:
+        code=code_version("prepare"),
         root=root_of,
         category=category_of,
         image_size=CONFIG["image_size"],

@@ -18,6 +18,7 @@ rule anomaly_maps:
     resources:
         gpu=1,
     params:
+        code=code_version("anomaly_maps"),
         protocol=protocol_part(protocols.map_part),
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),
@@ -44,6 +45,7 @@ rule metrics:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("metrics"),
         masks=lambda wildcards: PROTOCOLS[wildcards.protocol].masks,
         test=subpath(input[0], parent=True),
         cell=subpath(output.metrics, parent=True),
@@ -63,6 +65,7 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("collect"),
         results=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench collect --studies {input.studies:q} --results {params.results:q}"

@@ -8,6 +8,7 @@ rule plan:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("plan"),
         config=json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
     shell:
@@ -41,6 +42,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("tables"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -69,6 +71,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("claims"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -97,6 +100,7 @@ rule figures:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("figures"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -124,6 +128,7 @@ rule panel:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("panel"),
         test=subpath(input.images, parent=True),
         cell=subpath(input.maps, parent=True),
         figure=lambda wildcards, output: output.pdf.removesuffix(".pdf"),
@@ -159,6 +164,7 @@ rule failures:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("failures"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -189,6 +195,7 @@ rule notebook:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("notebook"),
         results=subpath(input[0], parent=True),
         folder=subpath(output.ipynb, parent=True),
     shell:

@@ -17,6 +17,7 @@ rule student:
     resources:
         gpu=1,
     params:
+        code=code_version("student"),
         protocol=protocol_part(protocols.training_part),
         device=CONFIG["device"],
         precision=CONFIG["precision"],

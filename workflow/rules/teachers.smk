@@ -9,6 +9,7 @@ rule pretraining_set:
     conda:
         "../../environment.yml"
     params:
+        code=code_version("pretraining_set"),
         options=source_options,
         state=source_state,
         folder=source_folder,
@@ -33,6 +34,7 @@ rule teacher:
     resources:
         gpu=1,
     params:
+        code=code_version("teacher"),
         options=teacher_options,
         files=teacher_files,
     shell:

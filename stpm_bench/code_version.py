@@ -1,0 +1,170 @@
+"""Which code a step runs: a hash of all that its function reaches in this package.
+
+Snakemake does not see a change in an imported module. Each rule has its step's hash among its
+params, so that an edit runs anew the steps that it reaches, and no other.
+"""
+
+import ast
+import functools
+import hashlib
+import symtable
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = Path(__file__).parent
+# What describes or reports a result and computes none of it: an edit there trains nothing anew.
+DESCRIBING = {"cost", "errors", "provenance"}
+
+
+def code_version(name: str, module: str = "steps") -> str:
+    """Return a hash of a definition and of every definition of the package that it reaches.
+
+    Comments, docstrings, layout and annotations do not count, nor do other packages. What is
+    looked up by a text at run time is not seen. Python's own version may change the hash.
+
+    Args:
+        name: a function or constant at the top level of the module.
+        module: name of the module below the package, as in 'metrics.pro'.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        KeyError: the module has no such definition.
+    """
+    # The number of a line that is no definition is no part of what it does: texts alone count.
+    parts = sorted((place[0], text) for place, text in reach(name, module).items())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def reach(name: str, module: str = "steps") -> dict[tuple[str, str], str]:
+    """Return what `code_version` hashes: (module, name) -> its code."""
+    reached, waiting = {}, [(module, name)]
+    while waiting:
+        place = waiting.pop()
+        if place in reached or place[0] in DESCRIBING:
+            continue
+        definitions = read(place[0])
+        if place[1] not in definitions:
+            raise KeyError(f"stpm_bench/{place[0]}.py: has no top-level definition {place[1]!r}")
+        reached[place], names = definitions[place[1]]
+        waiting += names
+        waiting += [(place[0], other) for other in definitions if other.startswith("line ")]
+    return reached
+
+
+@functools.cache
+def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
+    """Return a module's definitions: name -> its code, and the (module, name) that it uses."""
+    result = {}
+    for name, nodes in parsed(module).statements.items():
+        tree = bare(ast.Module(nodes, []))
+        result[name] = (ast.unparse(tree), used(tree, module))
+    return result
+
+
+class Parsed(NamedTuple):
+    """A module's statements by the names that they define, and what its imports bind.
+
+    A statement that defines nothing, and runs on import, is called 'line N'.
+    """
+
+    statements: dict[str, list[ast.stmt]]
+    imported: dict[str, tuple[str, str | None]]
+
+
+@functools.cache
+def parsed(module: str) -> Parsed:
+    """Read a module of the package."""
+    body = ast.parse(path_of(module).read_text()).body
+    statements = {}
+    for node in body:
+        if not (isinstance(node, ast.Import | ast.ImportFrom) or is_text(node)):
+            for name in names_of(node):
+                statements[name] = [*statements.get(name, []), node]
+    return Parsed(statements, imports(body))
+
+
+def path_of(module: str) -> Path:
+    """Return the file of a module below the package; '' is the package itself."""
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """Return the names that a top-level statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        if names:
+            return names
+    return [f"line {node.lineno}"]
+
+
+def imports(nodes: list[ast.AST]) -> dict[str, tuple[str, str | None]]:
+    """Return what imports of this package bind: name -> (module, name there or None: all of it)."""
+    found = {}
+    for node in nodes:
+        if not (isinstance(node, ast.ImportFrom) and node.module):
+            continue
+        package, _, source = node.module.partition(".")
+        if package != PACKAGE.name:
+            continue
+        for alias in node.names:
+            inner = f"{source}.{alias.name}".strip(".")
+            whole = path_of(inner).exists()
+            found[alias.asname or alias.name] = (inner, None) if whole else (source, alias.name)
+    return found
+
+
+def used(tree: ast.Module, module: str) -> set[tuple[str, str]]:
+    """Return the (module, name) of the package that a definition of a module uses."""
+    here = imports(list(ast.walk(tree)))  # inside functions
+    known = parsed(module).imported | here
+    names = globals_of(symtable.symtable(ast.unparse(tree), module, "exec")) | set(here)
+    attributes = {
+        id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Name) or node.id not in names:
+            continue
+        source, name = known.get(node.id, (module, node.id))
+        if name is None:  # a module: of it what is asked for, or all where it is handed on
+            attribute = attributes.get(id(node))
+            found |= {origin(source, n) for n in ([attribute] if attribute else read(source))}
+        elif node.id in known or node.id in parsed(module).statements:
+            found.add(origin(source, name))
+    return found
+
+
+def globals_of(table: symtable.SymbolTable) -> set[str]:
+    """Return the names that code takes from its module, those of functions inside it included."""
+    whole = table.get_type() == "module"
+    names = {s.get_name() for s in table.get_symbols() if s.is_global() or whole}
+    return names.union(*map(globals_of, table.get_children()))
+
+
+def origin(module: str, name: str) -> tuple[str, str]:
+    """Return where a name of a module is defined: elsewhere, where the module imports it."""
+    source, there = parsed(module).imported.get(name, (module, None))
+    return origin(source, there) if there else (module, name)
+
+
+def bare(tree: ast.Module) -> ast.Module:
+    """Return code without what does not compute: docstrings and annotations of functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and is_text(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return tree
+
+
+def is_text(node: ast.stmt) -> bool:
+    """Return whether a statement is a text alone, such as a docstring."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
