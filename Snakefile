@@ -46,3 +46,7 @@ onstart:
 
 onsuccess:
     print(closing(), file=sys.stderr)
+
+
+onerror:
+    print(interim(), file=sys.stderr)

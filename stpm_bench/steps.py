@@ -4,6 +4,7 @@
 imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
+import csv
 import importlib
 import json
 import sys
@@ -442,22 +443,26 @@ def benchmark(
     print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")
 
 
-def collect(
-    *,
-    studies: Annotated[Path, "the studies.csv that 'plan' wrote"],
-    results: Annotated[Path, "folder of the results; the cells' folders lie in its cells/"],
-    output: Annotated[Path, "the long table to write"],
-) -> None:
-    """Collect metrics.json of every cell of the studies into one long table; a gap is a gap."""
-    rows = []
-    for cell in grid.cells(grid.read(studies)):
-        path = results / "cells" / cell.folder / "metrics.json"
-        if path.exists():
-            values = json.loads(path.read_text())
-            if "failure" not in values:
-                rows += [(*cell, metric, value) for metric, value in values.items()]
-    table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
-    write_csv(output, table)
+def collect(*, results: Results) -> None:
+    """Collect what every cell says into the long tables metrics.csv and pro_definitions.csv.
+
+    A cell that has not run, or whose training failed, has no row.
+    """
+    from stpm_bench.audit import COLUMNS
+
+    values, audited = [], []
+    for cell in grid.cells(grid.read(results / "studies.csv")):
+        folder = results / "cells" / cell.folder
+        if (folder / "metrics.json").exists():
+            found = json.loads((folder / "metrics.json").read_text())
+            if "failure" not in found:
+                values += [(*cell, metric, value) for metric, value in found.items()]
+                _, *lines = csv.reader((folder / "pro_definitions.csv").read_text().splitlines())
+                audited += [(*cell, *line) for line in lines]
+    values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
+    write_csv(results / "metrics.csv", values)
+    audited = pd.DataFrame(audited, columns=[*grid.AXES, *COLUMNS])
+    write_csv(results / "pro_definitions.csv", audited)
 
 
 def tables(
@@ -471,16 +476,8 @@ def tables(
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     literature = published.read()
-    audited = [pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS])]
-    for cell in cells:
-        path = results / "cells" / cell.folder / "pro_definitions.csv"
-        if path.exists():
-            audited.append(pd.read_csv(path).assign(**cell._asdict()))
-    # A training that failed leaves an empty table, whose columns have no type.
-    audited = pd.concat(audited)[[*grid.AXES, *audit.COLUMNS]]
-    audited = audited.astype({"pro": float, "pixel_auroc": float})
-    write_csv(results / "pro_definitions.csv", audited)
-
+    audited = grid.read(results / "pro_definitions.csv")
+    audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
     costs = cost.collect(results, cells, studies["teacher"].unique())
 
@@ -566,11 +563,13 @@ def figures(
     for study in studies["study"].unique():
         table = grid.read(results / "tables" / f"{study}.csv")
         write(study, figures.study(table, accuracies))
-        histories = pd.concat(
-            pd.read_csv(results / "cells" / cell.folder / "history.csv").assign(**cell._asdict())
+        histories = [
+            pd.read_csv(path).assign(**cell._asdict())
             for cell in grid.cells(cells_of_study(results / "studies.csv", study))
-        )
-        write(f"training/{study}", figures.training(histories, study))
+            if (path := results / "cells" / cell.folder / "history.csv").exists()
+        ]
+        if histories:
+            write(f"training/{study}", figures.training(pd.concat(histories), study))
     of_main, table = (
         cells_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),
@@ -593,6 +592,17 @@ def figures(
     )
     definitions = pd.read_csv(results / "tables" / "pro_definitions.csv")
     write("pro_definitions", figures.definitions(definitions))
+
+
+def interim(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study that stands beside the published values"],
+) -> None:
+    """Make tables, claims and figures of the cells that are done; the others are gaps."""
+    collect(results=results)
+    for step in (tables, claims, figures):
+        step(results=results, main=main)
 
 
 def panel(
@@ -712,6 +722,7 @@ STEPS = (
     tables,
     claims,
     figures,
+    interim,
     panel,
     failures,
     notebook,

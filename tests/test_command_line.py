@@ -53,8 +53,7 @@ def test_a_damaged_array_is_named(tmp_path):
 
 def test_a_bug_shows_its_traceback(tmp_path, capsys):
     (tmp_path / "studies.csv").write_text("no,such,columns\n1,2,3\n")
-    paths = ["--studies", str(tmp_path / "studies.csv"), "--results", str(tmp_path)]
-    assert main(["collect", *paths, "--output", str(tmp_path / "m.csv")]) == 1
+    assert main(["collect", "--results", str(tmp_path)]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

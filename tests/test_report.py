@@ -50,7 +50,6 @@ def make_up(results: Path) -> None:
     config["studies"]["teachers"]["teacher"] = ["imagenet", "mnist", "random"]
     steps.plan(config=json.dumps(config), output=results)
     rng = np.random.default_rng(0)
-    rows = []
     (results / "teachers").mkdir()
     for name, accuracy in (("imagenet", None), ("mnist", 0.991), ("random", None)):
         record = {"device": "cpu", "threads": 1, "seconds": 3.0, "test_accuracy": accuracy}
@@ -63,8 +62,8 @@ def make_up(results: Path) -> None:
         level = LEVELS[cell.layers] + offsets[cell.category] + rng.normal(0, 0.003)
         level -= {"imagenet": 0, "mnist": 0.2, "random": 0.3}[cell.teacher]
         level -= 0.02 * (cell.fraction < 1)
-        if i:
-            rows += [(*cell, metric, level) for metric in ("image_auroc", "pixel_auroc", "pro")]
+        values = dict.fromkeys(("image_auroc", "pixel_auroc", "pro"), level)
+        (folder / "metrics.json").write_text(json.dumps(values if i else {"failure": "made up"}))
         pd.DataFrame(
             [(name, "nearest", level - 0.1 * (name != "mvtec"), 0.9) for name in DEFINITIONS],
             columns=audit.COLUMNS,
@@ -84,12 +83,11 @@ def make_up(results: Path) -> None:
             "threads": 1,
         }
         (folder / "cost_anomaly_maps.json").write_text(json.dumps(record))
-    table = pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
-    table.to_csv(results / "metrics.csv", index=False)
 
 
 def make(results: Path) -> None:
     """Make everything that needs no images."""
+    steps.collect(results=results)
     steps.tables(results=results, main="main")
     steps.claims(results=results, main="main")
     steps.figures(results=results, main="main")

@@ -189,23 +189,34 @@ def test_no_training_rule_can_see_a_test_file(finished):
         assert [name for name in ancestors(path) if test_file.search(name)]
 
 
-def test_a_failure_leaves_the_other_students_whole_and_is_named(small_set):
+def test_a_failure_leaves_the_other_students_and_the_tables_with_a_gap(small_set):
     image = small_set / "data" / "alpha" / "train" / "good" / "003.png"
     image.write_bytes(image.read_bytes()[:100])
-    cells = [small_set / "results" / "cells" / CELL.format(c) for c in ("alpha", "beta")]
-    targets = [str(cell / "metrics.json") for cell in cells]
-    run = snakemake(small_config(small_set), *targets, "--keep-going")
+    run = snakemake(small_config(small_set), "--keep-going")
     assert run.returncode != 0
     assert "alpha/train/good/003.png" in run.stderr
     assert "Traceback" not in run.stderr
     results = small_set / "results"
-    assert (results / "cells" / CELL.format("beta") / "metrics.json").exists()
-    assert not (results / "cells" / CELL.format("alpha") / "student.pt").exists()
-    # Mended, the run goes on where it was.
+    alpha, beta = (results / "cells" / CELL.format(name) for name in ("alpha", "beta"))
+    assert (beta / "metrics.json").exists()
+    assert not (alpha / "student.pt").exists()
+    assert "1 of 2 students are done; the others are gaps in" in run.stderr
+    table = pd.read_csv(results / "tables" / "main.csv").set_index("category")
+    assert np.isnan(table.loc["alpha", "pro"])
+    assert table.loc["beta", "pro"] == json.loads((beta / "metrics.json").read_text())["pro"]
+    text = (results / "tables" / "main.md").read_text()
+    assert "1 of 2 cells; the others failed or have not run: gaps" in text
+    assert (results / "claims.md").exists()
+    assert (results / "figures" / "main.png").exists()
+    # Without --keep-going it says what to do.
+    stopped = snakemake(small_config(small_set))
+    assert "1 of 2 students are done and kept" in stopped.stderr
+    # Mended, the run goes on where it was, and fills the gap.
     write_category(small_set / "data", "alpha")
-    before = (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns
-    assert snakemake(small_config(small_set), *targets).returncode == 0
-    assert (results / "cells" / CELL.format("beta") / "student.pt").stat().st_mtime_ns == before
+    before = (beta / "student.pt").stat().st_mtime_ns
+    assert snakemake(small_config(small_set), str(results / "tables" / "main.md")).returncode == 0
+    assert (beta / "student.pt").stat().st_mtime_ns == before
+    assert "2 of 2 cells" in (results / "tables" / "main.md").read_text()
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(small_set):

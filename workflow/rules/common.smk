@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -171,6 +172,26 @@ def protocol_part(part):
     A step sees no other field, so that a change of another does not run it again.
     """
     return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
+
+
+def interim():
+    """Make the tables of what is done where a run with --keep-going ends with failed jobs."""
+    folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
+    done = sum((folder / "metrics.json").exists() for folder in folders)
+    if not (workflow.execution_settings.keep_going and Path(RESULTS, "studies.csv").exists()):
+        return (
+            f"stpm_bench: {done} of {len(CELLS)} students are done and kept. The same command goes on; "
+            "with --keep-going it passes over what fails, and ends with tables that show it as gaps."
+        )
+    command = [sys.executable, "-m", "stpm_bench", "interim", "--results", RESULTS, "--main", MAIN]
+    made = subprocess.run(command, cwd=workflow.basedir, capture_output=True, text=True)
+    if made.returncode:
+        return f"stpm_bench: {done} of {len(CELLS)} students are done. No tables: {made.stderr}"
+    return (
+        f"stpm_bench: {done} of {len(CELLS)} students are done; the others are gaps in "
+        f"{RESULTS}/tables/, {RESULTS}/figures/ and {RESULTS}/claims.md. Mend what failed (its log is "
+        "named above) and type the same command again."
+    )
 
 
 def closing():

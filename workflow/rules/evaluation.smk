@@ -56,17 +56,21 @@ rule metrics:
 
 rule collect:
     input:
-        studies=f"{RESULTS}/studies.csv",
-        metrics=[f"{RESULTS}/cells/{cell.folder}/metrics.json" for cell in CELLS],
+        f"{RESULTS}/studies.csv",
+        expand(
+            f"{RESULTS}/cells/{{cell}}/{{file}}",
+            cell=[cell.folder for cell in CELLS],
+            file=["metrics.json", "pro_definitions.csv"],
+        ),
     output:
-        f"{RESULTS}/metrics.csv",
+        metrics=f"{RESULTS}/metrics.csv",
+        definitions=f"{RESULTS}/pro_definitions.csv",
     log:
         f"{RESULTS}/logs/collect.log",
     conda:
         "../../environment.yml"
     params:
         code=code_version("collect"),
-        results=subpath(output[0], parent=True),
+        results=subpath(output.metrics, parent=True),
     shell:
-        "python -m stpm_bench collect --studies {input.studies:q} --results {params.results:q}"
-        " --output {output:q} --log {log:q}"
+        "python -m stpm_bench collect --results {params.results:q} --log {log:q}"

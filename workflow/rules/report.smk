@@ -23,6 +23,7 @@ rule tables:
         "stpm_bench/published.csv",
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/pro_definitions.csv",
         expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
     output:
         [
@@ -36,7 +37,6 @@ rule tables:
         ],
         expand(f"{RESULTS}/tables/{{name}}.{{suffix}}", name=TABLES, suffix=["csv", "md", "tex"]),
         f"{RESULTS}/tables/{MAIN}_methods.csv",
-        f"{RESULTS}/pro_definitions.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     conda:
