@@ -41,7 +41,9 @@ rule all:
 
 
 onstart:
-    print(announcement(), file=sys.stderr)
+    todo = images_to_do()
+    print(announcement(todo), file=sys.stderr)
+    follow(logger, Path(RESULTS, "cells"), todo, len(CELLS))
 
 
 onsuccess:

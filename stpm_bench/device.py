@@ -2,8 +2,14 @@
 
 import contextlib
 import ctypes
+import fcntl
+import functools
+import itertools
 import os
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -22,7 +28,54 @@ def choose_device(name: str) -> torch.device:
             "config key 'device': 'cuda' was asked for, but PyTorch sees no CUDA device here; "
             "use 'auto' or 'cpu', or install a CUDA build of PyTorch"
         )
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+    if not has_cuda or name == "cpu":
+        return torch.device("cpu")
+    index = own_card()
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+@functools.cache
+def own_card() -> int:
+    """Return the index of the GPU that this process computes on, the same at every call.
+
+    Snakemake says how many jobs may use a GPU at once, not which: of those that PyTorch sees, each
+    process takes the one with the fewest others of this project.
+    """
+    cards = range(torch.cuda.device_count())
+    names = [str(torch.cuda.get_device_properties(card).uuid) for card in cards]
+    return claim(names, Path(tempfile.gettempdir(), f"stpm_bench-cards-{os.getuid()}"))
+
+
+HELD = []  # the lock files of this process
+
+
+def claim(names: Sequence[str], folder: Path) -> int:
+    """Return the index of the name that the fewest living processes hold, and hold it too.
+
+    A name is held by a lock on a file NAME.NUMBER, which ends with the process however it ends.
+
+    Args:
+        names: what is shared out, at least one.
+        folder: of the lock files; made where it is missing, the same for all who share.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for number in itertools.count():
+        for index, name in enumerate(names):
+            file = (folder / f"{name}.{number}").open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                continue
+            HELD.append(file)  # else it is closed, and the lock with it
+            return index
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether PyTorch raised an error because memory, a GPU's or the host's, ran out."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -246,8 +246,7 @@ def student(
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
-    from stpm_bench.student import not_begun
-    from stpm_bench.student import train as train_student
+    from stpm_bench.student import not_begun, train_within_memory
 
     start = time.perf_counter()
     set_up(threads)
@@ -267,7 +266,7 @@ def student(
     trained = (
         not_begun(unusable)
         if unusable
-        else train_student(
+        else train_within_memory(
             teacher_network.to(where),
             network,
             images,

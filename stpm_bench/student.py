@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from tqdm import tqdm
 
 from stpm_bench import backbone
 from stpm_bench.anomaly_map import DISTANCES, distance, fuse, fused_size
-from stpm_bench.device import autocast
+from stpm_bench.device import autocast, is_out_of_memory
+from stpm_bench.errors import InputError
 from stpm_bench.protocols import Protocol, optimiser_steps
 from stpm_bench.seeds import stream
 
@@ -167,6 +169,52 @@ def train(
         return Trained({}, {}, table.assign(kept=False), failure)
     last = kept if kept_epoch == epoch else backbone.state(student)
     return Trained(kept, last, table.assign(kept=table["epoch"] == kept_epoch), None)
+
+
+def train_within_memory(
+    teacher: nn.Module,
+    student: nn.Module,
+    images: np.ndarray,
+    training: Sequence[int],
+    validation: Sequence[int],
+    protocol: Protocol,
+    *,
+    device: torch.device,
+    **options,
+) -> Trained:
+    """Do as `train` does; where memory runs out, find by trying which batch size would fit.
+
+    Raises:
+        InputError: memory runs out; names the largest half, quarter, ... of the batch that fits.
+    """
+
+    def attempt(protocol: Protocol) -> Trained | None:
+        try:
+            return train(
+                teacher, student, images, training, validation, protocol, device=device, **options
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # here the failed attempt's tensors are gone; nothing on a CPU
+        return None
+
+    trained = attempt(protocol)
+    if trained is not None:
+        return trained
+    size = protocol.batch_size // 2
+    while size and attempt(replace(protocol, batch_size=size, epochs=1)) is None:
+        size //= 2
+    advice = (
+        f"A batch of {size} fits: set the config key 'training.batch_size' to {size} (the numbers "
+        "then are those of another protocol), or give the job more memory"
+        if size
+        else "Not even a batch of 1 fits: give the job more memory, or lower 'image_size'"
+    )
+    raise InputError(
+        f"config key 'training.batch_size': a batch of {protocol.batch_size} images of "
+        f"{images.shape[1]} x {images.shape[1]} does not fit the memory of {device}. {advice}"
+    )
 
 
 def not_begun(failure: str) -> Trained:

@@ -1,4 +1,7 @@
 import functools
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 import torch
 
 from stpm_bench import backbone
+from stpm_bench import student as module
 from stpm_bench.anomaly_map import distance, score, unit
 from stpm_bench.device import choose_device, choose_precision, set_deterministic
 from stpm_bench.errors import InputError
@@ -248,6 +252,83 @@ def test_a_student_that_ends_no_better_than_it_began_is_a_failure():
         f"epoch 1, {began:.4g} untrained"
     )
     assert weights == {}
+
+
+SHORT_OF_MEMORY = """
+import resource
+import numpy as np
+import torch
+from stpm_bench import backbone
+from stpm_bench.device import set_deterministic
+from stpm_bench.protocols import PAPER
+from stpm_bench.student import train_within_memory
+
+set_deterministic(threads=1)
+images = np.zeros((40, 128, 128, 3), np.uint8)
+images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
+teacher, student = (backbone.create("resnet18", [1], seed=seed) for seed in (1, 2))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
+train_within_memory(
+    teacher, student, images, range(32), range(32, 40), PAPER, levels=[1], seed=0,
+    device=torch.device("cpu"), precision=torch.float32,
+)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of memory is set as on Linux")
+def test_memory_that_runs_out_names_a_batch_size_that_fits():
+    run = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)
+    error = run.stderr.splitlines()[-1]
+    assert "InputError: config key 'training.batch_size': a batch of 32 images of 128 x" in error
+    size = int(re.search(r"A batch of (\d+) fits: set the config key", error)[1])
+    assert size in (2, 4, 8, 16)
+
+
+def test_memory_that_does_not_suffice_for_one_image_and_other_errors(monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(module, "train", fail)
+    arguments = (None, None, IMAGES, range(8), [8, 9], SMALL)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(InputError, match=r"4 images of 64 x 64 does not fit .* Not even a batch"):
+        module.train_within_memory(*arguments, device=CPU)
+    error = RuntimeError("shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes"):
+        module.train_within_memory(*arguments, device=CPU)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from stpm_bench.device import claim
+print(claim(["first", "second"], Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_share_out_the_cards_and_a_dead_one_holds_none(tmp_path):
+    def hold() -> tuple[subprocess.Popen, int]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path / "cards")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return process, int(process.stdout.readline())
+
+    started = [hold() for _ in range(3)]
+    try:
+        assert [card for _, card in started] == [0, 1, 0]
+        started[1][0].kill()
+        started[1][0].wait()
+        started.append(hold())
+        assert started[-1][1] == 1
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.communicate()
 
 
 def test_device_and_precision_are_chosen_by_looking(monkeypatch):

@@ -200,6 +200,7 @@ def test_a_failure_leaves_the_other_students_and_the_tables_with_a_gap(small_set
     alpha, beta = (results / "cells" / CELL.format(name) for name in ("alpha", "beta"))
     assert (beta / "metrics.json").exists()
     assert not (alpha / "student.pt").exists()
+    assert "\nstudents 1 of 2, " in run.stderr  # how far it is, while it runs
     assert "1 of 2 students are done; the others are gaps in" in run.stderr
     table = pd.read_csv(results / "tables" / "main.csv").set_index("category")
     assert np.isnan(table.loc["alpha", "pro"])

@@ -24,6 +24,7 @@ from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
+from stpm_bench.progress import follow
 from stpm_bench.steps import MASKS, OWN_MASKS, failure_of
 
 try:
@@ -123,16 +124,20 @@ def options(values):
     )
 
 
-def announcement():
+def images_to_do():
+    """Return how many images each cell trains on that is not done: name of its folder -> images."""
+    folder = Path(RESULTS, "cells")
+    todo = [cell for cell in CELLS if not (folder / cell.folder / "metrics.json").exists()]
+    return {cell.folder: training_images(cell) for cell in todo}
+
+
+def announcement(todo):
     """Return what this run will do, before it starts: students, hours, downloads."""
-    todo = [
-        cell for cell in CELLS if not Path(RESULTS, "cells", cell.folder, "metrics.json").exists()
-    ]
     lines = [
         f"stpm_bench: {len(todo)} of {len(CELLS)} students are still to do "
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
-    images = sum(map(training_images, todo))
+    images = sum(todo.values())
     hours = images * (CONFIG["image_size"] / 256) ** 2 / IMAGES_PER_SECOND / CORES / 3600
     if hours > 0.1:
         lines.append(

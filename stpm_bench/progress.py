@@ -1,0 +1,95 @@
+"""How far a run is: a bar in a terminal, a line in a log, after each student."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stpm_bench.grid import CELL
+
+# What a line shows of a cell: the first of these that its set has.
+SHOWN = {"pro": "PRO", "pixel_auroc": "pixel AUROC", "image_auroc": "image AUROC"}
+
+
+class Progress(logging.Handler):
+    """Follows Snakemake's own events; after each student that is evaluated it says how far it is.
+
+    Args:
+        cells: folder of the cells.
+        images: name of a cell that is still to do -> how many images it trains on, each epoch's
+            counted.
+        total: how many cells there are, the finished ones included.
+    """
+
+    def __init__(self, cells: Path, images: Mapping[str, int], total: int):
+        super().__init__()
+        self.cells, self.images = cells, images
+        self.start, self.trained, self.jobs = time.monotonic(), 0, {}
+        self.bar = tqdm(
+            total=total,
+            initial=total - len(images),
+            desc="students",
+            bar_format="{desc} {n_fmt} of {total_fmt} |{bar:20}| {postfix}",
+            disable=not sys.stderr.isatty(),
+        )
+        self.done = total - len(images)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take note of an event; where it ends a cell, say so."""
+        event = getattr(getattr(record, "event", None), "value", None)
+        if event == "job_info" and record.rule_name in ("student", "metrics"):
+            self.jobs[record.jobid] = record.rule_name, CELL.format(**record.wildcards)
+        if event == "job_finished" and record.job_id in self.jobs:
+            rule, cell = self.jobs.pop(record.job_id)
+            if rule == "student":
+                self.trained += self.images.get(cell, 0)
+            else:
+                self.done += 1
+                self.say(cell)
+        self.bar.refresh()
+
+    def say(self, cell: str) -> None:
+        """Print a line, or move the bar on."""
+        elapsed = time.monotonic() - self.start
+        rate = self.trained / elapsed
+        left = sum(self.images.values()) - self.trained
+        parts = [f"{rate:,.0f} images/s"]
+        parts += [f"about {spell(left / rate)} left"] if rate else []
+        text = ", ".join([*parts, f"last: {cell}: {outcome(self.cells / cell)}"])
+        if self.bar.disable:
+            print(f"students {self.done} of {self.bar.total}, {text}", file=sys.stderr)
+        else:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update()
+
+
+def outcome(cell: Path) -> str:
+    """Return the metric of a finished cell as a line shows it."""
+    try:
+        values = json.loads((cell / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return "its metrics cannot be read"  # what reads them next says why
+    if "failure" in values:
+        return f"training failed: {values['failure']}"
+    return next(f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values)
+
+
+def spell(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def follow(logger: logging.Logger, cells: Path, images: Mapping[str, int], total: int) -> None:
+    """Attach a `Progress` to Snakemake's logger; its bar stays below the lines of the others."""
+    progress = Progress(cells, images, total)
+    before = logging.Handler()
+    before.emit = lambda record: progress.bar.clear()
+    logger.handlers.insert(0, before)
+    logger.addHandler(progress)
