@@ -274,10 +274,15 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
     return sections
 
 
+EVERY_TWO = 16  # how many settings are compared every two
+
+
 def differences(
     metrics: pd.DataFrame, cells: pd.DataFrame, reference: Sequence | None = None
 ) -> pd.DataFrame:
-    """Compare every two settings of a study, in every metric.
+    """Compare the settings of a study in every metric: every two, or each with the reference.
+
+    With more than `EVERY_TWO` settings nobody reads every two, whose number grows with the square.
 
     Args:
         metrics, cells: as of `study_table`.
@@ -294,14 +299,16 @@ def differences(
     if reference is not None:
         at = (named[list(SETTING)] == list(reference)).all(axis=1)
         names.sort(key=lambda name: name not in set(named.loc[at, "name"]))
+    columns = ["category", "seed", "value"]
     values = named.merge(metrics, on=list(AXES))
+    groups = {key: rows[columns] for key, rows in values.groupby(["metric", "name"])}
+    twos = list(itertools.combinations(names, 2))
+    if len(names) > EVERY_TWO:
+        twos = twos[: len(names) - 1]
     rows = []
-    for metric, (first, second) in itertools.product(METRICS, itertools.combinations(names, 2)):
-        of_metric = values[values["metric"] == metric]
-        one, other = (of_metric[of_metric["name"] == name] for name in (second, first))
-        pairs = statistics.paired_differences(
-            *(part[["category", "seed", "value"]] for part in (one, other))
-        )
+    for metric, (first, second) in itertools.product(METRICS, twos):
+        one, other = (groups.get((metric, name), values[columns][:0]) for name in (second, first))
+        pairs = statistics.paired_differences(one, other)
         rows.append({"metric": metric, "setting": second, "reference": first})
         rows[-1] |= statistics.compare(pairs)
     table = pd.DataFrame(rows)
@@ -336,13 +343,14 @@ def differences_sections(
     if not shown["note"].any():
         body = body.drop(columns="note")
     tests = int(table["p"].notna().sum())
+    every_two = len(table) > len(shown)
+    of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
         f"and seed, seeds averaged within a category; {rests_on}. Interval: bootstrap over "
         f"categories, {statistics.RESAMPLES:,} resamples. p: Wilcoxon's signed-rank test over "
-        f"categories; Holm: corrected for the {tests} tests of the study, of every two settings "
-        f"(`{name}_differences.csv`) in every metric. Effect: matched-pairs rank-biserial "
-        f"correlation, from -1 to +1. With fewer than {statistics.FEWEST_PAIRS} categories no p "
+        f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
+        "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than {statistics.FEWEST_PAIRS} categories no p "
         "below 0.05 is possible, and none is given."
     )
     return [Section(f"Study: {name}, differences", body, caption)]
