@@ -27,7 +27,11 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is o
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
 ]
-Layout = Annotated[Literal["mvtec", "visa", "btad", "mpdd"], "how the set's folder is laid out"]
+Layout = Annotated[
+    Literal["mvtec", "visa", "btad", "mpdd", "cifar10_oneclass", "shanghaitech"],
+    "how the set's folder is laid out",
+]
+Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
@@ -87,12 +91,15 @@ def check_data(
     path: Annotated[Path, "folder of a data set: one folder a category, or as its layout has it"],
     *,
     layout: Layout = "mvtec",
+    every: Every = 1,
+    every_test: Every = 1,
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
     from stpm_bench.datasets.check import check
 
-    table, problems = check(path, layout, threads or None, progress=sys.stderr.isatty())
+    taken = {"train": every, "test": every_test}
+    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken)
     if len(table):
         print(table.to_markdown(index=False))
         images, masks = table["images"].sum(), table["masks"].sum()
@@ -110,6 +117,7 @@ def prepare(
     root: Annotated[Path, "folder with one folder a category"],
     category: Annotated[str, "the category's folder"],
     layout: Layout = "mvtec",
+    every: Every = 1,
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
     train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
@@ -120,10 +128,10 @@ def prepare(
     from stpm_bench.datasets import images
 
     pixels, masks, manifest = images.prepare(
-        root, category, split, image_size, threads or None, layout=layout
+        root, category, split, image_size, threads or None, layout=layout, every=every
     )
     if train is not None:
-        images.refuse_leak(read_names(train / "images.csv"), manifest, root / category)
+        images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
     write_array(output / "images.npy", pixels)
     if masks is not None:
         for name, file in MASKS.items():
