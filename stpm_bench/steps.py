@@ -384,12 +384,16 @@ def metrics(
     *,
     test: TestFolder,
     masks: Annotated[Literal[*MASKS], "how masks were brought to the maps' size"] = "nearest",
+    truth: Annotated[
+        Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
+    ] = "regions",
     cell: CellFolder,
 ) -> None:
     """Evaluate a cell's stored maps: metrics.json, pro_curve.csv and pro_definitions.csv.
 
     The metrics of the last epoch's maps stand beside those of the kept epoch, as
-    last_epoch_METRIC; pro_definitions.csv has the PRO of the kept epoch by every definition.
+    last_epoch_METRIC; pro_definitions.csv has the PRO of the kept epoch by every definition. What
+    the set does not say of an image has no metric, and the two tables have no row.
     """
     from stpm_bench.audit import COLUMNS, audit
     from stpm_bench.cost import host_bytes
@@ -403,26 +407,28 @@ def metrics(
         write_json(cell / "metrics.json", {"failure": failure})
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
-    truth = load_array(test / MASKS[masks])
+    marked = load_array(test / MASKS[masks])
     maps = load_array(cell / "anomaly_maps.npy")
-    last_epoch_maps = load_array(cell / "last_epoch_maps.npy")
-    own_masks = list(load_arrays(test / OWN_MASKS).values())
+    definitions = pd.DataFrame(columns=COLUMNS)
     try:
         evaluating = time.perf_counter()
-        values = evaluate(labels, maps.max(axis=(1, 2)), truth, maps)
+        values = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
         evaluating = time.perf_counter() - evaluating
-        last = evaluate(labels, last_epoch_maps.max(axis=(1, 2)), truth, last_epoch_maps)
-        definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+        if truth == "regions":
+            own_masks = list(load_arrays(test / OWN_MASKS).values())
+            definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+        maps = load_array(cell / "last_epoch_maps.npy")
+        last = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
-    curve = {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
+    curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
     write_csv(cell / "pro_definitions.csv", definitions)
     record = {
         "code": code_version("metrics"),
-        "images": len(truth),
+        "images": len(labels),
         "seconds": round(time.perf_counter() - start, 2),
-        "images_per_second": round(len(truth) / evaluating, 1),
+        "images_per_second": round(len(labels) / evaluating, 1),
         "peak_memory": {"host_bytes": host_bytes()},
         "device": "cpu",
         "threads": 1,
@@ -498,7 +504,8 @@ def tables(
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(literature) if study == main else {}
-        table = tables.study_table(long, of_study, paper)
+        names = tables.metrics_of(of_study.merge(long))
+        table = tables.study_table(long, of_study, paper, names)
         rests_on = tables.coverage(of_study, long, costs)
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
@@ -592,7 +599,7 @@ def figures(
         if (path := results / "cells" / cell.folder / "pro_curve.csv").exists()
     ]
     rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
-    scores = dict(zip(rows["category"], rows["pro"], strict=True))
+    scores = dict(zip(rows["category"], rows["pro"], strict=True)) if "pro" in rows else {}
     write(
         "pro_curves",
         figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),

@@ -1,13 +1,16 @@
 """One-class CIFAR-10, on small batches in the published files' format."""
 
+import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from conftest import small_config
+from conftest import small_config, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import cifar10, images, layouts, pretraining
@@ -215,3 +218,45 @@ def test_a_path_that_does_not_hold_it(tmp_path):
         message = rf"data\.sets\.cifar10_oneclass\.path': {path}: no category\. {reason}\. Expected"
         with pytest.raises(InputError, match=f"{message} cifar-10-batches-py/ with data_batch_1"):
             complete(cifar10_config(tmp_path, {"path": str(path)}))
+
+
+def test_a_run_of_three_classes_alone(tmp_path):
+    """From the batches to every table, figure and notebook; there is no pixel metric."""
+    write_cifar10(tmp_path / "own")
+    config = cifar10_config(tmp_path, {"path": str(tmp_path / "own")})
+    config["studies"]["main"]["category"] = [
+        f"cifar10_oneclass.{name}" for name in ("airplane", "cat", "truck")
+    ]
+    run = snakemake(config)
+    assert run.returncode == 0, run.stderr
+    results = tmp_path / "results"
+    long = pd.read_csv(results / "metrics.csv")
+    assert set(long["metric"]) == {"image_auroc", "last_epoch_image_auroc"}
+    assert len(long) == 6
+    cell = next((results / "cells").glob("category-cifar10_oneclass.cat_*"))
+    scores = pd.read_csv(cell / "image_scores.csv")
+    assert scores["defect"].value_counts().to_dict() == {
+        name if name != "cat" else "good": 4 for name in cifar10.CLASSES
+    }
+    expected = roc_auc_score(scores["defect"] != "good", scores["score"])
+    values = json.loads((cell / "metrics.json").read_text())
+    assert values["image_auroc"] == pytest.approx(expected)
+    for name in ("pro_curve.csv", "pro_definitions.csv"):
+        assert pd.read_csv(cell / name).empty
+    table = (results / "tables" / "main.md").read_text()
+    assert "## Study: main, cifar10_oneclass" in table
+    assert re.search(r"\| category +\| image AUROC +\|\n", table)
+    for text in (table, (results / "tables" / "main.tex").read_text()):
+        assert "n/a" not in text
+        assert "PRO" not in text
+    header = (results / "tables" / "main.csv").read_text().splitlines()[0].split(",")
+    assert not {"pro", "pixel_auroc"} & set(header)
+    assert (results / "notebooks" / "05_pro_definitions.html").exists()
+    assert "Nothing to be done" in snakemake(config).stderr
+
+
+def test_without_a_path_the_run_makes_the_pretraining_set_first(tmp_path):
+    run = snakemake(cifar10_config(tmp_path, {}), "--dry-run")
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^pretraining_set +1$", run.stdout, re.M)
+    assert re.search(r"^prepare_test +10$", run.stdout, re.M)

@@ -7,9 +7,10 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from test_images import picture, save
 
-from conftest import small_config
+from conftest import small_config, snakemake, write_category
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import images, layouts
@@ -255,3 +256,37 @@ def test_videos_need_the_key_every(tmp_path):
         complete(shanghaitech_config(tmp_path))
     with pytest.raises(InputError, match=r"campus: no category\. .*Expected training/videos/\*\.a"):
         complete(shanghaitech_config(tmp_path, every=4))
+
+
+def test_a_run_has_pixel_and_frame_auroc_and_no_pro(tmp_path):
+    """Beside a set that has PRO, which keeps its table."""
+    write_shanghaitech(tmp_path / "campus")
+    write_category(tmp_path / "own", "nut", train=4)
+    config = shanghaitech_config(tmp_path, every=2, every_test=1)
+    config["data"]["mvtec_ad"] = str(tmp_path / "own")
+    run = snakemake(config)
+    assert run.returncode == 0, run.stderr
+    results = tmp_path / "results"
+    long = pd.read_csv(results / "metrics.csv").set_index(["category", "metric"])["value"]
+    kept = [name for name in long["shanghaitech.all"].index if not name.startswith("last_epoch_")]
+    assert kept == ["image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max"]
+    assert "pro" in long["nut"].index
+    cell = next((results / "cells").glob("category-shanghaitech.all_*"))
+    masks = np.load(results / "prepared/shanghaitech.all/test/masks.npy")
+    maps = np.load(cell / "anomaly_maps.npy")
+    assert long["shanghaitech.all", "pixel_auroc"] == pytest.approx(
+        roc_auc_score(masks.ravel(), maps.ravel())
+    )
+    assert long["shanghaitech.all", "image_auroc"] == pytest.approx(
+        roc_auc_score(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)))
+    )
+    first, second = (results / "tables" / "main.md").read_text().split("## Study: main, ")
+    assert "| nut " in first
+    assert "shanghaitech" not in first
+    assert "| frame AUROC" in second
+    assert "PRO" not in second
+    audited = pd.read_csv(results / "pro_definitions.csv")
+    assert set(audited["category"]) == {"nut"}
+    assert (results / "figures/anomaly_maps/shanghaitech.all.pdf").exists()
+    failures = pd.read_csv(results / "tables/failures.csv")
+    assert set(failures["category"]) == {"nut", "shanghaitech.all"}
