@@ -339,6 +339,12 @@ def contradictions(config: dict) -> Iterator[str]:
                 yield f"{key}.teacher': {teacher!r} is not under 'teachers'; allowed: {allowed}"
                 continue
             levels = sorted({level for subset in study["layers"] for level in subset})
+            # Batch normalisation cannot train on a last batch of one image with one position.
+            if 4 in levels and config["image_size"] < 64:
+                yield (
+                    f"config key 'image_size': {config['image_size']} leaves level 4 of study "
+                    f"{study_name} a single position; expected at least 64"
+                )
             try:
                 level_names(config["teachers"][teacher]["backbone"], levels)
             except InputError as error:
