@@ -131,16 +131,15 @@ def prepare(
 
     refuse(problems)
     table["sha256"] = digests
-    if not masked:
-        return images, None if split == "train" else masks, table
-    table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
-    vanished = table[(table["defect"] != "good") & (table["defect_pixels"] == 0)]
-    if len(vanished):
-        warnings.warn(
-            f"{category}: at {image_size} x {image_size} the defect is too small to show in the "
-            f"mask of {', '.join(vanished['file'])}. The images still count as defective.",
-            stacklevel=2,
-        )
+    if masked:
+        table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
+        vanished = table.loc[(table["defect"] != "good") & (table["defect_pixels"] == 0), "file"]
+        if len(vanished):
+            warnings.warn(
+                f"{category}: at {image_size} x {image_size} the defect is too small to show in "
+                f"the mask of {', '.join(vanished)}. The images still count as defective.",
+                stacklevel=2,
+            )
     return images, None if split == "train" else masks, table
 
 

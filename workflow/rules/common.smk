@@ -213,9 +213,11 @@ def closing():
     table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
-    first = table.read_text().split("\n## ")[0]  # a wide table of published methods may follow
+    # A set without PRO has a table of its own; a wide one of published methods may follow.
+    tables = re.split(r"\n(?=## )", table.read_text())
+    own = "\n".join(text for text in tables if text.startswith("## Study: "))
     lines = [
-        f"\n{first.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
+        f"\n{own.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
         f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/",
         f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/",
     ]
