@@ -34,7 +34,7 @@ show_figure(main_study())
 
 # %%
 table = pd.read_csv(RESULTS / "tables" / f"{main_study()}.csv")
-if table[["pixel_auroc_paper", "pro_paper"]].notna().any(axis=None):
+if table.reindex(columns=["pixel_auroc_paper", "pro_paper"]).notna().any(axis=None):
     show_figure("difference_to_paper")
 else:
     display(Markdown("The paper has no values for these categories."))

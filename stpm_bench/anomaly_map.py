@@ -121,14 +121,19 @@ def score(
     """
     teacher.eval()
     student.eval()
-    fused, levels = [], []
+    # Filled in place: of a video's thousands of frames a list of batches takes the memory twice.
+    anomaly_maps = np.empty(images.shape[:3], np.float32)
+    level_maps: list[np.ndarray] = []
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(images[start : start + batch_size]).to(device)
-        anomaly_maps, level_maps = maps_of(teacher, student, batch, protocol)
-        fused.append(anomaly_maps.cpu().numpy())
-        levels.append([level_map.cpu().numpy() for level_map in level_maps])
-    anomaly_maps = np.concatenate(fused)
-    level_maps = [np.concatenate(parts) for parts in zip(*levels, strict=True)]
+        rows = slice(start, start + batch_size)
+        fused, levels = maps_of(
+            teacher, student, torch.from_numpy(images[rows]).to(device), protocol
+        )
+        anomaly_maps[rows] = fused.cpu().numpy()
+        if not level_maps:
+            level_maps = [np.empty((len(images), *m.shape[1:]), np.float32) for m in levels]
+        for whole, level in zip(level_maps, levels, strict=True):
+            whole[rows] = level.cpu().numpy()
     return anomaly_maps, level_maps, anomaly_maps.max(axis=(1, 2))
 
 

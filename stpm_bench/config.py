@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jsonschema
 import yaml
 
-from stpm_bench.datasets import demo, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, layouts, mvtec
+from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.levels import PUBLISHED, level_names
 from stpm_bench.protocols import PROTOCOLS, Protocol, define, differing
@@ -55,12 +56,14 @@ class Source(NamedTuple):
 
     root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
     marker: the file that is written last where the set is made here; None for a user's own.
+    every: split -> of its images every so many are taken, see `layouts.thinned`.
     """
 
     root: str
     category: str
     layout: str
     marker: str | None
+    every: Mapping[str, int] = NOT_THINNED
 
 
 def read(path: str | Path) -> dict:
@@ -260,16 +263,20 @@ def sources(config: dict) -> dict[str, Source]:
                 )
         found = {name: Source(str(folder), name, "mvtec", None) for name in names}
     for name, part in data["sets"].items():
-        names = layouts.list_categories(part["path"], part["layout"])
+        root, marker = part.get("path"), None
+        if root is None:  # one-class CIFAR-10, which is downloaded as it is for a teacher
+            root, marker = data["folder"], f"{config['results']}/pretraining/cifar10.npz"
+        names = cifar10.CLASSES if marker else layouts.list_categories(root, part["layout"])
         if not names:
-            text = layouts.no_category(Path(part["path"]), part["layout"])
+            text = layouts.no_category(Path(root), part["layout"])
             raise InputError(f"config key 'data.sets.{name}.path': {text}")
         if name in found:
             raise InputError(
                 f"config key 'data.sets.{name}': a category of data.mvtec_ad has the same name, "
                 "and both would have a row in the tables; expected another name for the set"
             )
-        found |= {f"{name}.{c}": Source(part["path"], c, part["layout"], None) for c in names}
+        every = {"train": part["every"], "test": part["every_test"]}
+        found |= {f"{name}.{c}": Source(root, c, part["layout"], marker, every) for c in names}
     return found
 
 
@@ -332,6 +339,12 @@ def contradictions(config: dict) -> Iterator[str]:
                 yield f"{key}.teacher': {teacher!r} is not under 'teachers'; allowed: {allowed}"
                 continue
             levels = sorted({level for subset in study["layers"] for level in subset})
+            # Batch normalisation cannot train on a last batch of one image with one position.
+            if 4 in levels and config["image_size"] < 64:
+                yield (
+                    f"config key 'image_size': {config['image_size']} leaves level 4 of study "
+                    f"{study_name} a single position; expected at least 64"
+                )
             try:
                 level_names(config["teachers"][teacher]["backbone"], levels)
             except InputError as error:

@@ -12,19 +12,22 @@ from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, set_of, varying
 from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
-from stpm_bench.tables import GROUPS, METRICS, setting_names
+from stpm_bench.tables import GROUPS, METRICS, divided, metrics_of, setting_names
 
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
 
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
-    """Draw a study's three metrics: against the fraction, or a row for each setting or category.
+    """Draw a study's metrics: against the fraction, or a row for each setting or category.
+
+    Sets without PRO are left to their tables, where there are others.
 
     Args:
         table: what `tables.study_table` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none.
     """
+    table = divided(table).get("", table)
     if varying(table) == ["fraction"]:
         return against_fraction(table)
     return rows(table, accuracies)
@@ -37,26 +40,28 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     if axes_that_vary:
         names = setting_names(table)
         places = dict(zip(dict.fromkeys(names), range(len(table)), strict=False))
-        labels = list(places)
+        names_shown = list(places)
         if axes_that_vary == ["teacher"]:
-            labels = [with_accuracy(name, accuracies.get(name)) for name in places]
+            names_shown = [with_accuracy(name, accuracies.get(name)) for name in places]
         position = names.map(places)
         axis_label = ", ".join(LABELS.get(axis, axis) for axis in axes_that_vary)
         shown = mean
     else:  # one setting: its categories are what there is to compare
-        labels = [*dict.fromkeys(single["category"]), "mean"]
-        position = table["category"].map({name: i for i, name in enumerate(labels)})
+        names_shown = [*dict.fromkeys(single["category"]), "mean"]
+        position = table["category"].map({name: i for i, name in enumerate(names_shown)})
         axis_label, shown = "category", pd.concat([single, mean])
-    lines = sum(label.count("\n") + 1 for label in labels)
+    lines = sum(name.count("\n") + 1 for name in names_shown)
+    metrics = {name: METRICS[name] for name in metrics_of(table)}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1,
-            len(METRICS),
+            len(metrics),
             figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, 3)),
             sharey=True,
+            squeeze=False,
             layout="constrained",
         )
-        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
+        for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
             if axes_that_vary:
                 circles(axis, single[metric], position[single.index])
             axis.errorbar(
@@ -65,13 +70,13 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
                 xerr=shown[f"{metric}_sd"].fillna(0),
                 **MEAN,
             )
-            axis.set(xlabel=label, yticks=range(len(labels)), yticklabels=labels)
-            axis.set_ylim(len(labels) - 0.4, -0.6)
+            axis.set(xlabel=label, yticks=range(len(names_shown)), yticklabels=names_shown)
+            axis.set_ylim(len(names_shown) - 0.4, -0.6)
             axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             axis.margins(x=0.12)
             if not axes_that_vary:
-                axis.axhline(len(labels) - 1.5, color="0.3", linewidth=0.4)
-        axes[0].set_ylabel(axis_label)
+                axis.axhline(len(names_shown) - 1.5, color="0.3", linewidth=0.4)
+        axes[0, 0].set_ylabel(axis_label)
         figure.suptitle(legend(table, bool(axes_that_vary)))
     return figure
 
@@ -80,11 +85,12 @@ def against_fraction(table: pd.DataFrame) -> Figure:
     """Draw each metric against the share of the training images, on a logarithmic axis."""
     single, mean = parts(table)
     fractions = sorted(table["fraction"].unique())
+    metrics = {name: METRICS[name] for name in metrics_of(table)}
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(METRICS), figsize=(COLUMN_WIDTH, 1.6), layout="constrained"
+            1, len(metrics), figsize=(COLUMN_WIDTH, 1.6), squeeze=False, layout="constrained"
         )
-        for axis, (metric, label) in zip(axes, METRICS.items(), strict=True):
+        for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
             for _, line in single.groupby("category", sort=False):
                 line = line.sort_values("fraction")
                 axis.plot(line["fraction"], line[metric], color=GREY, linewidth=0.5, zorder=1)
@@ -101,7 +107,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
             axis.minorticks_off()
             axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.margins(x=0.15)
-        axes[1].set_xlabel("training images, % (logarithmic)")
+        axes[0, len(metrics) // 2].set_xlabel("training images, % (logarithmic)")
         figure.suptitle(legend(table, by_setting=True))
     return figure
 
@@ -155,7 +161,10 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
     Args:
         table: what `tables.study_table` returns.
     """
-    known = {m: table[f"{m}_paper"].notna() & ~table["category"].isin(GROUPS) for m in METRICS}
+    known = {
+        metric: table[f"{metric}_paper"].notna() & ~table["category"].isin(GROUPS)
+        for metric in metrics_of(table)
+    }
     # Of image AUROC the paper prints the mean alone: nothing to draw by category.
     by_category = {m: rows for m, rows in known.items() if table[rows]["category"].nunique() > 1}
     rows = table[np.any(list(by_category.values()), axis=0)]

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     # The score over the median score of the other kind: what tells equal shares apart.
     ratio: float
     image: np.ndarray  # (S, S, 3) uint8
-    mask: np.ndarray  # (S, S) bool
+    mask: np.ndarray | None  # (S, S) bool; None of a set without masks
     anomaly_map: np.ndarray  # (S, S) float, over the highest of its category's maps
 
 
@@ -50,12 +50,13 @@ def panel(
     """Draw the paper's Figure 1 for one category: a row for each kind of defect.
 
     The row of a defect is its image of median score, neither the best nor the worst case. Columns:
-    the image with the mask's outline, the mask, each level's map, the fused map. A column's maps
-    share one colour scale, so that rows can be compared; the scale is a square root, because the
-    product of levels has heavy tails.
+    the image with the mask's outline, the mask, each level's map, the fused map; neither outline
+    nor mask for a set without masks. A column's maps share one colour scale, so that rows can be
+    compared; the scale is a square root, because the product of levels has heavy tails.
 
     Args:
-        images: (N, S, S, 3) uint8. masks: (N, S, S) bool. anomaly_maps: (N, S, S) float.
+        images: (N, S, S, 3) uint8. anomaly_maps: (N, S, S) float.
+        masks: (N, S, S) bool, or (0, S, S) for a set without masks.
         level_maps: level -> (N, H_l, W_l) float.
         defects: N names, 'good' where there is none.
         scores: (N,) image scores.
@@ -68,7 +69,8 @@ def panel(
         rows.append(members[np.argsort(scores[members], kind="stable")[len(members) // 2]])
     maps = {f"level {level}\n({m.shape[-1]}²)": m for level, m in level_maps.items()}
     maps[f"fused\n({anomaly_maps.shape[-1]}²)"] = anomaly_maps
-    n_columns = 2 + len(maps)
+    first = ["image", "ground truth"] if len(masks) else ["image"]
+    n_columns = len(first) + len(maps)
     with plt.rc_context(STYLE | {"axes.grid": False}):
         cell = PAGE_WIDTH / n_columns
         figure, axes = plt.subplots(
@@ -80,14 +82,15 @@ def panel(
         )
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
-        for axis, name in zip(axes[0], ["image", "ground truth", *maps], strict=True):
+        for axis, name in zip(axes[0], [*first, *maps], strict=True):
             axis.set_title(name)
         for line, (row, kind) in zip(axes, zip(rows, kinds, strict=True), strict=True):
             line[0].imshow(images[row])
-            outline(line[0], masks[row])
             line[0].set_ylabel(f"{kind}\nscore {scores[row]:.2g}")
-            line[1].imshow(masks[row], cmap="gray", vmin=0, vmax=1)
-        for column, (_, values) in enumerate(maps.items(), start=2):
+            if len(masks):
+                outline(line[0], masks[row])
+                line[1].imshow(masks[row], cmap="gray", vmin=0, vmax=1)
+        for column, (_, values) in enumerate(maps.items(), start=len(first)):
             scale = PowerNorm(0.5, vmin=0, vmax=float(values[rows].max()) or 1.0)
             for axis, row in zip(axes[:, column], rows, strict=True):
                 axis.imshow(values[row], cmap="viridis", norm=scale, interpolation="nearest")
@@ -95,9 +98,9 @@ def panel(
     return figure
 
 
-def outline(axis: Axes, mask: np.ndarray) -> None:
+def outline(axis: Axes, mask: np.ndarray | None) -> None:
     """Draw a mask's outline: a white line under a dashed black one shows on any photograph."""
-    if mask.any():
+    if mask is not None and mask.any():
         axis.contour(mask, [0.5], colors="white", linewidths=1.0)
         axis.contour(mask, [0.5], colors="black", linewidths=0.6, linestyles="dashed")
 
@@ -128,11 +131,21 @@ def hardest(
             defects[row],
             share,
             scores[row] / (np.median(scores[other]) or 1.0),
-            # Copies: a view would keep every category's arrays in memory.
-            images[row].copy(),
-            masks[row].copy(),
-            anomaly_maps[row] / highest,
+            images[row],
+            masks[row] if len(masks) else None,
+            anomaly_maps[row],
         )
+
+    def kept(cases: list[Case]) -> list[Case]:
+        """Return the worst, with copies: a view would keep every category's arrays in memory."""
+        return [
+            case._replace(
+                image=case.image.copy(),
+                mask=None if case.mask is None else case.mask.copy(),
+                anomaly_map=case.anomaly_map / highest,
+            )
+            for case in worst(cases, count)
+        ]
 
     misses = [
         case(row, float((scores[good] >= scores[row]).mean()), good)
@@ -142,7 +155,7 @@ def hardest(
         case(row, float((scores[~good] <= scores[row]).mean()), ~good)
         for row in np.flatnonzero(good)
     ]
-    return worst(misses, count), worst(alarms, count)
+    return kept(misses), kept(alarms)
 
 
 def worst(cases: Iterable[Case], count: int) -> list[Case]:

@@ -27,7 +27,11 @@ Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is o
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
 ]
-Layout = Annotated[Literal["mvtec", "visa", "btad", "mpdd"], "how the set's folder is laid out"]
+Layout = Annotated[
+    Literal["mvtec", "visa", "btad", "mpdd", "cifar10_oneclass", "shanghaitech"],
+    "how the set's folder is laid out",
+]
+Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
@@ -87,12 +91,15 @@ def check_data(
     path: Annotated[Path, "folder of a data set: one folder a category, or as its layout has it"],
     *,
     layout: Layout = "mvtec",
+    every: Every = 1,
+    every_test: Every = 1,
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
     from stpm_bench.datasets.check import check
 
-    table, problems = check(path, layout, threads or None, progress=sys.stderr.isatty())
+    taken = {"train": every, "test": every_test}
+    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken)
     if len(table):
         print(table.to_markdown(index=False))
         images, masks = table["images"].sum(), table["masks"].sum()
@@ -110,6 +117,7 @@ def prepare(
     root: Annotated[Path, "folder with one folder a category"],
     category: Annotated[str, "the category's folder"],
     layout: Layout = "mvtec",
+    every: Every = 1,
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
     train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
@@ -120,10 +128,10 @@ def prepare(
     from stpm_bench.datasets import images
 
     pixels, masks, manifest = images.prepare(
-        root, category, split, image_size, threads or None, layout=layout
+        root, category, split, image_size, threads or None, layout=layout, every=every
     )
     if train is not None:
-        images.refuse_leak(read_names(train / "images.csv"), manifest, root / category)
+        images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
     write_array(output / "images.npy", pixels)
     if masks is not None:
         for name, file in MASKS.items():
@@ -376,12 +384,16 @@ def metrics(
     *,
     test: TestFolder,
     masks: Annotated[Literal[*MASKS], "how masks were brought to the maps' size"] = "nearest",
+    truth: Annotated[
+        Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
+    ] = "regions",
     cell: CellFolder,
 ) -> None:
     """Evaluate a cell's stored maps: metrics.json, pro_curve.csv and pro_definitions.csv.
 
     The metrics of the last epoch's maps stand beside those of the kept epoch, as
-    last_epoch_METRIC; pro_definitions.csv has the PRO of the kept epoch by every definition.
+    last_epoch_METRIC; pro_definitions.csv has the PRO of the kept epoch by every definition. What
+    the set does not say of an image has no metric, and the two tables have no row.
     """
     from stpm_bench.audit import COLUMNS, audit
     from stpm_bench.cost import host_bytes
@@ -395,26 +407,28 @@ def metrics(
         write_json(cell / "metrics.json", {"failure": failure})
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
-    truth = load_array(test / MASKS[masks])
+    marked = load_array(test / MASKS[masks])
     maps = load_array(cell / "anomaly_maps.npy")
-    last_epoch_maps = load_array(cell / "last_epoch_maps.npy")
-    own_masks = list(load_arrays(test / OWN_MASKS).values())
+    definitions = pd.DataFrame(columns=COLUMNS)
     try:
         evaluating = time.perf_counter()
-        values = evaluate(labels, maps.max(axis=(1, 2)), truth, maps)
+        values = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
         evaluating = time.perf_counter() - evaluating
-        last = evaluate(labels, last_epoch_maps.max(axis=(1, 2)), truth, last_epoch_maps)
-        definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+        if truth == "regions":
+            own_masks = list(load_arrays(test / OWN_MASKS).values())
+            definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+        maps = load_array(cell / "last_epoch_maps.npy")
+        last = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
-    curve = {"fpr": values.pop("pro_curve_fpr"), "overlap": values.pop("pro_curve_overlap")}
+    curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     write_csv(cell / "pro_curve.csv", pd.DataFrame(curve))
     write_csv(cell / "pro_definitions.csv", definitions)
     record = {
         "code": code_version("metrics"),
-        "images": len(truth),
+        "images": len(labels),
         "seconds": round(time.perf_counter() - start, 2),
-        "images_per_second": round(len(truth) / evaluating, 1),
+        "images_per_second": round(len(labels) / evaluating, 1),
         "peak_memory": {"host_bytes": host_bytes()},
         "device": "cpu",
         "threads": 1,
@@ -490,7 +504,8 @@ def tables(
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(literature) if study == main else {}
-        table = tables.study_table(long, of_study, paper)
+        names = tables.metrics_of(of_study.merge(long))
+        table = tables.study_table(long, of_study, paper, names)
         rests_on = tables.coverage(of_study, long, costs)
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
@@ -584,7 +599,7 @@ def figures(
         if (path := results / "cells" / cell.folder / "pro_curve.csv").exists()
     ]
     rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
-    scores = dict(zip(rows["category"], rows["pro"], strict=True))
+    scores = dict(zip(rows["category"], rows["pro"], strict=True)) if "pro" in rows else {}
     write(
         "pro_curves",
         figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),

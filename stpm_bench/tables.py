@@ -18,6 +18,53 @@ PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "protocol"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
+NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
+NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
+
+
+def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> list[str]:
+    """Return those of `names` that have a value: all, where there is no value at all.
+
+    One-class CIFAR-10 has no masks, and of ShanghaiTech's videos PRO is not reported.
+
+    Args:
+        values: the long table, or what `study_table` returns.
+    """
+    if "metric" in values:
+        found = set(values.loc[values["value"].notna(), "metric"])
+    else:
+        found = {name for name in names if name in values and values[name].notna().any()}
+    return [name for name in names if name in found] or list(names)
+
+
+def apart(values: pd.DataFrame) -> list[str]:
+    """Return the sets that are without PRO: each has a table of its own.
+
+    Args:
+        values: as of `metrics_of`.
+    """
+    sets = values["category"].map(set_of)
+    single = ~values["category"].isin([*GROUPS, *sets, "mean"])
+    by_set = values[single].groupby(sets[single], sort=False)
+    return [name for name, rows in by_set if "pro" not in metrics_of(rows)]
+
+
+def divided(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Divide a study into what has a table of its own: '' for the sets with PRO, each of `apart`.
+
+    Args:
+        table: what `study_table` returns.
+    """
+    names = apart(table)
+    sets = table["category"].map(set_of)
+    # 'mean' and a set's own name have no set before a dot: they pass for MVTec AD's.
+    rest = table[~sets.isin(names) & ~table["category"].isin(names)]
+    found = {} if names and set(rest["category"]) <= {"mean"} else {"": rest}
+    only = not found and len(names) == 1  # then the mean is the set's
+    for name in names:
+        own = ("mean" if only else name,)
+        found[name] = table[(sets == name) | table["category"].isin(own)]
+    return found
 
 
 def study_table(
@@ -31,7 +78,8 @@ def study_table(
 
     Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
     over categories. A seed of which a category is missing does not enter a group. A group that
-    would be all of the study's categories is left to the mean.
+    would be all that the mean is of is left to the mean. Beside others the sets of `apart` do not
+    enter it.
 
     Args:
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
@@ -51,7 +99,12 @@ def study_table(
     wide = values.pivot_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
     ).reindex(columns=list(names))
-    rows = []
+    alone, rows = apart(values), []
+    # Of a set that has no masks, no pixel metric is missing.
+    known = {
+        name: [metric in metrics_of(of_set, names) for metric in names]
+        for name, of_set in values.groupby(values["category"].map(set_of), sort=False)
+    }
     for setting, group in cells.groupby(list(SETTING), sort=False):
         at_papers_setting = (group[FIRST].iloc[0] == cells[FIRST].iloc[0]).all() and (
             group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
@@ -61,27 +114,32 @@ def study_table(
         # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
+        averaged = [c for c in categories if set_of(c) not in alone] or categories
+        groups = {name: [c for c in categories if c in members] for name, members in GROUPS.items()}
+        groups |= {name: [c for c in categories if set_of(c) == name] for name in known}
         parts = {category: [category] for category in categories}
-        for name, members in GROUPS.items():
-            members = [category for category in categories if category in members]
-            if 0 < len(members) < len(categories):
-                parts[name] = members
-        if len(sets := dict.fromkeys(map(set_of, categories))) > 1:
-            parts |= {name: [c for c in categories if set_of(c) == name] for name in sets}
-        parts["mean"] = categories
+        parts |= {
+            name: members for name, members in groups.items() if members not in ([], averaged)
+        }
+        parts["mean"] = averaged
         for name, members in parts.items():
             of_members = cube[[categories.index(c) for c in members]]
+            missing = ~np.array([known[set_of(c)] for c in members])
             rows.append(
                 dict(zip(SETTING, setting, strict=True))
-                | {"category": name, "seeds": complete_seeds(of_members)}
+                | {"category": name, "seeds": complete_seeds(of_members, missing)}
                 | summary(of_members, members, names, paper if at_papers_setting else {})
             )
     return pd.DataFrame(rows)
 
 
-def complete_seeds(cube: np.ndarray) -> int:
-    """Return how many seeds of (categories, seeds, metrics) have every value."""
-    return int(np.isfinite(cube).all(axis=(0, 2)).sum())
+def complete_seeds(cube: np.ndarray, missing: np.ndarray) -> int:
+    """Return how many seeds of (categories, seeds, metrics) have every value.
+
+    Args:
+        missing: (categories, metrics) bool, True where a set does not have a metric.
+    """
+    return int((np.isfinite(cube) | missing[:, None]).all(axis=(0, 2)).sum())
 
 
 def summary(
@@ -171,13 +229,28 @@ def study_sections(
 ) -> list[Section]:
     """Set a study: by category where it is one setting, else by setting, the means alone.
 
+    A section for the sets with PRO, and one for each of `apart`.
+
     Args:
         table: what `study_table` returns.
         rests_on: what `coverage` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
             teachers where those vary.
     """
-    axes = varying(table)
+    return [
+        study_section(f"Study: {name}{own and ', '}{own}", part, rests_on, accuracies)
+        for own, part in divided(table).items()
+    ]
+
+
+def study_section(
+    title: str,
+    table: pd.DataFrame,
+    rests_on: str,
+    accuracies: Mapping[str, float | None] | None,
+) -> Section:
+    """Set one of the parts of a `divided` study; the other arguments are as of `study_sections`."""
+    axes, metrics = varying(table), labels(table)
     by_setting = bool(axes)
     if by_setting:
         sets = map(set_of, table["category"])
@@ -189,7 +262,7 @@ def study_sections(
         known = [accuracies.get(teacher) for teacher in table["teacher"]]
         place = shown.columns.get_loc("teacher") + 1
         shown.insert(place, "accuracy", [number(np.nan if a is None else a) for a in known])
-    for metric, label in METRICS.items():
+    for metric, label in metrics.items():
         shown[label] = [spread(*v) for v in zip(table[metric], table[f"{metric}_sd"], strict=True)]
         if by_setting:
             for rows in table.groupby("category").groups.values():
@@ -203,7 +276,8 @@ def study_sections(
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
     caption = (
-        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)} {EXACT}"
+        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)} "
+        f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
         caption += " Means over categories, the best in bold."
@@ -221,7 +295,14 @@ def study_sections(
             "or the printed mean where it prints no entries (image AUROC). The paper's setting: "
             "ResNet-18 pretrained on ImageNet, 256 × 256, 100 epochs; config.yaml has this one's."
         )
-    return [Section(f"Study: {name}", shown, caption)]
+    return Section(title, shown, caption)
+
+
+def labels(table: pd.DataFrame) -> dict[str, str]:
+    """Return the names that a part of a study has for its metrics; a video's images are frames."""
+    names = metrics_of(table)
+    frames = {"image_auroc": "frame AUROC"} if "pro" not in names and len(names) > 1 else {}
+    return {name: label for name, label in (METRICS | frames).items() if name in names}
 
 
 def seeds(table: pd.DataFrame) -> str:
@@ -241,13 +322,16 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
     """
     names = setting_names(table)
     rows = []
-    for metric in METRICS:
-        for category in dict.fromkeys(table["category"]):
+    for metric, part in itertools.product(METRICS, divided(table).values()):
+        if metric not in metrics_of(part):
+            continue
+        keys = zip(names[part.index], part["category"], strict=True)
+        values = zip(part[metric], part[f"{metric}_sd"], strict=True)
+        found = dict(zip(keys, values, strict=True))
+        for category in dict.fromkeys(part["category"]):
             row = {"metric": metric, "category": category}
             for name in dict.fromkeys(names):
-                at = table[(names == name) & (table["category"] == category)]
-                row[name] = at[metric].iloc[0] if len(at) else np.nan
-                row[f"{name} sd"] = at[f"{metric}_sd"].iloc[0] if len(at) else np.nan
+                row[name], row[f"{name} sd"] = found.get((name, category), (np.nan, np.nan))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -257,12 +341,11 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
     settings = list(dict.fromkeys(setting_names(table)))
     sections = []
     for metric, rows in by_category(table).groupby("metric", sort=False):
+        means = rows[settings].to_numpy(float)
+        sds = rows[[f"{setting} sd" for setting in settings]].to_numpy(float)
         lines = [
-            bold_best(
-                [spread(row[setting], row[f"{setting} sd"]) for setting in settings],
-                [row[setting] for setting in settings],
-            )
-            for _, row in rows.iterrows()
+            bold_best(list(map(spread, *values)), values[0])
+            for values in zip(means, sds, strict=True)
         ]
         body = pd.DataFrame(lines, columns=settings)
         body.insert(0, "category", rows["category"].to_list())
@@ -306,7 +389,7 @@ def differences(
     if len(names) > EVERY_TWO:
         twos = twos[: len(names) - 1]
     rows = []
-    for metric, (first, second) in itertools.product(METRICS, twos):
+    for metric, (first, second) in itertools.product(metrics_of(values), twos):
         one, other = (groups.get((metric, name), values[columns][:0]) for name in (second, first))
         pairs = statistics.paired_differences(one, other)
         rows.append({"metric": metric, "setting": second, "reference": first})
@@ -350,7 +433,7 @@ def differences_sections(
         f"and seed, seeds averaged within a category; {rests_on}. Interval: bootstrap over "
         f"categories, {statistics.RESAMPLES:,} resamples. p: Wilcoxon's signed-rank test over "
         f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
-        "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than {statistics.FEWEST_PAIRS} categories no p "
-        "below 0.05 is possible, and none is given."
+        "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
+        f"{statistics.FEWEST_PAIRS} categories no p below 0.05 is possible, and none is given."
     )
     return [Section(f"Study: {name}, differences", body, caption)]

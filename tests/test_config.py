@@ -156,6 +156,10 @@ def study(**changes):
         ({"training": {"epochs": 0}}, r"config key 'training.epochs': 0 is less than"),
         ({"training": {"epochs": "ten"}}, r"epochs': found 'ten', expected a whole"),
         ({"image_size": 100}, r"config key 'image_size': 100 is not a multiple of 32"),
+        (
+            study(layers=[[3, 4]]) | {"image_size": 32},
+            r"'image_size': 32 leaves level 4 of study main a single position; expected",
+        ),
         ({"protocol": "paper"}, r"config key 'protocol' is unknown.*did you mean 'protocols'"),
         (study(protocol=["mine"]), r"main.protocol': 'mine' is unknown; allowed: paper, authors,"),
         (

@@ -9,13 +9,13 @@ from stpm_bench.datasets import mvtec
 from stpm_bench.style import COLUMN_WIDTH, save
 
 
-def draw_panel():
+def draw_panel(masked=True):
     rng = np.random.default_rng(0)
     masks = np.zeros((5, 64, 64), bool)
     masks[2:, 10:30, 20:40] = True
     return pictures.panel(
         rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8),
-        masks,
+        masks if masked else masks[:0],
         {"1": rng.random((5, 16, 16)), "2": rng.random((5, 8, 8))},
         rng.random((5, 64, 64)),
         ["good", "good", "cut", "cut", "stain"],
@@ -33,6 +33,29 @@ def test_a_panel_has_a_row_for_each_defect_and_a_column_for_each_map(tmp_path):
     save(figure, tmp_path / "panel.pdf", tmp_path / "panel.png")
     assert (tmp_path / "panel.pdf").read_bytes().startswith(b"%PDF")
     assert Image.open(tmp_path / "panel.png").size[0] > 1000
+
+
+def test_a_panel_of_a_set_without_masks_has_no_ground_truth():
+    figure = draw_panel(masked=False)
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["image", "level 1\n(16²)", "level 2\n(8²)", "fused\n(64²)"]
+    assert len(figure.axes) == 3 * 4
+    assert all(axis.images and not axis.collections for axis in figure.axes)
+
+
+def test_failures_of_a_set_without_masks_have_no_outline():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    maps = rng.random((4, 8, 8))
+    arguments = ["c.cat", list("abcd"), ["good", "dog", "good", "dog"], np.array([3, 1, 0, 2])]
+    for masks in (np.ones((4, 8, 8), bool), np.zeros((0, 8, 8), bool)):
+        misses, alarms = pictures.hardest(*arguments, images, masks, maps, count=1)
+        (miss,), (alarm,) = misses, alarms
+        assert (miss.file, alarm.file) == ("b", "a")
+        assert np.array_equal(miss.image, images[1])
+        assert np.array_equal(alarm.anomaly_map, maps[0] / maps.max())
+        drawn = pictures.failures(misses, alarms, "").axes
+        assert bool(drawn[0].collections) == (miss.mask is not None) == bool(len(masks))
 
 
 def curves(categories):
@@ -97,6 +120,21 @@ def test_a_study_has_a_row_for_each_setting_or_category():
     np.testing.assert_allclose(drawn, means)
     single = tables.study_table(long_table(["bottle"]), cells(long_table(["bottle"])), {})
     assert labels(figures.study(single, {})) == ["bottle", "mean"]
+
+
+def test_a_study_is_drawn_by_the_metrics_that_it_has():
+    long = long_table(["c.cat", "c.dog"], metrics=("image_auroc",))
+    table = tables.study_table(long, cells(long), {}, tables.metrics_of(long))
+    figure = figures.study(table, {})
+    assert [axis.get_xlabel() for axis in figure.axes] == ["image AUROC"]
+    assert labels(figure) == ["c.cat", "c.dog", "mean"]
+    mixed = pd.concat([long, long_table(["bottle"])])
+    figure = figures.study(tables.study_table(mixed, cells(mixed), {}), {})
+    assert [axis.get_xlabel() for axis in figure.axes] == list(tables.METRICS.values())
+    assert labels(figure) == ["bottle", "mean"]  # of the other set it is the table that tells
+    few = pd.concat([long.assign(fraction=fraction) for fraction in (0.1, 1.0)])
+    table = tables.study_table(few, cells(few), {}, tables.metrics_of(few))
+    assert len(figures.study(table, {}).axes) == 1
 
 
 def test_teachers_have_their_accuracy_beside_them():

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_cifar10 import write_cifar10
 from test_images import picture, save, write_category
+from test_shanghaitech import write_shanghaitech
 
 from conftest import REPOSITORY, small_config, snakemake
 from stpm_bench.config import complete, sources
@@ -161,18 +163,26 @@ def test_each_is_clean_when_checked(tmp_path, layout):
 
 @pytest.mark.parametrize("layout", list(layouts.LAYOUTS))
 def test_training_sources_hold_no_test_image(tmp_path, layout):
-    {"visa": lambda root: write_visa(root, "nut"), "btad": write_btad}.get(layout, write_mpdd)(
-        tmp_path
-    )
+    {
+        "visa": lambda root: write_visa(root, "nut"),
+        "btad": write_btad,
+        "cifar10_oneclass": write_cifar10,
+        "shanghaitech": write_shanghaitech,
+    }.get(layout, write_mpdd)(tmp_path)
     category = layouts.list_categories(tmp_path, layout)[0]
+    folder = layouts.LAYOUTS[layout].folder(tmp_path, category)
     rows = {
         split: layouts.scan(tmp_path, category, split, layout)[0] for split in ("train", "test")
     }
     for split, other in (("train", "test"), ("test", "train")):
         found = layouts.LAYOUTS[layout].sources(tmp_path, category, split)
         files = {f for path in found for f in ([path] if path.is_file() else path.rglob("*"))}
-        assert {tmp_path / category / row.file for row in rows[split]} <= files
-        assert not {tmp_path / category / row.file for row in rows[other]} & files
+        of_split, of_other = (
+            {folder / (layouts.container_of(row.file, layout) or row.file) for row in rows[part]}
+            for part in (split, other)
+        )
+        assert of_split <= files
+        assert not of_other & files
 
 
 # --- what is wrong with them ---
@@ -259,7 +269,7 @@ def test_categories_of_sets_are_spelled_with_their_set(tmp_path):
         "btad.02",
         "btad.03",
     ]
-    assert sources(config)["btad.01"] == (str(tmp_path / "btad"), "01", "btad", None)
+    assert sources(config)["btad.01"][:4] == (str(tmp_path / "btad"), "01", "btad", None)
     assert complete(config) == config
 
 

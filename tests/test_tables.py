@@ -169,6 +169,92 @@ def test_several_sets_have_a_row_each():
     assert "visa" not in set(tables.study_table(one, cells(one), {})["category"])
 
 
+MASKLESS, FRAMES = ("image_auroc",), ("image_auroc", "pixel_auroc")
+
+
+def test_sets_without_pro_have_a_table_of_their_own_and_do_not_enter_the_mean():
+    own = long_table(["bottle", "carpet"])
+    classes = long_table(["c.cat", "c.dog"], metrics=MASKLESS)
+    videos = long_table(["s.all"], metrics=FRAMES)
+    long = pd.concat([own, classes, videos])
+    table = tables.study_table(long, cells(long), {})
+    assert table["category"].tolist() == [
+        *["bottle", "carpet", "c.cat", "c.dog", "s.all"],
+        *["textures", "objects", "c", "s", "mean"],
+    ]
+    assert (table["seeds"] == 3).all()  # no metric is missing that a set does not have
+    alone = tables.study_table(own, cells(own), {}).set_index("category")
+    both = table.set_index("category").loc[alone.index]
+    pd.testing.assert_frame_equal(both[alone.columns], alone)
+    assert row(table, "c")["image_auroc"] == pytest.approx(classes["value"].mean())
+    assert np.isnan(row(table, "c")["pixel_auroc"])
+
+    sections = tables.study_sections("main", table, "")
+    assert [section.title for section in sections] == [
+        "Study: main",
+        "Study: main, c",
+        "Study: main, s",
+    ]
+    assert [list(section.body.columns) for section in sections] == [
+        ["category", "image AUROC", "pixel AUROC", "PRO"],
+        ["category", "image AUROC"],
+        ["category", "frame AUROC", "pixel AUROC"],
+    ]
+    assert [section.body["category"].tolist() for section in sections] == [
+        ["bottle", "carpet", "textures", "objects", "mean"],
+        ["c.cat", "c.dog", "c"],
+        ["s.all", "s"],
+    ]
+    assert [tables.EXACT in section.caption for section in sections] == [True, False, False]
+    assert "n/a" not in markdown(sections)
+    # A cell that is missing is a gap, and its seed is not counted.
+    gone = long[(long["category"] != "c.dog") | (long["seed"] > 0)]
+    table = tables.study_table(gone, cells(long), {})
+    assert table.set_index("category").loc[["c.cat", "c", "mean"], "seeds"].tolist() == [3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("categories", "metrics", "columns"),
+    [
+        (["c.cat", "c.dog"], MASKLESS, ["image AUROC"]),
+        (["s.all"], FRAMES, ["frame AUROC", "pixel AUROC"]),
+    ],
+)
+def test_a_study_of_a_set_without_pro_alone(categories, metrics, columns):
+    long = long_table(categories, metrics=metrics)
+    names = tables.metrics_of(long)
+    assert names == list(metrics)
+    table = tables.study_table(long, cells(long), {}, names)
+    assert not {"pro", "pro_sd", "pro_paper"} & set(table)
+    (section,) = tables.study_sections("main", table, "")
+    assert list(section.body) == ["category", *columns]
+    assert section.body["category"].tolist() == [*categories, "mean"]
+    assert published.methods(published.read(), table).empty
+    own = published.ours(
+        long, pd.DataFrame(columns=[*grid.AXES, "definition", "masks"]), cells(long)
+    )
+    reproductions = published.reproductions(published.read(), own)
+    assert reproductions["ours"].isna().all()
+
+    long = long_table(categories, layers=("1", "2"), metrics=metrics)
+    table = tables.study_table(long, cells(long), {}, names)
+    (section,) = tables.study_sections("layers", table, "")
+    assert list(section.body)[:2] == ["layers", columns[0]]
+    wide = tables.by_category(table)
+    assert list(dict.fromkeys(wide["metric"])) == list(metrics)
+    assert not wide[["1", "2"]].isna().any(axis=None)
+    assert len(tables.by_category_sections("layers", table, "")) == len(metrics)
+    assert set(tables.differences(long, cells(long))["metric"]) == set(metrics)
+
+
+def test_a_set_of_which_no_cell_has_run_is_all_gaps():
+    long = long_table(["bottle"])
+    every = pd.concat([cells(long), cells(long_table(["c.cat"]))])
+    table = tables.study_table(long, every, {})
+    assert np.isnan(row(table, "mean")["image_auroc"])
+    assert [section.title for section in tables.study_sections("m", table, "")] == ["Study: m"]
+
+
 def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
     long = long_table(["bottle", "carpet"], layers=("1", "2"))
     table = tables.study_table(long, cells(long), {})

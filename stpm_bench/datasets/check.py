@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.images import read_image, read_mask, shared, to_8_bits
-from stpm_bench.datasets.layouts import Problem, Row, list_categories, no_category, scan
+from stpm_bench.datasets.images import groups, read_images, read_mask, shared, to_8_bits
+from stpm_bench.datasets.layouts import (
+    LAYOUTS,
+    NOT_THINNED,
+    list_categories,
+    no_category,
+    scan,
+    thinned,
+)
+from stpm_bench.datasets.rows import Problem, Row
 from stpm_bench.errors import InputError
 
 COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
@@ -30,7 +39,11 @@ class Seen(NamedTuple):
 
 
 def check(
-    root: str | Path, layout: str = "mvtec", workers: int | None = None, progress: bool = True
+    root: str | Path,
+    layout: str = "mvtec",
+    workers: int | None = None,
+    progress: bool = True,
+    every: Mapping[str, int] = NOT_THINNED,
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read every image and mask of a data set as `images.prepare` does, and go on after an error.
 
@@ -43,6 +56,7 @@ def check(
         layout: a key of `layouts.LAYOUTS`.
         workers: threads that decode; the processor's cores by default.
         progress: show a progress bar where the output is a terminal.
+        every: split -> of its images every so many are read, see `layouts.thinned`.
 
     Returns:
         table: columns `COLUMNS`, a row for each category, split and defect: the numbers of images
@@ -58,39 +72,52 @@ def check(
         for split in ("train", "test"):
             found, wrong = scan(root, category, split, layout)
             problems += wrong
-            jobs += [(category, split, row) for row in found]
+            kept = thinned(found, layout, every[split])
+            together = groups([row.file for row in kept], layout)
+            jobs += [(category, split, [kept[i] for i in rows]) for rows in together]
 
     seen: dict[str, list[Seen]] = defaultdict(list)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as executor:
+    total = sum(len(rows) for *_, rows in jobs)
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as executor,
+        tqdm(desc=str(root), total=total, unit="image", disable=not progress) as bar,
+    ):
         results = executor.map(lambda job: _look(root, *job, layout), jobs)
-        bar = tqdm(results, desc=str(root), total=len(jobs), unit="image", disable=not progress)
-        for (category, *_), result in zip(jobs, bar, strict=True):
-            seen[category].append(result)
+        for (category, _, rows_read), result in zip(jobs, results, strict=True):
+            seen[category] += result
+            bar.update(len(rows_read))
 
     for category, group in seen.items():
         rows += _summary(category, group)
         problems += [Problem("error", one.problem) for one in group if one.problem]
-        problems += _same_pixels(root / category, group)
-        problems += _sizes(root / category, group)
+        folder = LAYOUTS[layout].folder(root, category)
+        problems += _same_pixels(folder, group, layout)
+        problems += _sizes(folder, group)
     once = list(dict.fromkeys(problems))
     return pd.DataFrame(rows, columns=COLUMNS), sorted(once, key=lambda p: p.severity)
 
 
-def _look(root: Path, category: str, split: str, row: Row, layout: str) -> Seen:
-    """Read one image and its mask."""
-    path = root / category / row.file
-    size = mode = None
-    pixels = ""
-    try:
-        _, image = read_image(path)
-        size, mode = image.size, image.mode
-        rgb = to_8_bits(image, path).convert("RGB")
-        pixels = hashlib.sha256(repr(size).encode() + np.asarray(rgb).tobytes()).hexdigest()
-        if row.mask:
-            read_mask(root / category / row.mask, image, layout)
-    except InputError as error:
-        return Seen(split, row, size, mode, pixels, str(error))
-    return Seen(split, row, size, mode, pixels, "")
+def _look(root: Path, category: str, split: str, rows: list[Row], layout: str) -> list[Seen]:
+    """Read some images, those of one of `groups`, and their masks."""
+    folder = LAYOUTS[layout].folder(root, category)
+    found = []
+    images = read_images(folder, [row.file for row in rows], layout)
+    for row in rows:
+        size = mode = None
+        pixels = problem = ""
+        try:
+            _, image = next(images)
+            size, mode = image.size, image.mode
+            rgb = to_8_bits(image, folder / row.file).convert("RGB")
+            pixels = hashlib.sha256(repr(size).encode() + np.asarray(rgb).tobytes()).hexdigest()
+            if row.mask:
+                read_mask(folder / row.mask, image, layout)
+        except InputError as error:
+            problem = str(error)
+        found.append(Seen(split, row, size, mode, pixels, problem))
+        if size is None:  # of what lies in the same file nothing more can be read
+            break
+    return found
 
 
 def _summary(category: str, group: list[Seen]) -> list[tuple]:
@@ -118,8 +145,12 @@ def _counted(values) -> str:
     return ", ".join(f"{value} ({count})" for value, count in counts)
 
 
-def _same_pixels(folder: Path, group: list[Seen]) -> list[Problem]:
-    """Find images with the pixels of an earlier one; the training images come first."""
+def _same_pixels(folder: Path, group: list[Seen], layout: str) -> list[Problem]:
+    """Find images with the pixels of an earlier one; the training images come first.
+
+    Images inside larger files are the published set's, and cannot be taken out: there it is one
+    warning for all.
+    """
     first: dict[str, Seen] = {}
     problems = []
     for one in group:
@@ -138,6 +169,10 @@ def _same_pixels(folder: Path, group: list[Seen]) -> list[Problem]:
         else:
             text = f"{path}: is the same image as {earlier}, and counts twice; remove one."
             problems.append(Problem("warning", text))
+    if LAYOUTS[layout].inside and problems:
+        worst = min(problems, key=lambda problem: problem.severity)
+        text = f"{folder}: {len(problems)} images are the same as an earlier one, as {worst.text}"
+        return [Problem("warning", text)]
     return problems
 
 

@@ -6,6 +6,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from skimage.transform import resize
 from tqdm import tqdm
 
-from stpm_bench.datasets.layouts import LAYOUTS, SUFFIXES, list_images, refuse
+from stpm_bench.datasets.layouts import LAYOUTS, container_of, list_images, refuse
+from stpm_bench.datasets.rows import INSIDE, SUFFIXES
 from stpm_bench.errors import InputError
 
 # What Pillow raises on damaged files, by format and by where the damage lies.
@@ -41,6 +43,7 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     layout: str = "mvtec",
+    every: int = 1,
 ) -> tuple[np.ndarray, dict[str, np.ndarray | list] | None, pd.DataFrame]:
     """Read one split of a category into arrays.
 
@@ -64,81 +67,131 @@ def prepare(
         workers: threads that decode; the processor's cores by default.
         progress: show a progress bar where the output is a terminal.
         layout: a key of `layouts.LAYOUTS`.
+        every: as of `layouts.thinned`.
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
-        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect; under 'own' the N masks
-            (H, W) bool at their images' own size; None for 'train'.
+        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect, (0, S, S) of a set
+            without masks; under 'own' the N masks (H, W) bool at their images' own size, none of a
+            set without regions (see `rows.Layout`); None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
-            image file's bytes, then `defect_pixels`, how many pixels of the nearest mask are True.
+            image file's bytes (inside a larger file, of the image's RGB values), then, where there
+            are masks, `defect_pixels`, how many pixels of the nearest one are True.
 
     Raises:
         InputError: whatever `list_images` raises; an image or mask that cannot be read, is
             truncated or empty; a mask of another size than its image, not binary, transparent or
             without a defect. All files with a problem are found; the first ten are named.
     """
-    folder = Path(root) / category
-    table = list_images(root, category, split, layout)
+    folder = LAYOUTS[layout].folder(Path(root), category)
+    truth = LAYOUTS[layout].truth
+    masked = truth != "image"
+    table = list_images(root, category, split, layout, every)
     images = np.empty((len(table), image_size, image_size, 3), np.uint8)
-    masks = {name: np.zeros(images.shape[:3], bool) for name in TREATMENTS}
-    masks["own"] = [None] * len(table)
+    shape = (len(table) if masked else 0, image_size, image_size)
+    masks = {name: np.zeros(shape, bool) for name in TREATMENTS}
+    masks["own"] = [None] * len(table) if truth == "regions" else []
+    digests = np.full(len(table), "", object)
 
-    def read(index: int) -> tuple[str, str]:
-        """Fill one row of the arrays; return the file's hash, and a problem or ''."""
-        row = table.iloc[index]
+    def read(rows: list[int]) -> str:
+        """Fill some rows of the arrays; return a problem or ''."""
+        files = list(table["file"].iloc[rows])
         try:
-            content, image = read_image(folder / row["file"])
-            images[index] = _resized(to_8_bits(image, folder / row["file"]), image_size)
-            if split == "test":
-                masks["own"][index] = np.zeros((image.height, image.width), bool)
-            if row["mask"]:
-                mask = read_mask(folder / row["mask"], image, layout)
-                masks["own"][index] = mask
-                for name, treatment in TREATMENTS.items():
-                    masks[name][index] = treatment(mask, image_size)
+            for index, (content, image) in zip(
+                rows, read_images(folder, files, layout), strict=True
+            ):
+                images[index] = _resized(to_8_bits(image, folder / files[0]), image_size)
+                mask = None
+                if mask_file := table["mask"].iloc[index]:
+                    mask = read_mask(folder / mask_file, image, layout)
+                    for name, treatment in TREATMENTS.items():
+                        masks[name][index] = treatment(mask, image_size)
+                if truth == "regions" and split == "test":
+                    none = np.zeros((image.height, image.width), bool)
+                    masks["own"][index] = none if mask is None else mask
+                digests[index] = hashlib.sha256(content).hexdigest()
         except InputError as error:
-            return "", str(error)
-        return hashlib.sha256(content).hexdigest(), ""
+            return str(error)
+        return ""
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as executor:
-        results = list(
-            tqdm(
-                executor.map(read, range(len(table))),
-                desc=f"{category} {split}",
-                total=len(table),
-                unit="image",
-                disable=None if progress else True,  # None: only where there is a terminal
+    together = groups(list(table["file"]), layout)
+    problems = []
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as executor,
+        tqdm(
+            desc=f"{category} {split}",
+            total=len(table),
+            unit="image",
+            disable=None if progress else True,  # None: only where there is a terminal
+        ) as bar,
+    ):
+        for rows, problem in zip(together, executor.map(read, together), strict=True):
+            problems += [problem] if problem else []
+            bar.update(len(rows))
+
+    refuse(problems)
+    table["sha256"] = digests
+    if masked:
+        table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
+        vanished = table.loc[(table["defect"] != "good") & (table["defect_pixels"] == 0), "file"]
+        if len(vanished):
+            warnings.warn(
+                f"{category}: at {image_size} x {image_size} the defect is too small to show in "
+                f"the mask of {', '.join(vanished)}. The images still count as defective.",
+                stacklevel=2,
             )
-        )
-
-    refuse([problem for _, problem in results if problem])
-    table["sha256"] = [digest for digest, _ in results]
-    table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
-    vanished = table[(table["defect"] != "good") & (table["defect_pixels"] == 0)]
-    if len(vanished):
-        warnings.warn(
-            f"{category}: at {image_size} x {image_size} the defect is too small to show in the "
-            f"mask of {', '.join(vanished['file'])}. The images still count as defective.",
-            stacklevel=2,
-        )
     return images, None if split == "train" else masks, table
 
 
-def refuse_leak(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> None:
-    """Raise an InputError where a test image is a training image too, by the files' bytes.
+def groups(files: Sequence[str], layout: str) -> list[list[int]]:
+    """Return which of `files` are read in one pass: those inside one larger file, else each."""
+    together: dict[str, list[int]] = {}
+    for index, file in enumerate(files):
+        together.setdefault(container_of(file, layout) or file, []).append(index)
+    return list(together.values())
+
+
+def read_images(
+    folder: Path, files: Sequence[str], layout: str
+) -> Iterator[tuple[bytes, Image.Image]]:
+    """Yield the bytes and the image of each file of one of `groups`.
+
+    Of an image inside a larger file the bytes are its RGB values.
+
+    Raises:
+        InputError: as `read_image`; or as the layout's `inside`.
+    """
+    if not (container := container_of(files[0], layout)):
+        yield from (read_image(folder / file) for file in files)
+        return
+    indices = [int(file.rpartition(INSIDE)[2]) for file in files]
+    for pixels in LAYOUTS[layout].inside(folder / container, indices):
+        yield pixels.tobytes(), Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def refuse_leak(
+    train: pd.DataFrame, test: pd.DataFrame, root: str | Path, category: str, layout: str = "mvtec"
+) -> None:
+    """Raise an InputError where a test image is a training image too, by `sha256`.
+
+    Images that lie inside larger files are the published set's, and cannot be taken out: there it
+    is a warning.
 
     Args:
         train, test: the tables that `prepare` returns.
-        folder: of the category.
+        root, category, layout: as of `prepare`.
     """
+    folder = LAYOUTS[layout].folder(Path(root), category)
     trained = dict(zip(train["sha256"], train["file"], strict=True))
-    refuse(
-        [
-            shared(folder / row.file, folder / trained[row.sha256])
-            for row in test.itertuples()
-            if row.sha256 in trained
-        ]
-    )
+    leaked = [
+        shared(folder / row.file, folder / trained[row.sha256])
+        for row in test.itertuples()
+        if row.sha256 in trained
+    ]
+    if not LAYOUTS[layout].inside:
+        refuse(leaked)
+    elif leaked:
+        warnings.warn(f"{len(leaked)} test images; the first: {leaked[0]}", stacklevel=2)
 
 
 def shared(test: Path, train: Path) -> str:
@@ -219,25 +272,13 @@ def read_mask(path: Path, image: Image.Image, layout: str = "mvtec") -> np.ndarr
         InputError: as `read_image`; it has another size than its image, is partly transparent,
             not binary (in a layout whose masks are), or marks no defect.
     """
-    _, mask = read_image(path)
     nonzero = LAYOUTS[layout].nonzero
-    if mask.size != image.size:
+    values = _mask_values(path, layout)
+    if values.shape != (image.height, image.width):
         raise InputError(
-            f"{path}: is {mask.width} x {mask.height} pixels, its image "
+            f"{path}: is {values.shape[1]} x {values.shape[0]} pixels, its image "
             f"{image.width} x {image.height}. Expected the same size; export the mask again."
         )
-    numbered = nonzero and mask.mode == "P"  # a palette's colours say nothing of its numbers
-    if not numbered and not _is_16_bit(mask) and mask.mode not in ("1", "L", "I", "F"):
-        mask = _convert(mask, path, "RGBA")
-        if mask.getextrema()[3][0] < 255:
-            raise InputError(
-                f"{path}: is partly transparent, so that it is unclear where the defect is. "
-                "Expected black for no defect and white for a defect; export it without alpha."
-            )
-        mask = mask.convert("RGB")
-    values = np.asarray(mask)
-    if values.ndim == 3:
-        values = values.max(axis=2)
     # 0/1, 0/255 or its like in 16 bits. Anything else is a soft edge, a lossy format or a map of
     # several classes, and to guess a threshold would move the numbers.
     found = np.unique(values).tolist()
@@ -253,6 +294,26 @@ def read_mask(path: Path, image: Image.Image, layout: str = "mvtec") -> np.ndarr
             "draw the defect, or move the image to test/good and remove the mask."
         )
     return values > 0
+
+
+def _mask_values(path: Path, layout: str) -> np.ndarray:
+    """Return the values of a mask, (H, W), of a coloured one the highest of its channels."""
+    if container := container_of(path.name, layout):
+        index = int(path.name.rpartition(INSIDE)[2])
+        return next(LAYOUTS[layout].inside(path.with_name(container), [index]))
+    _, mask = read_image(path)
+    # A palette's colours say nothing of the numbers of kinds.
+    numbered = LAYOUTS[layout].nonzero and mask.mode == "P"
+    if not numbered and not _is_16_bit(mask) and mask.mode not in ("1", "L", "I", "F"):
+        mask = _convert(mask, path, "RGBA")
+        if mask.getextrema()[3][0] < 255:
+            raise InputError(
+                f"{path}: is partly transparent, so that it is unclear where the defect is. "
+                "Expected black for no defect and white for a defect; export it without alpha."
+            )
+        mask = mask.convert("RGB")
+    values = np.asarray(mask)
+    return values.max(axis=2) if values.ndim == 3 else values
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -8,6 +8,7 @@ btad            the same with 'ok' instead of 'good', and 'ko' as the only defec
                 CATEGORY/ground_truth/ko/* has its images' names
 visa            split_csv/1cls.csv: columns object, split, label, image, mask; its images and masks
                 lie where it says, CATEGORY/Data/{Images,Masks}/...
+cifar10_oneclass, shanghaitech: modules of their own, cifar10.py and shanghaitech.py
 
 MPDD (Jezek et al., 2021) has MVTec AD's layout. BTAD: Mishra et al., 2021. VisA: Zou et al., 2022,
 github.com/amazon-science/spot-diff, whose utils/prepare_data.py also says what its masks mean: any
@@ -16,61 +17,36 @@ non-zero pixel is a defect, the numbers are kinds of defect.
 
 import csv
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from types import MappingProxyType
 
 import pandas as pd
 
+from stpm_bench.datasets import cifar10, shanghaitech
+from stpm_bench.datasets.rows import (
+    INSIDE,
+    SUFFIXES,
+    Found,
+    Layout,
+    Problem,
+    Row,
+    both_kinds,
+    folders,
+    image_files,
+)
 from stpm_bench.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# Split -> of its images every so many are taken (see `thinned`).
+NOT_THINNED = MappingProxyType({"train": 1, "test": 1})
 SPLIT_CSV = Path("split_csv", "1cls.csv")
 SPLIT_CSV_COLUMNS = ("object", "split", "label", "image", "mask")
 
 
-class Row(NamedTuple):
-    """An image: its file, its defect ('good' for none) and its mask ('' for none).
-
-    Both files are relative to the category's folder, with posix slashes.
-    """
-
-    file: str
-    defect: str
-    mask: str
-
-
-class Problem(NamedTuple):
-    """Something that is wrong with a data set; the text begins with the file.
-
-    With an error nothing is prepared; a warning is what deserves a look.
-    """
-
-    severity: str
-    text: str
-
-
-Found = tuple[list[Row], list[Problem]]
-
-
-class Layout(NamedTuple):
-    """What one layout needs to say.
-
-    categories: root -> the names of its categories, sorted; [] where there is none.
-    scan: root, category, 'train' or 'test' -> every image of it, and every problem; opens no image.
-    sources: the same arguments -> the files and folders that the split is made of.
-    nonzero: masks hold the number of a kind of defect: any non-zero pixel is a defect.
-    """
-
-    categories: Callable[[Path], list[str]]
-    scan: Callable[[Path, str, str], Found]
-    sources: Callable[[Path, str, str], list[Path]]
-    nonzero: bool = False
-
-
 def list_categories(root: str | Path, layout: str = "mvtec") -> list[str]:
-    """Return the names of the categories in `root`, sorted.
+    """Return the names of the categories in `root`, in the set's order.
 
     A folder that does not exist has no categories.
     """
@@ -102,9 +78,10 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     if category not in known:
         return [], [Problem("error", no_category(root, layout, category))]
     rows, problems = LAYOUTS[layout].scan(root, category, split)
+    folder = LAYOUTS[layout].folder(root, category)
     if undecoded := [row.file for row in rows if not _is_text(row.file + row.mask)]:
         text = (
-            f"{root / category}: the name {undecoded[0]!a} is not UTF-8, and so are "
+            f"{folder}: the name {undecoded[0]!a} is not UTF-8, and so are "
             f"{len(undecoded) - 1} more. Expected names that any system can read; rename them."
         )
         return [], [Problem("error", text)]
@@ -112,7 +89,9 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     return sorted(rows), problems + [p for p in same if p.text.startswith(f"{root / category}:")]
 
 
-def list_images(root: str | Path, category: str, split: str, layout: str = "mvtec") -> pd.DataFrame:
+def list_images(
+    root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
+) -> pd.DataFrame:
     """List the images of one split of a category, in an order that is the same on every machine.
 
     In the layouts made of folders 'train' looks into train/good and nowhere else, 'test' into
@@ -126,6 +105,7 @@ def list_images(root: str | Path, category: str, split: str, layout: str = "mvte
         category: name of a category in it.
         split: 'train' or 'test'.
         layout: a key of `LAYOUTS`.
+        every: as of `thinned`.
 
     Returns:
         One row an image, sorted by file, all columns strings: those of `Row`.
@@ -137,7 +117,31 @@ def list_images(root: str | Path, category: str, split: str, layout: str = "mvte
     """
     rows, problems = scan(root, category, split, layout)
     refuse([problem.text for problem in problems if problem.severity == "error"])
+    rows = thinned(rows, layout, every)
+    if split == "test" and len({row.defect == "good" for row in rows}) < 2:
+        raise InputError(
+            f"{root}: of every {every} test images the first are all good, or all defective, in "
+            f"{category}. Expected both; lower the config key 'data.sets.NAME.every_test'."
+        )
     return pd.DataFrame(rows, columns=list(Row._fields))
+
+
+def thinned(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
+    """Return the images 0, `every`, 2 `every`, ... of each folder, video or batch of images."""
+    places: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        container = container_of(row.file, layout)
+        places[container or row.file.rpartition("/")[0]].append(row)
+    # By number: where there are more than 1,000 frames, '1000' comes after '999'.
+    ordered = [
+        sorted(place, key=lambda row: (len(row.file), row.file)) for place in places.values()
+    ]
+    return sorted(row for place in ordered for row in place[::every])
+
+
+def container_of(file: str, layout: str) -> str:
+    """Return the file inside which an image or mask lies, '' where it is a file of its own."""
+    return file.rpartition(INSIDE)[0] if LAYOUTS[layout].inside else ""
 
 
 def refuse(errors: Sequence[str]) -> None:
@@ -154,7 +158,7 @@ def _folder_categories(root: Path) -> list[str]:
     """Return the subfolders that hold train/ or test/."""
     return [
         folder.name
-        for folder in _folders(root)
+        for folder in folders(root)
         if (folder / "train").is_dir() or (folder / "test").is_dir()
     ]
 
@@ -180,7 +184,7 @@ def _scan_train(folder: Path, good: str) -> Found:
                 f"{folder.name}/train/{good}/000.png; move the anomaly-free images into it.",
             )
         ]
-    images, problems = _images(train), _unexpected(train)
+    images, problems = image_files(train), _unexpected(train)
     if not images:
         problems.append(
             Problem(
@@ -189,8 +193,8 @@ def _scan_train(folder: Path, good: str) -> Found:
                 f"({' '.join(SUFFIXES)}) directly in it; put them there.",
             )
         )
-    for other in _folders(folder / "train"):
-        if other.name != good and (found := _images(other)):
+    for other in folders(folder / "train"):
+        if other.name != good and (found := image_files(other)):
             problems.append(
                 Problem(
                     "warning",
@@ -203,24 +207,24 @@ def _scan_train(folder: Path, good: str) -> Found:
 
 def _scan_test(folder: Path, good: str) -> Found:
     test, truth = folder / "test", folder / "ground_truth"
-    images = {defect.name: found for defect in _folders(test) if (found := _images(defect))}
+    images = {defect.name: found for defect in folders(test) if (found := image_files(defect))}
     problems = [
         Problem(
             "error",
             f"{image}: lies directly in test/. Expected test/{good}/{image.name} or "
             f"test/DEFECT/{image.name}; move it into the folder of its defect.",
         )
-        for image in _images(test)
+        for image in image_files(test)
     ]
-    problems += _same_but_for_case(_folders(test))
-    problems += [problem for defect in _folders(test) for problem in _unexpected(defect)]
+    problems += _same_but_for_case(folders(test))
+    problems += [problem for defect in folders(test) for problem in _unexpected(defect)]
     if not images:
         text = (
             f"{test}: holds no image. Expected test/{good}/*.png and test/DEFECT/*.png, "
             "a folder for each kind of defect; put the test images there."
         )
         return [], [Problem("error", text), *problems]
-    problems += _both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
+    problems += both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
     if good != "good" and "good" in images:
         text = f"{test / 'good'}: expected anomaly-free images in test/{good}; rename it."
         problems.append(Problem("error", text))
@@ -229,8 +233,8 @@ def _scan_test(folder: Path, good: str) -> Found:
     rows = [Row(f"test/{good}/{image.name}", "good", "") for image in images.pop(good, [])]
     masks = {
         defect.name: found
-        for defect in _folders(truth)
-        if defect.name != good and (found := _images(defect))
+        for defect in folders(truth)
+        if defect.name != good and (found := image_files(defect))
     }
     for defect in sorted({*images, *masks}):
         pairs, mismatched = _match_masks(
@@ -287,15 +291,15 @@ def _match_masks(
 
 def _unexpected(folder: Path) -> list[Problem]:
     """Find what would be passed over in a folder of images, and names alike but for case."""
-    problems = _same_but_for_case(_images(folder))
-    for nested in _folders(folder):
+    problems = _same_but_for_case(image_files(folder))
+    for nested in folders(folder):
         problems += [
             Problem(
                 "error",
                 f"{image}: lies one folder too deep and would be passed over. Expected images "
                 f"directly in {folder}; move it up, or out of the data set.",
             )
-            for image in _images(nested)
+            for image in image_files(nested)
         ]
     problems += [
         Problem(
@@ -383,7 +387,7 @@ def _scan_csv(root: Path, category: str, split: str) -> Found:
         problems.append(Problem("error", text))
     elif split == "test":
         kinds = {row.defect for row in rows}
-        problems += _both_kinds(path, kinds, "good", "lines test,normal", "lines test,anomaly")
+        problems += both_kinds(path, kinds, "good", "lines test,normal", "lines test,anomaly")
     problems += _same_but_for_case([root / category / row.file for row in rows])
     return rows, problems
 
@@ -403,26 +407,9 @@ LAYOUTS = {
     "visa": Layout(_csv_categories, _scan_csv, _csv_sources, nonzero=True),
     "btad": Layout(_folder_categories, partial(_scan_folders, good="ok"), _folder_sources),
     "mpdd": Layout(_folder_categories, partial(_scan_folders, good="good"), _folder_sources),
+    "cifar10_oneclass": cifar10.LAYOUT,
+    "shanghaitech": shanghaitech.LAYOUT,
 }
-
-
-def _both_kinds(
-    path: Path, kinds: set[str], good: str, good_place: str, defect_place: str
-) -> list[Problem]:
-    """Find that a test split has no good images, or no others."""
-    if good not in kinds:
-        text = (
-            f"{path}: has no good images (found only {', '.join(sorted(kinds))}). Expected "
-            f"anomaly-free test images in {good_place}: without them no AUROC is defined. Add some."
-        )
-    elif kinds == {good}:
-        text = (
-            f"{path}: has good images only. Expected images with defects in {defect_place} "
-            "and their masks: without them no AUROC is defined. Add some."
-        )
-    else:
-        return []
-    return [Problem("error", text)]
 
 
 def _same_but_for_case(paths: Iterable[Path]) -> list[Problem]:
@@ -460,35 +447,14 @@ def no_category(root: Path, layout: str, category: str = "") -> str:
         found = f"Its categories are: {', '.join(known)}."
     elif (root / "train").is_dir() or (root / "test").is_dir():
         found = f"It looks like a category itself: name the folder above it, {root.parent}."
-    elif nested := [folder for folder in _folders(root) if list_categories(folder, layout)]:
+    elif nested := [folder for folder in folders(root) if list_categories(folder, layout)]:
         found = f"It holds no category, but {nested[0]} does: name that folder."
     elif other := [name for name in LAYOUTS if list_categories(root, name)]:
         found = f"It holds no category in this layout, but some in {', '.join(other)}."
     else:
         found = "It holds no category."
     missing = f"no category {category!r}" if category else "no category"
-    return (
-        f"{root}: {missing}. {found} Expected {Path(root.name) / (category or 'CATEGORY')}/ with "
-        f"its images, in the layout {layout}."
+    expected = LAYOUTS[layout].expected or (
+        f"{Path(root.name) / (category or 'CATEGORY')}/ with its images"
     )
-
-
-def _folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted; [] where there is no such folder.
-
-    A link that leads nowhere counts as an image, so that reading it fails with its name: left out
-    in silence it would change the numbers.
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()
-    )
+    return f"{root}: {missing}. {found} Expected {expected}, in the layout {layout}."

@@ -1,5 +1,7 @@
 """Everything that one cell of the benchmark reports, from one ordering of its pixels."""
 
+from typing import Literal
+
 import numpy as np
 
 from stpm_bench.metrics.ordering import order, order_maps, split
@@ -10,7 +12,13 @@ CURVE_LIMIT = 0.3
 CURVE_POINTS = 200
 
 
-def evaluate(image_labels, image_scores, masks, anomaly_maps) -> dict:
+def evaluate(
+    image_labels,
+    image_scores,
+    masks,
+    anomaly_maps,
+    truth: Literal["regions", "pixels", "image"] = "regions",
+) -> dict:
     """Return every metric of one category and the PRO curve for a plot.
 
     Args:
@@ -18,12 +26,14 @@ def evaluate(image_labels, image_scores, masks, anomaly_maps) -> dict:
         image_scores: (N,) float32 or float64, finite; higher is more anomalous.
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
+        truth: what is known of an image, as of `rows.Layout`. Of 'image' alone neither masks nor
+            maps are looked at; of 'pixels' each counts alike, whatever region it lies in.
 
     Returns:
-        A dict with the floats `image_auroc`, `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, `pro`
-        (up to a false-positive rate of 0.3) and `pro_0.05`, and the float64 arrays
-        `pro_curve_fpr` and `pro_curve_overlap`: at most 200 corners of the PRO curve from (0, 0)
-        up to a false-positive rate of 0.3.
+        A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, not of
+        'image'; and, of 'regions' alone, `pro` (up to a false-positive rate of 0.3) and `pro_0.05`,
+        and the float64 arrays `pro_curve_fpr` and `pro_curve_overlap`: at most 200 corners of the
+        PRO curve from (0, 0) up to a false-positive rate of 0.3.
 
     Raises:
         ValueError: an array is empty or of another shape than the above; labels or masks are not
@@ -31,20 +41,30 @@ def evaluate(image_labels, image_scores, masks, anomaly_maps) -> dict:
             a score is NaN or infinite.
     """
     defect, background = split(image_labels, image_scores, "image_labels", "image_scores")
+    images = order(defect, background, name="image_scores")
+    values = {"image_auroc": area_under_roc(images)}
+    if truth == "image":
+        return values
     if np.shape(image_labels) != np.shape(masks)[:1]:
         raise ValueError(
             f"image_labels and masks: expected shapes (N,) and (N, H, W), "
             f"found {np.shape(image_labels)} and {np.shape(masks)}"
         )
-    images = order(defect, background, name="image_scores")
-    pixels = order_maps(masks, anomaly_maps)
-    fpr, overlap, _ = vertices(pixels)
-    curve_fpr, curve_overlap = thin(*until(fpr, overlap, CURVE_LIMIT))
-    return {
-        "image_auroc": area_under_roc(images),
+    if truth == "pixels":
+        parts = split(masks, anomaly_maps, "masks", "anomaly_maps")
+        pixels = order(*parts, name="anomaly_maps")
+    else:
+        pixels = order_maps(masks, anomaly_maps)
+    values |= {
         "pixel_auroc": area_under_roc(pixels),
         "pixel_ap": mean_precision(pixels),
         "pixel_f1_max": best_f1(pixels),
+    }
+    if truth == "pixels":
+        return values
+    fpr, overlap, _ = vertices(pixels)
+    curve_fpr, curve_overlap = thin(*until(fpr, overlap, CURVE_LIMIT))
+    return values | {
         "pro": area(fpr, overlap, 0.3) / 0.3,
         "pro_0.05": area(fpr, overlap, 0.05) / 0.05,
         "pro_curve_fpr": curve_fpr,

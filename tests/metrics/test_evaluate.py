@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_references import labelled_scores, masked_maps
+from sklearn.metrics import roc_auc_score
 
 from stpm_bench.metrics import auroc, average_precision, evaluate, f1_max, pro, pro_curve
 
@@ -51,6 +52,21 @@ def test_the_thinned_curve_keeps_its_ends_and_its_shape():
     corners = set(zip(full_fpr, full_overlap, strict=True))
     assert corners.issuperset(zip(fpr[:-1], overlap[:-1], strict=True))
     assert np.trapezoid(overlap, fpr) / 0.3 == pytest.approx(result["pro"], abs=0.01)
+
+
+def test_without_regions_or_masks_the_other_metrics_are_the_same():
+    masks, maps = heavy_tailed()
+    labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
+    whole = evaluate(labels, scores, masks, maps)
+    pixels = evaluate(labels, scores, masks, maps, truth="pixels")
+    assert pixels == {name: whole[name] for name in FLOATS[:4]}
+    assert pixels["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    image = evaluate(labels, scores, masks[:0], maps, truth="image")
+    assert image == {"image_auroc": whole["image_auroc"]}
+    assert image["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    for truth in ("pixels", "regions"):
+        with pytest.raises(ValueError, match="image_labels and masks: expected shapes"):
+            evaluate(labels, scores, masks[:0], maps, truth=truth)
 
 
 def test_a_short_curve_is_kept_whole():

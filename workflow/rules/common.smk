@@ -21,7 +21,7 @@ from stpm_bench import grid, levels, protocols, published
 from stpm_bench.code_version import code_version
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
-from stpm_bench.datasets import demo, download, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
 from stpm_bench.progress import follow
@@ -66,6 +66,10 @@ def pretraining_name(teacher):
 SOURCES = {
     pretraining_name(teacher): teacher for teacher in TEACHERS.values() if "pretrain" in teacher
 }
+# One-class CIFAR-10 lies where the set of that name is downloaded to, for a teacher or for itself.
+CIFAR10 = f"{RESULTS}/pretraining/cifar10.npz"
+if any(WHERE[category].marker == CIFAR10 for category in CATEGORIES):
+    SOURCES.setdefault("cifar10", {"pretrain": "cifar10"})
 
 # The study of the main table, the audit's and the figures of each category.
 MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
@@ -165,10 +169,15 @@ def training_images(cell):
 @functools.cache
 def count_training_images(category):
     """Return how many training images a category has, or will have once its set is made."""
-    root, name, layout, marker = WHERE[category]
+    root, name, layout, marker, every = WHERE[category]
     if marker == MVTEC_AD:
         return mvtec.COUNTS[name][0]
-    return demo.TRAIN_GOOD if marker else layouts.count_images(root, name, layout)[0]
+    if marker == CIFAR10:
+        return math.ceil(cifar10.TRAINING_IMAGES / every["train"])
+    if marker:
+        return demo.TRAIN_GOOD
+    rows, _ = layouts.scan(root, name, "train", layout)
+    return len(layouts.thinned(rows, layout, every["train"]))
 
 
 def protocol_part(part):
@@ -204,9 +213,11 @@ def closing():
     table = Path(RESULTS, "tables", f"{MAIN}.md")
     if not table.exists():  # a single file was asked for
         return ""
-    first = table.read_text().split("\n## ")[0]  # a wide table of published methods may follow
+    # A set without PRO has a table of its own; a wide one of published methods may follow.
+    tables = re.split(r"\n(?=## )", table.read_text())
+    own = "\n".join(text for text in tables if text.startswith("## Study: "))
     lines = [
-        f"\n{first.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
+        f"\n{own.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
         f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/",
         f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/",
     ]
@@ -222,7 +233,7 @@ def images_of(split):
     """Return an input function: the marker of a set that is made here, else a split's sources."""
 
     def inputs(wildcards):
-        root, name, layout, marker = WHERE[wildcards.category]
+        root, name, layout, marker, _ = WHERE[wildcards.category]
         # What is missing is left to the step, whose error says what was expected.
         return marker or list(map(str, layouts.LAYOUTS[layout].sources(Path(root), name, split)))
 
@@ -236,7 +247,7 @@ def state_of(split):
     """
 
     def state(wildcards):
-        root, name, layout, marker = WHERE[wildcards.category]
+        root, name, layout, marker, _ = WHERE[wildcards.category]
         if marker:
             return None
         return state_below(*layouts.LAYOUTS[layout].sources(Path(root), name, split))
@@ -264,10 +275,16 @@ def root_of(wildcards, input):
     return WHERE[wildcards.category].root
 
 
-def category_of(wildcards):
-    """Return a category's name in its set, and how the set is laid out, as options."""
-    source = WHERE[wildcards.category]
-    return options({"category": source.category, "layout": source.layout})
+def category_of(split):
+    """Return a params function: a category's name in its set, how the set is laid out, and which of
+    a split's images are taken, as options."""
+
+    def category(wildcards):
+        source = WHERE[wildcards.category]
+        values = {"category": source.category, "layout": source.layout}
+        return options(values | {"every": source.every[split]})
+
+    return category
 
 
 def download_options(wildcards, output):
@@ -285,10 +302,10 @@ def downloads():
     if MVTEC_AD in made and not ARCHIVE and not Path(MVTEC_AD).exists():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     sizes = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
-    for name, teacher in TEACHERS.items():
-        source = pretraining_name(teacher) if "pretrain" in teacher else None
+    for source in SOURCES:
         if source in sizes and not Path(f"{RESULTS}/pretraining/{source}.npz").exists():
             missing.append(f"{source} ({sizes[source]})")
+    for name, teacher in TEACHERS.items():
         if is_published(teacher) and not Path(f"{RESULTS}/teachers/{name}.pt").exists():
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
     return list(dict.fromkeys(missing))

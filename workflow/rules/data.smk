@@ -46,7 +46,7 @@ rule prepare_train:
     params:
         code=code_version("prepare"),
         root=root_of,
-        category=category_of,
+        category=category_of("train"),
         image_size=CONFIG["image_size"],
         state=state_of("train"),
         folder=subpath(output.images, parent=True),
@@ -72,7 +72,7 @@ rule prepare_test:
     params:
         code=code_version("prepare"),
         root=root_of,
-        category=category_of,
+        category=category_of("test"),
         image_size=CONFIG["image_size"],
         state=state_of("test"),
         train=subpath(input.train, parent=True),

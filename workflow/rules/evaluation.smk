@@ -47,11 +47,12 @@ rule metrics:
     params:
         code=code_version("metrics"),
         masks=lambda wildcards: PROTOCOLS[wildcards.protocol].masks,
+        truth=lambda wildcards: layouts.LAYOUTS[WHERE[wildcards.category].layout].truth,
         test=subpath(input[0], parent=True),
         cell=subpath(output.metrics, parent=True),
     shell:
         "python -m stpm_bench metrics --test {params.test:q} --masks {params.masks}"
-        " --cell {params.cell:q} --log {log:q}"
+        " --truth {params.truth} --cell {params.cell:q} --log {log:q}"
 
 
 rule collect:
