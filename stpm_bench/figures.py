@@ -14,6 +14,7 @@ from stpm_bench.grid import SETTING, set_of, varying
 from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
 from stpm_bench.tables import GROUPS, METRICS, divided, metrics_of, setting_names
 
+MOST = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
@@ -21,7 +22,8 @@ LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "trainin
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     """Draw a study's metrics: against the fraction, or a row for each setting or category.
 
-    Sets without PRO are left to their tables, where there are others.
+    Of more than `MOST` settings the best are drawn. Sets without PRO are left to their tables, where
+    there are others.
 
     Args:
         table: what `tables.study_table` returns.
@@ -30,7 +32,21 @@ def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure
     table = divided(table).get("", table)
     if varying(table) == ["fraction"]:
         return against_fraction(table)
-    return rows(table, accuracies)
+    mean = parts(table)[1]
+    if len(mean) <= MOST:
+        return rows(table, accuracies)
+    best = mean.nlargest(MOST, metrics_of(table)[-1])[list(SETTING)]
+    figure = rows(table.merge(best), accuracies)
+    figure.suptitle(f"{figure.get_suptitle()}\nthe best {MOST} of {len(mean)} settings")
+    return figure
+
+
+def first_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the cells of the first `MOST` settings, and what to add to a title where it cuts."""
+    number = cells.groupby(list(SETTING), sort=False).ngroup()
+    count = number.max() + 1
+    text = f", the first {MOST} of {count} settings" if count > MOST else ""
+    return cells[number < MOST], text
 
 
 def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:

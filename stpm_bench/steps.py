@@ -577,13 +577,14 @@ def figures(
     for study in studies["study"].unique():
         table = grid.read(results / "tables" / f"{study}.csv")
         write(study, figures.study(table, accuracies))
+        first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
         histories = [
             pd.read_csv(path).assign(**cell._asdict())
-            for cell in grid.cells(cells_of_study(results / "studies.csv", study))
+            for cell in grid.cells(first)
             if (path := results / "cells" / cell.folder / "history.csv").exists()
         ]
         if histories:
-            write(f"training/{study}", figures.training(pd.concat(histories), study))
+            write(f"training/{study}", figures.training(pd.concat(histories), study + cut))
     of_main, table = (
         cells_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),

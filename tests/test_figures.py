@@ -224,3 +224,25 @@ def test_a_study_of_trainings_has_a_panel_a_setting_and_marks_the_epoch_kept(tmp
 def test_a_gap_says_why():
     figure = pictures.gap("a cell", "training failed: NaN")
     assert [text.get_text() for text in figure.axes[0].texts] == ["training failed: NaN"]
+
+
+def test_a_study_of_many_settings_shows_the_best_of_them():
+    count = figures.MOST + 5
+    layers = [str(i) for i in range(count)]
+    rows = [
+        {"layers": name, "teacher": "t", "fraction": 1.0, "protocol": "paper", "category": category}
+        | {"seeds": 1}
+        | {metric: i / count for metric in tables.METRICS}
+        | {f"{metric}_sd": 0.0 for metric in tables.METRICS}
+        for i, name in enumerate(layers)
+        for category in ("bottle", "cable", "mean")
+    ]
+    figure = figures.study(pd.DataFrame(rows), {})
+    assert "the best 30 of 35 settings" in figure.get_suptitle()
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert sorted(shown, key=int) == layers[5:]
+    cells = pd.DataFrame(rows).drop(columns="category").assign(category="bottle", seed=0)
+    first, cut = figures.first_settings(cells)
+    assert first["layers"].unique().tolist() == layers[:30]
+    assert cut == ", the first 30 of 35 settings"
+    assert figures.first_settings(cells[cells["layers"] < "2"])[1] == ""
