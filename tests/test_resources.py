@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from conftest import small_config, snakemake
+from conftest import REPOSITORY, small_config, snakemake
 
 CELL = "category-alpha_layers-1+2_teacher-random_fraction-{}_seed-0_protocol-paper"
 
@@ -21,6 +22,14 @@ def asked_for(folder: Path, *arguments: str, fraction: float = 1.0, **changes) -
         rule: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)(?=,|$)", resources)}
         for rule, resources in jobs
     }
+
+
+def test_the_slurm_profile_names_rules_that_exist():
+    profile = yaml.safe_load((REPOSITORY / "workflow/profiles/slurm/profile.yaml").read_text())
+    listed = snakemake(REPOSITORY / "workflow/config/demo.yaml", "--list-rules").stdout.split()
+    assert set(profile["groups"]) | set(profile["set-resources"]) <= set(listed)
+    alone = {"all", "demo_data", "download", "pretraining_set", "teacher"}
+    assert set(listed) - set(profile["groups"]) <= alone | {"published_teacher"}
 
 
 def test_a_retry_asks_for_twice_the_memory_and_time(small_set):

@@ -155,8 +155,10 @@ class Cluster:
     def jobs(self) -> list[dict[str, str]]:
         """Return the jobs that slurmctld remembers, as `scontrol show job` describes them."""
         lines = self.ask("scontrol", "--oneliner", "show", "job").split("\n")
-        pairs = [[item.partition("=") for item in line.split()] for line in lines]
-        return [{key: value for key, _, value in line} for line in pairs if line]
+        jobs = [line.split() for line in lines if line.startswith("JobId=")]
+        return [
+            {key: value for key, _, value in (item.partition("=") for item in job)} for job in jobs
+        ]
 
     def ask(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
