@@ -41,7 +41,7 @@ PUBLISHED = {
 }
 BATCHES = {"train": tuple(PUBLISHED)[:5], "test": tuple(PUBLISHED)[5:]}
 SIDE = 32
-TRAINING_IMAGES = 5000  # of a class
+IMAGES = {"train": 5000, "test": 10_000}  # of a category: its class, and every class
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -109,6 +110,23 @@ NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob
 IMAGES_PER_SECOND = 25
 
 
+class Cost(NamedTuple):
+    """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
+
+    batch_mb: int  # memory while a batch of 32 is trained on
+    image_mb: float  # and of an image, whose features are kept
+    images_per_second: int
+
+
+STUDENT_COST = {
+    "resnet18": Cost(1900, 2.5, 10),
+    "resnet34": Cost(2500, 2.5, 5),
+    "resnet50": Cost(6400, 8, 2),
+    "wide_resnet50_2": Cost(8600, 8, 1),
+    "mobilenet_v2": Cost(4100, 1.1, 5),
+}
+
+
 wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
     teacher="|".join(map(re.escape, TEACHERS)),
@@ -159,7 +177,7 @@ def announcement(todo):
 def training_images(cell):
     """Return how many images, each epoch's counted, a cell trains on."""
     protocol = PROTOCOLS[cell.protocol]
-    whole = count_training_images(cell.category) * (1 - protocol.validation_fraction)
+    whole = count_images(cell.category, "train") * (1 - protocol.validation_fraction)
     images = max(1, round(whole * cell.fraction))
     steps_an_epoch = math.ceil(images / protocol.batch_size)
     steps = protocols.optimiser_steps(protocol, images, round(whole))
@@ -167,17 +185,53 @@ def training_images(cell):
 
 
 @functools.cache
-def count_training_images(category):
-    """Return how many training images a category has, or will have once its set is made."""
+def count_images(category, split):
+    """Return how many images a split of a category has, or will have once its set is made."""
     root, name, layout, marker, every = WHERE[category]
     if marker == MVTEC_AD:
-        return mvtec.COUNTS[name][0]
+        return mvtec.COUNTS[name][("train", "test").index(split)]
     if marker == CIFAR10:
-        return math.ceil(cifar10.TRAINING_IMAGES / every["train"])
+        return math.ceil(cifar10.IMAGES[split] / every[split])
     if marker:
-        return demo.TRAIN_GOOD
-    rows, _ = layouts.scan(root, name, "train", layout)
-    return len(layouts.thinned(rows, layout, every["train"]))
+        defective = len(demo.DEFECTS) * demo.PER_DEFECT
+        return demo.TRAIN_GOOD if split == "train" else demo.TEST_GOOD + defective
+    rows, _ = layouts.scan(root, name, split, layout)
+    return len(layouts.thinned(rows, layout, every[split]))
+
+
+# What a scheduler is told beforehand. A retry asks for twice as much, and the next twice that.
+def memory(at_256, attempt):
+    """Return the MB of a process whose arrays take `at_256` MB where images are 256 x 256.
+
+    1000 are Python's and torch's; a quarter more is for machines other than the measured one.
+    """
+    return round(1.25 * (1000 + (CONFIG["image_size"] / 256) ** 2 * at_256)) * 2 ** (attempt - 1)
+
+
+def student_memory(wildcards, attempt):
+    """Return the MB of a student: a batch on its way, and the features of all images."""
+    measured = STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]]
+    batches = PROTOCOLS[wildcards.protocol].batch_size / 32
+    images = count_images(wildcards.category, "train") * float(wildcards.fraction)
+    return memory(batches * measured.batch_mb + images * measured.image_mb, attempt)
+
+
+def student_minutes(wildcards, attempt):
+    """Return three times the minutes that a student takes on one core, and a quarter of an hour."""
+    values = dict(wildcards) | {"fraction": float(wildcards.fraction)}
+    images = training_images(grid.Cell(**values)) * (CONFIG["image_size"] / 256) ** 2
+    rate = STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]].images_per_second
+    return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
+
+
+def test_memory(wildcards, attempt):
+    """Return the MB of what holds a category's test images, maps and masks: at most 5 an image."""
+    return memory(500 + 5 * count_images(wildcards.category, "test"), attempt)
+
+
+def prepare_memory(split):
+    """Return a resource function: the MB of what decodes a split, each image once and in a list."""
+    return lambda wildcards, attempt: memory(0.5 * count_images(wildcards.category, split), attempt)
 
 
 def protocol_part(part):

@@ -4,6 +4,7 @@ rule demo_data:
         f"{RESULTS}/demo_data/made.json",
     log:
         f"{RESULTS}/logs/demo_data.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -20,6 +21,7 @@ rule download:
         f"{RESULTS}/logs/download.log",
     # Before anything else: without a network the run stops here at once.
     priority: 100
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -43,6 +45,8 @@ rule prepare_train:
     conda:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
+    resources:
+        mem_mb=prepare_memory("train"),
     params:
         code=code_version("prepare"),
         root=root_of,
@@ -69,6 +73,8 @@ rule prepare_test:
     conda:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
+    resources:
+        mem_mb=prepare_memory("test"),
     params:
         code=code_version("prepare"),
         root=root_of,

@@ -17,6 +17,7 @@ rule anomaly_maps:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
+        mem_mb=test_memory,
     params:
         code=code_version("anomaly_maps"),
         protocol=protocol_part(protocols.map_part),
@@ -44,6 +45,8 @@ rule metrics:
         f"{CELL}/metrics.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=test_memory,
     params:
         code=code_version("metrics"),
         masks=lambda wildcards: PROTOCOLS[wildcards.protocol].masks,

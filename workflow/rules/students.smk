@@ -16,6 +16,8 @@ rule student:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
+        mem_mb=student_memory,
+        runtime=student_minutes,
     params:
         code=code_version("student"),
         protocol=protocol_part(protocols.training_part),

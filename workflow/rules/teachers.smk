@@ -6,6 +6,7 @@ rule pretraining_set:
         f"{RESULTS}/pretraining/{{source}}.npz",
     log:
         f"{RESULTS}/logs/pretraining/{{source}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -33,6 +34,9 @@ rule teacher:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
+        # Ten epochs of SVHN, the largest set with a name, are 0.7 million images of 0.3 GB in all.
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 240 * 2 ** (attempt - 1),
     params:
         code=code_version("teacher"),
         options=teacher_options,
@@ -40,3 +44,16 @@ rule teacher:
     shell:
         "python -m stpm_bench teacher {params.options} {params.files} --threads {threads}"
         " --output {output.weights:q} --log {log:q}"
+
+
+PUBLISHED = [name for name, teacher in TEACHERS.items() if is_published(teacher)]
+
+# Torchvision's weights are downloaded, and the nodes of a cluster often have no network.
+if PUBLISHED:
+
+    use rule teacher as published_teacher with:
+        wildcard_constraints:
+            teacher="|".join(map(re.escape, PUBLISHED)),
+        localrule: True
+
+    ruleorder: published_teacher > teacher

@@ -1,0 +1,134 @@
+"""The Slurm profile on a real Slurm. Run by `.ci/run`: `pytest -n 0 tests/slurm`, minutes."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from cluster import Cluster, missing
+
+from conftest import REPOSITORY
+
+if reason := missing():
+    pytest.skip(reason, allow_module_level=True)
+pytest.importorskip(
+    "snakemake_executor_plugin_slurm", reason="no Slurm plugin (pip install -e '.[slurm]')"
+)
+
+# What holds measured seconds or memory, or names the folder of the results.
+MEASURED = ("provenance.json", "cost*", "teachers/*.json", "claims.*", "config.yaml", "*.log")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def config(folder: Path, name: str) -> Path:
+    """Write a config of two cells of the demo's main study, with results in `folder`/`name`."""
+    demo = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
+    main = demo["studies"]["main"] | {"category": ["brick", "gravel"], "seed": [0]}
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        yaml.safe_dump(demo | {"results": str(folder / name), "studies": {"main": main}})
+    )
+    return path
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster, config: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """Run the workflow on the cluster, two jobs at once; its output goes beside the config."""
+    options = ["--profile", "workflow/profiles/slurm", "--jobs", "2", "--nolock"]
+    options += [
+        "--slurm-status-command",
+        "squeue",
+        "--slurm-init-seconds-before-status-checks",
+        "3",
+    ]
+    options += ["--slurm-logdir", str(config.with_suffix(".slurm_logs"))]
+    command = [sys.executable, "-m", "snakemake", *arguments, *options, "--configfile", str(config)]
+    with config.with_suffix(".log").open("w") as log:
+        run = subprocess.Popen(
+            command, cwd=REPOSITORY, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_a_node_dies_and_the_results_are_those_of_a_local_run(cluster, folder):
+    path = config(folder, "slurm")
+    log = path.with_suffix(".log")
+    with running(cluster, path, "tables", "claims") as run:
+        while not trains_on(cluster, "node1"):
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.2)
+        cluster.kill_node("node1")
+        assert run.wait(timeout=400) == 0, log.read_text()
+    assert cluster.states()["node1"].startswith("down")
+    restarted = [job for job in cluster.jobs() if int(job["Restarts"])]
+    assert restarted
+    assert {job["NodeList"] for job in restarted} == {"node2"}
+
+    local = config(folder, "local")
+    command = [sys.executable, "-m", "snakemake", "tables", "claims", "--cores", "2", "--nolock"]
+    subprocess.run([*command, "--configfile", str(local)], cwd=REPOSITORY, check=True)
+    assert differing(folder / "local", folder / "slurm") == []
+
+
+def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
+    path = folder / "slurm.yaml"  # with the teacher and the images of the run before
+    cell = "category-brick_layers-1+2+3_teacher-photos_fraction-1.0_seed-2_protocol-paper"
+    student = folder / "slurm" / "cells" / cell / "student.pt"
+    before = {job["JobId"] for job in cluster.jobs()}
+    # A student of the demo takes 1 GB. The option takes the place of the profile's, hence the gpu.
+    less = ["--set-resources", "student:mem_mb=600 * attempt", "student:gpu=0"]
+    with running(cluster, path, str(student), *less) as run:
+        assert run.wait(timeout=300) == 0, path.with_suffix(".log").read_text()
+    jobs = [job for job in cluster.jobs() if job["JobId"] not in before]
+    assert [job["MinMemoryNode"] for job in jobs] == ["600M", "1200M"]
+    assert jobs[0]["JobState"] != jobs[1]["JobState"] == "COMPLETED"
+    assert student.exists()
+
+
+def trains_on(cluster: Cluster, node: str) -> bool:
+    """Return whether a student on a node is past its imports."""
+    for process in cluster.processes(node):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "student" in process.cmdline()[:4] and process.cpu_times().user > 4:
+                return True
+    return False
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Return the files that only one folder has, or whose content differs but for what is timed."""
+    files = [
+        {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+        for root in (one, other)
+    ]
+    found = sorted(files[0] ^ files[1])
+    for name in sorted(files[0] & files[1]):
+        if any(Path(name).match(pattern) for pattern in MEASURED):
+            continue
+        if Path(name).name == "history.csv":
+            tables = [pd.read_csv(root / name).drop(columns="seconds") for root in (one, other)]
+            same = tables[0].equals(tables[1])
+        else:
+            same = (one / name).read_bytes() == (other / name).read_bytes()
+        if not same:
+            found.append(name)
+    return found
