@@ -22,8 +22,8 @@ LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "trainin
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     """Draw a study's metrics: against the fraction, or a row for each setting or category.
 
-    Of more than `MOST` settings the best are drawn. Sets without PRO are left to their tables, where
-    there are others.
+    Of more than `MOST` settings the best are drawn. Sets without PRO are left to their tables,
+    where there are others.
 
     Args:
         table: what `tables.study_table` returns.
