@@ -1,12 +1,14 @@
 """Files that are whole or not there."""
 
+import glob
 import hashlib
+import io
 import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +21,34 @@ from stpm_bench.errors import InputError
 def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
-    A process killed inside the block leaves `path` as it was. The temporary name keeps the suffix,
-    because numpy, pandas and matplotlib choose a format by it.
+    A process killed inside the block leaves `path` as it was, and its temporary file to whoever
+    writes `path` next. The temporary name keeps the suffix, because numpy, pandas and matplotlib
+    choose a format by it.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made, or the file not be written: no space, read-only.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(f'.{path.name}.')}*.tmp{path.suffix}"):
+            left.unlink(missing_ok=True)
         temporary.touch()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}). "
-            "Expected a writable folder; choose another with the config key 'results'."
-        ) from error
-    try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut can leave the new name without its content
         os.replace(temporary, path)
+    except OSError as error:
+        # numpy and Pillow say how far they came, and not why they stopped.
+        reason = error.strerror or f"{error}; a full disk?"
+        raise InputError(
+            f"{path}: cannot be written ({reason}). Expected a writable folder with enough space; "
+            "mend that, or choose another with the config key 'results', and run again"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only keeps what was begun
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: str | Path) -> None:
@@ -91,6 +98,18 @@ def write_arrays(
             member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
             with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def write_tensors(path: str | Path, content: dict) -> None:
+    """Write what `torch.load` reads, whole or not at all; the same content, the same bytes."""
+    import torch
+
+    # Through memory: of a path torch puts the name, here a temporary one, into the file; and its
+    # writer hides why a file could not be written.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def sha256(path: str | Path) -> str:

@@ -21,7 +21,15 @@ import pandas as pd
 from stpm_bench import grid
 from stpm_bench.code_version import code_version
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_array, write_arrays, write_csv, write_json
+from stpm_bench.files import (
+    sha256,
+    whole,
+    write_array,
+    write_arrays,
+    write_csv,
+    write_json,
+    write_tensors,
+)
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
 Precision = Annotated[
@@ -225,7 +233,7 @@ def teacher(
     for level, reason in degenerate.items():
         text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
         print(text, file=sys.stderr)
-    save_network(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
+    write_tensors(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
     report |= {"levels": levels, "sha256": files.sha256(output)}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
     report |= {"peak_memory": provenance.peak_memory(where)}
@@ -293,7 +301,7 @@ def student(
     if trained.failure:
         print(f"warning: {output.name}: training failed: {trained.failure}", file=sys.stderr)
     weights = {"weights": trained.weights, "last_epoch_weights": trained.last_epoch_weights}
-    save_network(output / "student.pt", {"backbone": name, "layers": layers} | weights)
+    write_tensors(output / "student.pt", {"backbone": name, "layers": layers} | weights)
     write_csv(output / "history.csv", history)
     write_csv(output / "split.csv", chosen)
     training_seconds = history.loc[history["epoch"] > 0, "seconds"].sum()
@@ -791,15 +799,6 @@ def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
         f"{cell}: its maps cannot be evaluated with the masks of {masks}: {error}. If the defects "
         "are too small to show in their masks, raise the config key 'image_size'"
     )
-
-
-def save_network(path: Path, content: dict) -> None:
-    """Write what `load_checked` reads; the same content, the same bytes."""
-    import torch
-
-    # Through a file object: of a path torch puts the name, here a temporary one, into the file.
-    with whole(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
 
 
 def read_names(path: Path) -> pd.DataFrame:

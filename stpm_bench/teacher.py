@@ -16,7 +16,7 @@ from stpm_bench import backbone
 from stpm_bench.anomaly_map import unit
 from stpm_bench.device import autocast
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole
+from stpm_bench.files import sha256, write_tensors
 from stpm_bench.seeds import stream
 
 # A teacher is kept with every level that its backbone has, so that a study can add a level
@@ -340,8 +340,7 @@ def save_unfinished(
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     state |= {key: part.state_dict() for key, part in parts.items()}
-    with whole(file) as temporary, temporary.open("wb") as opened:
-        torch.save(state, opened)
+    write_tensors(file, state)
 
 
 def resume(file: Path, described: dict, parts: dict, draws: torch.Generator) -> list[dict]:
