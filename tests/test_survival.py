@@ -1,5 +1,6 @@
 """What a run survives: a full disk, one that turns read-only, damaged files, SIGKILL."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, small_config, snakemake, write_category
 from stpm_bench.errors import InputError
 from stpm_bench.files import whole, write_array, write_arrays, write_csv, write_json, write_tensors
 from stpm_bench.style import save
@@ -96,3 +97,18 @@ def test_a_step_whose_log_finds_no_space_says_so_in_one_line(small_disk):
     assert run.stderr.startswith(f"error: {small_disk}/")
     assert "No space left on device" in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_run_that_filled_its_disk_goes_on_when_there_is_room(small_disk, tmp_path):
+    write_category(tmp_path / "data", "alpha")
+    results = small_disk / "results"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(small_config(tmp_path, results=str(results))))
+    target = str(results / "teachers" / "random.json")
+    run = snakemake(config, target)
+    assert run.returncode != 0
+    assert f"error: {results}/teachers/random.pt: cannot be written (No space left on" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [path for path in results.rglob("*.pt")] == []
+    remount(small_disk, "size=200m")
+    assert snakemake(config, target).returncode == 0
