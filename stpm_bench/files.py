@@ -51,6 +51,46 @@ def whole(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def seal(record: str | Path, *names: str) -> None:
+    """Write the SHA-256 of files to `record`, beside them, in the format of `sha256sum`.
+
+    The last thing that a step does, and `unseal` the first before it writes: a step that is killed
+    leaves its files without a record, never with that of older ones.
+    """
+    record = Path(record)
+    lines = [f"{sha256(record.parent / name)}  {name}\n" for name in names]
+    with whole(record) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def unseal(record: str | Path) -> None:
+    """Remove the record of files that are about to be written anew."""
+    Path(record).unlink(missing_ok=True)
+
+
+def checked(path: str | Path) -> Path:
+    """Return the path of a file that is what the record beside it says, or that has no record.
+
+    Raises:
+        InputError: the file is not what was written.
+    """
+    path = Path(path)
+    for record in path.parent.glob("[!.]*.sha256"):
+        try:
+            lines = record.read_text(errors="replace").splitlines()
+        except FileNotFoundError:  # of another step, which has begun to write its files anew
+            continue
+        for line in lines:
+            digest, _, name = line.partition("  ")
+            if name == path.name and digest != sha256(path):
+                raise damaged(
+                    path,
+                    f"is not what was written (expected the SHA-256 in {record.name}): it was "
+                    "damaged, or changed by hand",
+                )
+    return path
+
+
 def check_writable(folder: str | Path) -> None:
     """Make the folder of the results and a file in it, which is removed at once.
 
@@ -71,6 +111,19 @@ def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read what `write_json` wrote.
+
+    Raises:
+        InputError: the file is not what was written, or is no JSON.
+    """
+    content = checked(path).read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise unreadable(path, error) from error
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
@@ -110,6 +163,20 @@ def write_tensors(path: str | Path, content: dict) -> None:
     torch.save(content, buffer)
     with whole(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def unreadable(path: str | Path, error: object) -> InputError:
+    """Return the error for a file of the results that cannot be read."""
+    return damaged(path, f"cannot be read ({error})")
+
+
+def damaged(path: str | Path, problem: str) -> InputError:
+    """Return the error for a file of the results that is to be made anew."""
+    # By name: Snakemake does not look for each file of a step whose results are there.
+    return InputError(
+        f"{path}: {problem}. Delete it, have it made anew "
+        f"(snakemake --cores all {path} --configfile ...), and run again"
+    )
 
 
 def sha256(path: str | Path) -> str:
