@@ -150,11 +150,13 @@ def kill(process: subprocess.Popen) -> tuple[list[str], list[str]]:
     names = {child: step_of(child) for child in below}
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    # A notebook's kernel is in a group of its own; it writes no file, and ends within a second or
+    # two of the step that started it.
     deadline = time.monotonic() + 5
     while (left := [child for child in below if lives(child)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     steps = sorted({name for name in names.values() if name})
-    return steps, [names[child] or " ".join(child.cmdline()) for child in left]
+    return steps, [names[child] or str(child) for child in left]
 
 
 def lives(process: psutil.Process) -> bool:
