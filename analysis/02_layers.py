@@ -20,6 +20,7 @@ import pandas as pd
 from IPython.display import display
 
 from stpm_bench import grid
+from stpm_bench.files import checked
 from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies_of
 
 EXAMPLE = """layers:
@@ -52,7 +53,7 @@ for study in found:
 
 # %%
 for study in found:
-    wide = pd.read_csv(RESULTS / "tables" / f"{study}_by_category.csv")
+    wide = pd.read_csv(checked(RESULTS / "tables" / f"{study}_by_category.csv"))
     sets = map(grid.set_of, wide["category"])
     groups = ["textures", "objects", *sets, "mean"]
     wide = wide[~wide["category"].isin(groups)].set_index("metric")

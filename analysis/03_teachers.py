@@ -16,11 +16,10 @@
 # random features can only find what random features tell apart.
 
 # %%
-import json
-
 import pandas as pd
 from IPython.display import display
 
+from stpm_bench.files import read_json
 from stpm_bench.reading import (
     RESULTS,
     show_claims,
@@ -51,7 +50,7 @@ for study in found:
 
 # %%
 paths = [RESULTS / "teachers" / f"{name}.json" for name in studies()["teacher"].unique()]
-records = {path.stem: json.loads(path.read_text()) for path in paths}
+records = {path.stem: read_json(path) for path in paths}
 columns = ["backbone", "source", "train_images", "epochs", "train_accuracy", "test_accuracy"]
 display(pd.DataFrame(records).T.reindex(columns=columns).astype(object).fillna("n/a"))
 

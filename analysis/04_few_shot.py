@@ -16,11 +16,10 @@
 # epochs stays: with fewer images the student also takes fewer steps.
 
 # %%
-import json
-
 import pandas as pd
 from IPython.display import display
 
+from stpm_bench.files import read_json
 from stpm_bench.grid import cells
 from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies, studies_of
 
@@ -49,7 +48,7 @@ for study in found:
     for cell in cells(table[table["study"] == study]):
         path = RESULTS / "cells" / cell.folder / "provenance.json"
         if path.exists():
-            images = json.loads(path.read_text())["images"]
+            images = read_json(path)["images"]
             rows.append({"category": cell.category, "fraction": cell.fraction} | images)
     if rows:
         counts = pd.DataFrame(rows).groupby(["category", "fraction"]).mean().round(1)

@@ -1,6 +1,7 @@
 """`python -m stpm_bench STEP`: a step for each rule of the workflow."""
 
 import argparse
+import errno
 import inspect
 import os
 import sys
@@ -8,10 +9,19 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stpm_bench.errors import InputError
 from stpm_bench.steps import STEPS
+
+# What the disk may say to a file that is read or written anywhere, and how to mend it.
+DISK = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "make the disk writable again",
+    errno.EIO: "see what the system's log says of this disk",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step; an error of the user's is one line on stderr and exit status 1."""
     options = vars(parser().parse_args(arguments))
     step, log, terminal = options.pop("step"), options.pop("log"), sys.stderr
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
-        sys.stderr = log.open("w", buffering=1)
     try:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
+            sys.stderr = log.open("w", buffering=1)
         step(**options)
         return 0
     except InputError as error:
@@ -70,13 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
     except PermissionError as error:
         message = f"error: {error.filename}: permission denied; expected files that you may read\n"
+    except OSError as error:
+        message = traceback.format_exc()
+        if error.errno in DISK:
+            place = error.filename or log or step.__name__
+            message = f"error: {place}: {error.strerror}; {DISK[error.errno]}, then run again\n"
     except Exception:
         message = traceback.format_exc()
     finally:
         log_file, sys.stderr = sys.stderr, terminal
-    for stream in {terminal, log_file}:
-        stream.write(message)
-        stream.flush()
+    terminal.write(message)
+    if log_file is not terminal:
+        with suppress(OSError):  # the log may lie on the disk that is full
+            log_file.write(message)
+            log_file.flush()
     return 1
 
 

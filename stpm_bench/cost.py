@@ -1,6 +1,5 @@
 """What the stages of a run cost: seconds, images a second, peak memory."""
 
-import json
 import resource
 import sys
 from collections.abc import Iterable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stpm_bench.files import read_json
 from stpm_bench.grid import AXES, Cell
 from stpm_bench.typeset import NO_VALUE, Section
 
@@ -39,13 +39,13 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
     for name in teachers:
         path = Path(results, "teachers", f"{name}.json")
         if path.exists():
-            record = json.loads(path.read_text())
+            record = read_json(path)
             rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
     for cell in cells:
         for stage, file in STAGES.items():
             path = Path(results, "cells", cell.folder, file)
             if path.exists():
-                record = json.loads(path.read_text())
+                record = read_json(path)
                 if record:  # empty: the training had failed, and the stage had nothing to do
                     rows.append({"stage": stage} | cell._asdict() | of_stage(record))
     return pd.DataFrame(rows, columns=COLUMNS)

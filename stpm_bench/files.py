@@ -1,12 +1,14 @@
 """Files that are whole or not there."""
 
+import glob
 import hashlib
+import io
 import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +21,74 @@ from stpm_bench.errors import InputError
 def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
-    A process killed inside the block leaves `path` as it was. The temporary name keeps the suffix,
-    because numpy, pandas and matplotlib choose a format by it.
+    A process killed inside the block leaves `path` as it was, and its temporary file to whoever
+    writes `path` next. The temporary name keeps the suffix, because numpy, pandas and matplotlib
+    choose a format by it.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made, or the file not be written: no space, read-only.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(f'.{path.name}.')}*.tmp{path.suffix}"):
+            left.unlink(missing_ok=True)
         temporary.touch()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}). "
-            "Expected a writable folder; choose another with the config key 'results'."
-        ) from error
-    try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut can leave the new name without its content
         os.replace(temporary, path)
+    except OSError as error:
+        # numpy and Pillow say how far they came, and not why they stopped.
+        reason = error.strerror or f"{error}; a full disk?"
+        raise InputError(
+            f"{path}: cannot be written ({reason}). Expected a writable folder with enough space; "
+            "mend that, or choose another with the config key 'results', and run again"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only keeps what was begun
+            temporary.unlink(missing_ok=True)
+
+
+def seal(record: str | Path, *names: str) -> None:
+    """Write the SHA-256 of files to `record`, beside them, in the format of `sha256sum`.
+
+    The last thing that a step does, and `unseal` the first before it writes: a step that is killed
+    leaves its files without a record, never with that of older ones.
+    """
+    record = Path(record)
+    lines = [f"{sha256(record.parent / name)}  {name}\n" for name in names]
+    with whole(record) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def unseal(record: str | Path) -> None:
+    """Remove the record of files that are about to be written anew."""
+    Path(record).unlink(missing_ok=True)
+
+
+def checked(path: str | Path) -> Path:
+    """Return the path of a file that is what the record beside it says, or that has no record.
+
+    Raises:
+        InputError: the file is not what was written.
+    """
+    path = Path(path)
+    for record in path.parent.glob("[!.]*.sha256"):
+        try:
+            lines = record.read_text(errors="replace").splitlines()
+        except FileNotFoundError:  # of another step, which has begun to write its files anew
+            continue
+        for line in lines:
+            digest, _, name = line.partition("  ")
+            if name == path.name and digest != sha256(path):
+                raise damaged(
+                    path,
+                    f"is not what was written (expected the SHA-256 in {record.name}): it was "
+                    "damaged, or changed by hand",
+                )
+    return path
 
 
 def check_writable(folder: str | Path) -> None:
@@ -64,6 +111,19 @@ def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read what `write_json` wrote.
+
+    Raises:
+        InputError: the file is not what was written, or is no JSON.
+    """
+    content = checked(path).read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise unreadable(path, error) from error
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
@@ -91,6 +151,32 @@ def write_arrays(
             member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
             with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def write_tensors(path: str | Path, content: dict) -> None:
+    """Write what `torch.load` reads, whole or not at all; the same content, the same bytes."""
+    import torch
+
+    # Through memory: of a path torch puts the name, here a temporary one, into the file; and its
+    # writer hides why a file could not be written.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def unreadable(path: str | Path, error: object) -> InputError:
+    """Return the error for a file of the results that cannot be read."""
+    return damaged(path, f"cannot be read ({error})")
+
+
+def damaged(path: str | Path, problem: str) -> InputError:
+    """Return the error for a file of the results that is to be made anew."""
+    # By name: Snakemake does not look for each file of a step whose results are there.
+    return InputError(
+        f"{path}: {problem}. Delete it, have it made anew "
+        f"(snakemake --cores all {path} --configfile ...), and run again"
+    )
 
 
 def sha256(path: str | Path) -> str:

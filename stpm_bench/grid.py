@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stpm_bench.errors import InputError
+from stpm_bench.files import checked
 
 # A cell's folder spells its axes, so that any single cell can be asked for by name.
 CELL = (
@@ -93,7 +94,11 @@ def read(path: str | Path) -> pd.DataFrame:
     """Read a CSV with axes among its columns.
 
     Names stay names: '1' of layers is no number, and a teacher called 'None' is no gap.
+
+    Raises:
+        InputError: the file is not what was written.
     """
+    checked(path)
     names = {"study", "category", "layers", "teacher", "protocol"}
     numbers = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(

@@ -1,6 +1,5 @@
 """What the notebooks in analysis/ share: they show files of the results folder, and no other."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
+from stpm_bench.files import checked, read_json
 
 # The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
 RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
@@ -50,7 +50,7 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 def show_table(name: str) -> None:
     """Show a table of the results, its title below the notebook's own headings."""
-    text = (RESULTS / "tables" / f"{name}.md").read_text()
+    text = checked(RESULTS / "tables" / f"{name}.md").read_text()
     display(Markdown(text.replace("## ", "#### ")))
 
 
@@ -61,7 +61,7 @@ def show_figure(name: str, width: int = 560) -> None:
 
 def show_claims(question: str) -> None:
     """Show what the cells say of the claims whose number starts with `question`."""
-    record = json.loads((RESULTS / "claims.json").read_text())
+    record = read_json(RESULTS / "claims.json")
     rows = pd.DataFrame([c for c in record["claims"] if c["claim"].startswith(question)])
     columns = ["claim", "statement", "metric", "verdict", "comparison", "effect", "low", "high"]
     shown = (

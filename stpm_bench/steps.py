@@ -21,7 +21,20 @@ import pandas as pd
 from stpm_bench import grid
 from stpm_bench.code_version import code_version
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_array, write_arrays, write_csv, write_json
+from stpm_bench.files import (
+    checked,
+    read_json,
+    seal,
+    sha256,
+    unreadable,
+    unseal,
+    whole,
+    write_array,
+    write_arrays,
+    write_csv,
+    write_json,
+    write_tensors,
+)
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
 Precision = Annotated[
@@ -56,9 +69,11 @@ def plan(
     from stpm_bench.config import complete, read
 
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
+    unseal(output / "plan.sha256")
     with whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
+    seal(output / "plan.sha256", "config.yaml", "studies.csv")
 
 
 def demo_data(
@@ -132,13 +147,17 @@ def prepare(
     )
     if train is not None:
         images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+    unseal(output / "images.sha256")
     write_array(output / "images.npy", pixels)
+    names = ["images.npy", "images.csv"]
     if masks is not None:
         for name, file in MASKS.items():
             write_array(output / file, masks[name])
         own = {str(index): mask for index, mask in enumerate(masks["own"])}
         write_arrays(output / OWN_MASKS, own, compress=True)
+        names += [*MASKS.values(), OWN_MASKS]
     write_csv(output / "images.csv", manifest)
+    seal(output / "images.sha256", *names)
 
 
 def pretraining_set(
@@ -157,7 +176,9 @@ def pretraining_set(
         data = pretraining.load_folder(folder, size)
     else:
         data = pretraining.load(source, folder)
+    unseal(output.with_suffix(".sha256"))
     write_arrays(output, data._asdict())
+    seal(output.with_suffix(".sha256"), output.name)
 
 
 def teacher(
@@ -225,12 +246,15 @@ def teacher(
     for level, reason in degenerate.items():
         text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
         print(text, file=sys.stderr)
-    save_network(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
+    unseal(output.with_suffix(".sha256"))
+    write_tensors(output, {"backbone": backbone, "weights": state, "degenerate": degenerate})
     report |= {"levels": levels, "sha256": files.sha256(output)}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
     report |= {"peak_memory": provenance.peak_memory(where)}
     write_json(output.with_suffix(".json"), report | provenance.environment(where))
-    unfinished.unlink(missing_ok=True)
+    seal(output.with_suffix(".sha256"), output.name, output.with_suffix(".json").name)
+    for path in (unfinished, teacher.record_of(unfinished)):
+        path.unlink(missing_ok=True)
 
 
 def student(
@@ -292,8 +316,9 @@ def student(
     history = trained.history
     if trained.failure:
         print(f"warning: {output.name}: training failed: {trained.failure}", file=sys.stderr)
+    unseal(output / "student.sha256")
     weights = {"weights": trained.weights, "last_epoch_weights": trained.last_epoch_weights}
-    save_network(output / "student.pt", {"backbone": name, "layers": layers} | weights)
+    write_tensors(output / "student.pt", {"backbone": name, "layers": layers} | weights)
     write_csv(output / "history.csv", history)
     write_csv(output / "split.csv", chosen)
     training_seconds = history.loc[history["epoch"] > 0, "seconds"].sum()
@@ -324,6 +349,8 @@ def student(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(output / "provenance.json", record | provenance.environment(where))
+    names = ("student.pt", "history.csv", "split.csv", "provenance.json")
+    seal(output / "student.sha256", *names)
 
 
 def anomaly_maps(
@@ -344,12 +371,18 @@ def anomaly_maps(
     from stpm_bench.device import choose_device, set_up
 
     start = time.perf_counter()
+    names = ("anomaly_maps.npy", "level_maps.npz", "image_scores.csv", "cost_anomaly_maps.json")
+    # These maps are removed when they have been evaluated, hence a record of their own.
+    last_epoch = cell / "last_epoch_maps.sha256"
+    unseal(cell / "anomaly_maps.sha256")
+    unseal(last_epoch)
     if failure_of(cell):
         for name in ("anomaly_maps.npy", "last_epoch_maps.npy"):
             write_array(cell / name, np.zeros((0, 0, 0), np.float32))
         write_arrays(cell / "level_maps.npz", {})
         write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
         write_json(cell / "cost_anomaly_maps.json", {})
+        seal(cell / "anomaly_maps.sha256", *names)
         return
     set_up(threads)
     where = choose_device(device)
@@ -378,6 +411,8 @@ def anomaly_maps(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(cell / "cost_anomaly_maps.json", record | provenance.environment(where))
+    seal(cell / "anomaly_maps.sha256", *names)
+    seal(last_epoch, "last_epoch_maps.npy")
 
 
 def metrics(
@@ -400,11 +435,14 @@ def metrics(
     from stpm_bench.metrics import evaluate
 
     start = time.perf_counter()
+    names = ("metrics.json", "pro_curve.csv", "pro_definitions.csv", "cost_metrics.json")
+    unseal(cell / "metrics.sha256")
     if failure := failure_of(cell):
         write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
         write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
         write_json(cell / "cost_metrics.json", {})
         write_json(cell / "metrics.json", {"failure": failure})
+        seal(cell / "metrics.sha256", *names)
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
     marked = load_array(test / MASKS[masks])
@@ -436,6 +474,8 @@ def metrics(
     write_json(cell / "cost_metrics.json", record)
     values |= {f"last_epoch_{key}": last[key] for key in values}
     write_json(cell / "metrics.json", values)
+    seal(cell / "metrics.sha256", *names)
+    unseal(cell / "last_epoch_maps.sha256")  # Snakemake removes these maps now
 
 
 def benchmark(
@@ -467,15 +507,19 @@ def collect(*, results: Results) -> None:
     for cell in grid.cells(grid.read(results / "studies.csv")):
         folder = results / "cells" / cell.folder
         if (folder / "metrics.json").exists():
-            found = json.loads((folder / "metrics.json").read_text())
+            found = read_json(folder / "metrics.json")
             if "failure" not in found:
                 values += [(*cell, metric, value) for metric, value in found.items()]
-                _, *lines = csv.reader((folder / "pro_definitions.csv").read_text().splitlines())
+                _, *lines = csv.reader(
+                    checked(folder / "pro_definitions.csv").read_text().splitlines()
+                )
                 audited += [(*cell, *line) for line in lines]
     values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
+    unseal(results / "metrics.sha256")
     write_csv(results / "metrics.csv", values)
     audited = pd.DataFrame(audited, columns=[*grid.AXES, *COLUMNS])
     write_csv(results / "pro_definitions.csv", audited)
+    seal(results / "metrics.sha256", "metrics.csv", "pro_definitions.csv")
 
 
 def tables(
@@ -494,9 +538,12 @@ def tables(
     accuracies = accuracies_of(results, studies)
     costs = cost.collect(results, cells, studies["teacher"].unique())
 
+    written = []  # names of files, for their record
+    unseal(folder / "tables.sha256")
+
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
         write_csv(folder / f"{name}.csv", table)
-        typeset.write(folder, name, sections)
+        written.extend([f"{name}.csv", *typeset.write(folder, name, sections)])
 
     of_main = cells_of_study(results / "studies.csv", main)
     reference = of_main[list(grid.SETTING)].iloc[0]
@@ -512,6 +559,7 @@ def tables(
             methods = published.methods(literature, table)
             sections += published.methods_sections(study, methods, rests_on)
             write_csv(folder / f"{study}_methods.csv", methods)
+            written.append(f"{study}_methods.csv")
         write(study, table, sections)
         if grid.varying(of_study):
             wide = tables.by_category_sections(study, table, rests_on)
@@ -526,6 +574,7 @@ def tables(
     table = audit.summary(audited, of_main)
     write("pro_definitions", table, audit.sections(table))
     write("cost", costs, cost.sections(costs, len(cells)))
+    seal(folder / "tables.sha256", *written)
 
 
 def claims(
@@ -539,7 +588,7 @@ def claims(
     from stpm_bench import claims, published, typeset
 
     cells = grid.read(results / "studies.csv")
-    config = yaml.safe_load((results / "config.yaml").read_text())
+    config = yaml.safe_load(checked(results / "config.yaml").read_text())
     of_main = cells_of_study(results / "studies.csv", main)
     setting = of_main[list(grid.SETTING)].iloc[0]
     costs = grid.read(results / "tables" / "cost.csv")
@@ -556,8 +605,10 @@ def claims(
     )
     scope = claims.scope(cells, config)
     deviates = claims.deviations(config, setting.to_dict())
+    unseal(results / "claims.sha256")
     write_json(results / "claims.json", claims.record(found, scope, deviates))
-    typeset.write(results, "claims", claims.sections(found, scope, deviates))
+    names = typeset.write(results, "claims", claims.sections(found, scope, deviates))
+    seal(results / "claims.sha256", "claims.json", *names)
 
 
 def figures(
@@ -579,7 +630,7 @@ def figures(
         write(study, figures.study(table, accuracies))
         first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
         histories = [
-            pd.read_csv(path).assign(**cell._asdict())
+            pd.read_csv(checked(path)).assign(**cell._asdict())
             for cell in grid.cells(first)
             if (path := results / "cells" / cell.folder / "history.csv").exists()
         ]
@@ -595,7 +646,7 @@ def figures(
     shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
-        pd.read_csv(path).assign(category=cell.category, seed=cell.seed)
+        pd.read_csv(checked(path)).assign(category=cell.category, seed=cell.seed)
         for cell in grid.cells(shown)
         if (path := results / "cells" / cell.folder / "pro_curve.csv").exists()
     ]
@@ -605,7 +656,7 @@ def figures(
         "pro_curves",
         figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),
     )
-    definitions = pd.read_csv(results / "tables" / "pro_definitions.csv")
+    definitions = pd.read_csv(checked(results / "tables" / "pro_definitions.csv"))
     write("pro_definitions", figures.definitions(definitions))
 
 
@@ -686,7 +737,9 @@ def failures(
     save(pictures.failures(misses, alarms, title), *paths)
     columns = ["category", "file", "defect", "share", "ratio"]
     rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
+    unseal(results / "tables" / "failures.sha256")
     write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
+    seal(results / "tables" / "failures.sha256", "failures.csv")
 
 
 def notebook(
@@ -747,11 +800,12 @@ STEPS = (
 
 def failure_of(cell: Path) -> str | None:
     """Return why a cell's training failed, None where it did not."""
-    return json.loads((cell / "provenance.json").read_text()).get("failure")
+    return read_json(cell / "provenance.json").get("failure")
 
 
 def load_array(path: Path) -> np.ndarray:
     """Read a .npy file that a step wrote."""
+    checked(path)
     try:
         return np.load(path)
     except (ValueError, EOFError) as error:
@@ -760,18 +814,12 @@ def load_array(path: Path) -> np.ndarray:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read a .npz file that a step wrote."""
+    checked(path)
     try:
         with np.load(path) as arrays:
             return dict(arrays)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: object) -> InputError:
-    """Return the error for a file of the results that is damaged."""
-    return InputError(
-        f"{path}: cannot be read ({error}); delete it and run again, and it is made anew"
-    )
 
 
 def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
@@ -794,24 +842,16 @@ def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
     )
 
 
-def save_network(path: Path, content: dict) -> None:
-    """Write what `load_checked` reads; the same content, the same bytes."""
-    import torch
-
-    # Through a file object: of a path torch puts the name, here a temporary one, into the file.
-    with whole(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
-
-
 def read_names(path: Path) -> pd.DataFrame:
     """Read a CSV of files and defects; a defect called 'NA' is a name, not a gap."""
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(checked(path), keep_default_na=False)
 
 
 def load_checked(path: Path) -> dict:
     """Load a file that 'teacher' or 'student' wrote."""
     import torch
 
+    checked(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
@@ -834,7 +874,7 @@ def load_network(path: Path, levels: list[int], weights: str = "weights"):
 def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | None]:
     """Return the test accuracy of each teacher of the studies, None of one not trained here."""
     paths = {name: results / "teachers" / f"{name}.json" for name in studies["teacher"].unique()}
-    found = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
     return {name: record.get("test_accuracy") for name, record in found.items()}
 
 

@@ -16,7 +16,7 @@ from stpm_bench import backbone
 from stpm_bench.anomaly_map import unit
 from stpm_bench.device import autocast
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole
+from stpm_bench.files import checked, seal, sha256, unseal, write_tensors
 from stpm_bench.seeds import stream
 
 # A teacher is kept with every level that its backbone has, so that a study can add a level
@@ -340,8 +340,14 @@ def save_unfinished(
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     state |= {key: part.state_dict() for key, part in parts.items()}
-    with whole(file) as temporary, temporary.open("wb") as opened:
-        torch.save(state, opened)
+    unseal(record_of(file))
+    write_tensors(file, state)
+    seal(record_of(file), file.name)
+
+
+def record_of(unfinished: Path) -> Path:
+    """Return where the checksum of an unfinished state lies."""
+    return unfinished.with_name(f"{unfinished.name}.sha256")
 
 
 def resume(file: Path, described: dict, parts: dict, draws: torch.Generator) -> list[dict]:
@@ -350,7 +356,7 @@ def resume(file: Path, described: dict, parts: dict, draws: torch.Generator) -> 
     A file of other settings or other data, or one that cannot be read, is passed over.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(checked(file), map_location="cpu", weights_only=True)
         if state["described"] != described:
             return []
     except Exception:  # missing, or damaged in one of many ways: the training starts anew

@@ -81,11 +81,13 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
     return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
 
 
-def write(folder: str | Path, name: str, sections: Sequence[Section]) -> None:
-    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all."""
-    for suffix, render in (("md", markdown), ("tex", latex), ("html", webpage)):
-        with whole(Path(folder, f"{name}.{suffix}")) as temporary:
+def write(folder: str | Path, name: str, sections: Sequence[Section]) -> list[str]:
+    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all; return these names."""
+    renderers = {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.html": webpage}
+    for file, render in renderers.items():
+        with whole(Path(folder, file)) as temporary:
             temporary.write_text(render(sections, name))
+    return list(renderers)
 
 
 def markdown(sections: Sequence[Section], name: str) -> str:

@@ -47,7 +47,7 @@ def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
 def test_a_damaged_array_is_named(tmp_path):
     np.save(tmp_path / "maps.npy", np.zeros((4, 8, 8)))
     (tmp_path / "maps.npy").write_bytes((tmp_path / "maps.npy").read_bytes()[:500])
-    with pytest.raises(InputError, match=r"maps.npy: cannot be read .*; delete it and run again"):
+    with pytest.raises(InputError, match=r"maps.npy: cannot be read .*Delete it, have it made"):
         load_array(tmp_path / "maps.npy")
 
 

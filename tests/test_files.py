@@ -29,7 +29,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_leaves_the_old_file(tmp_path):
+def test_a_kill_leaves_the_old_file_and_the_next_write_nothing_else(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
     program = (
@@ -42,6 +42,11 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with whole(path) as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "new"
 
 
 def test_folders_are_made_and_the_suffix_kept(tmp_path):
