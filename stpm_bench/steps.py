@@ -58,7 +58,15 @@ OWN_MASKS = "masks_own.npz"  # at their images' own size, one array an image
 Results = Annotated[Path, "folder of the results"]
 
 
-def plan(
+def plan(config: Annotated[str, "config file"]) -> None:
+    """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
+    from stpm_bench import plan, typeset
+    from stpm_bench.config import read
+
+    print(typeset.markdown(plan.sections(read(config)), "plan"))
+
+
+def studies(
     *,
     config: Annotated[str, "config file, or the config itself as JSON"],
     output: Annotated[Path, "folder for config.yaml (completed) and studies.csv (the cells)"],
@@ -69,11 +77,11 @@ def plan(
     from stpm_bench.config import complete, read
 
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
-    unseal(output / "plan.sha256")
+    unseal(output / "studies.sha256")
     with whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
-    seal(output / "plan.sha256", "config.yaml", "studies.csv")
+    seal(output / "studies.sha256", "config.yaml", "studies.csv")
 
 
 def demo_data(
@@ -777,6 +785,7 @@ def notebook(
 
 STEPS = (
     plan,
+    studies,
     demo_data,
     download,
     check_data,

@@ -115,7 +115,8 @@ def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
     protocol = '{"like": "authors", "epochs": 1, "batch_size": 4}'
     data = {"root": finished / "data", "category": "alpha", "image_size": 32}
     calls = {
-        "plan": {"config": str(results / "config.yaml"), "output": tmp_path / "plan"},
+        "plan": {"config": str(results / "config.yaml")},
+        "studies": {"config": str(results / "config.yaml"), "output": tmp_path / "studies"},
         "prepare": data | {"split": "test", "train": train, "output": tmp_path / "test"},
         "teacher": {"backbone": "resnet18", "output": tmp_path / "random.pt"},
         "student": {"train": train, "teacher": teacher, "layers": "1+2", "protocol": protocol}

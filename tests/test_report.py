@@ -48,7 +48,7 @@ def make_up(results: Path) -> None:
     config["results"] = str(results)
     config["studies"]["layers"]["layers"] = [[1], [2], [3], [1, 2, 3]]
     config["studies"]["teachers"]["teacher"] = ["imagenet", "mnist", "random"]
-    steps.plan(config=json.dumps(config), output=results)
+    steps.studies(config=json.dumps(config), output=results)
     rng = np.random.default_rng(0)
     (results / "teachers").mkdir()
     for name, accuracy in (("imagenet", None), ("mnist", 0.991), ("random", None)):

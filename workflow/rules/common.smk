@@ -3,13 +3,11 @@ import functools
 import gc
 import hashlib
 import json
-import math
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -18,11 +16,11 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 # through them again and again, for a quarter of the time that a dry run takes.
 gc.set_threshold(200_000, 20, 50)
 
-from stpm_bench import grid, levels, protocols, published
+from stpm_bench import grid, levels, plan, protocols, published
 from stpm_bench.code_version import code_version
 from stpm_bench.config import complete, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
-from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
+from stpm_bench.datasets import download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
 from stpm_bench.progress import follow
@@ -106,26 +104,6 @@ except WorkflowError:  # not known where an executor other than the local one ru
 
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
-# What one core trains a second, measured (README.md, 'Cost'); for the announcement alone.
-IMAGES_PER_SECOND = 25
-
-
-class Cost(NamedTuple):
-    """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
-
-    batch_mb: int  # memory while a batch of 32 is trained on
-    image_mb: float  # and of an image, whose features are kept
-    images_per_second: int
-
-
-STUDENT_COST = {
-    "resnet18": Cost(1900, 2.5, 10),
-    "resnet34": Cost(2500, 2.5, 5),
-    "resnet50": Cost(6400, 8, 2),
-    "wide_resnet50_2": Cost(8600, 8, 1),
-    "mobilenet_v2": Cost(4100, 1.1, 5),
-}
-
 
 wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
@@ -146,11 +124,16 @@ def options(values):
     )
 
 
+@functools.cache
+def count_images(category, split):
+    """Return how many images a split of a category has, or will have once its set is made."""
+    return plan.count_images(WHERE[category], split)
+
+
 def images_to_do():
     """Return how many images each cell trains on that is not done: name of its folder -> images."""
-    folder = Path(RESULTS, "cells")
-    todo = [cell for cell in CELLS if not (folder / cell.folder / "metrics.json").exists()]
-    return {cell.folder: training_images(cell) for cell in todo}
+    images = {category: count_images(category, "train") for category in CATEGORIES}
+    return plan.images_to_do(CONFIG, CELLS, images)
 
 
 def announcement(todo):
@@ -160,10 +143,10 @@ def announcement(todo):
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
     images = sum(todo.values())
-    hours = images * (CONFIG["image_size"] / 256) ** 2 / IMAGES_PER_SECOND / CORES / 3600
+    hours = images * (CONFIG["image_size"] / 256) ** 2 / plan.IMAGES_PER_SECOND / CORES / 3600
     if hours > 0.1:
         lines.append(
-            f"  They train on {images:,} images. At {IMAGES_PER_SECOND} a second and core (256 x 256, "
+            f"  They train on {images:,} images. At {plan.IMAGES_PER_SECOND} a second and core (256 x 256, "
             f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours on "
             f"{CORES} cores; a GPU is faster."
         )
@@ -172,31 +155,6 @@ def announcement(todo):
         if not Path(MVTEC_AD).exists():
             lines.append(download.DATASETS["mvtec_ad"].notice)
     return "\n".join(lines)
-
-
-def training_images(cell):
-    """Return how many images, each epoch's counted, a cell trains on."""
-    protocol = PROTOCOLS[cell.protocol]
-    whole = count_images(cell.category, "train") * (1 - protocol.validation_fraction)
-    images = max(1, round(whole * cell.fraction))
-    steps_an_epoch = math.ceil(images / protocol.batch_size)
-    steps = protocols.optimiser_steps(protocol, images, round(whole))
-    return round(images * steps / steps_an_epoch)
-
-
-@functools.cache
-def count_images(category, split):
-    """Return how many images a split of a category has, or will have once its set is made."""
-    root, name, layout, marker, every = WHERE[category]
-    if marker == MVTEC_AD:
-        return mvtec.COUNTS[name][("train", "test").index(split)]
-    if marker == CIFAR10:
-        return math.ceil(cifar10.IMAGES[split] / every[split])
-    if marker:
-        defective = len(demo.DEFECTS) * demo.PER_DEFECT
-        return demo.TRAIN_GOOD if split == "train" else demo.TEST_GOOD + defective
-    rows, _ = layouts.scan(root, name, split, layout)
-    return len(layouts.thinned(rows, layout, every[split]))
 
 
 # What a scheduler is told beforehand. A retry asks for twice as much, and the next twice that.
@@ -210,7 +168,7 @@ def memory(at_256, attempt):
 
 def student_memory(wildcards, attempt):
     """Return the MB of a student: a batch on its way, and the features of all images."""
-    measured = STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]]
+    measured = plan.STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]]
     batches = PROTOCOLS[wildcards.protocol].batch_size / 32
     images = count_images(wildcards.category, "train") * float(wildcards.fraction)
     return memory(batches * measured.batch_mb + images * measured.image_mb, attempt)
@@ -218,9 +176,11 @@ def student_memory(wildcards, attempt):
 
 def student_minutes(wildcards, attempt):
     """Return three times the minutes that a student takes on one core, and a quarter of an hour."""
-    values = dict(wildcards) | {"fraction": float(wildcards.fraction)}
-    images = training_images(grid.Cell(**values)) * (CONFIG["image_size"] / 256) ** 2
-    rate = STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]].images_per_second
+    of_category = count_images(wildcards.category, "train")
+    protocol = PROTOCOLS[wildcards.protocol]
+    images = plan.training_images(protocol, float(wildcards.fraction), of_category)
+    images *= (CONFIG["image_size"] / 256) ** 2
+    rate = plan.STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]].images_per_second
     return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
 
 
@@ -252,7 +212,7 @@ def interim():
             "with --keep-going it passes over what fails, and ends with tables that show it as gaps."
         )
     command = [sys.executable, "-m", "stpm_bench", "interim", "--results", RESULTS, "--main", MAIN]
-    made = subprocess.run(command, cwd=workflow.basedir, capture_output=True, text=True)
+    made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
         return f"stpm_bench: {done} of {len(CELLS)} students are done. No tables: {made.stderr}"
     return (

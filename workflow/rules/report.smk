@@ -1,18 +1,18 @@
 # What a reader opens: the config as it was run, tables, figures, notebooks.
-rule plan:
+rule studies:
     output:
         config=f"{RESULTS}/config.yaml",
         studies=f"{RESULTS}/studies.csv",
     log:
-        f"{RESULTS}/logs/plan.log",
+        f"{RESULTS}/logs/studies.log",
     conda:
         "../../environment.yml"
     params:
-        code=code_version("plan"),
+        code=code_version("studies"),
         config=json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
     shell:
-        "python -m stpm_bench plan --config {params.config:q} --output {params.folder:q} --log {log:q}"
+        "python -m stpm_bench studies --config {params.config:q} --output {params.folder:q} --log {log:q}"
 
 
 # metrics.csv stands for all that is read of the cells: each of their other files was made with, or

@@ -1,0 +1,199 @@
+"""What a config asks for: its cells and what they share, and the hours and gigabytes left."""
+
+import functools
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from stpm_bench import config as config_of
+from stpm_bench import cost, grid, protocols
+from stpm_bench.config import Source
+from stpm_bench.datasets import cifar10, demo, layouts, mvtec
+from stpm_bench.grid import Cell
+from stpm_bench.protocols import Protocol
+from stpm_bench.typeset import Section
+
+# Measured on one core of a processor with AVX-512 BF16, ResNet-18 at 256 x 256 (README, 'Cost'):
+# what a student trains on a second, and what an image costs in maps and metrics, starts included.
+IMAGES_PER_SECOND = 25
+EVALUATION_SECONDS = 0.2
+
+
+class StudentCost(NamedTuple):
+    """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
+
+    batch_mb: int  # memory while a batch of 32 is trained on
+    image_mb: float  # and of an image, whose features are kept
+    images_per_second: int
+
+
+STUDENT_COST = {
+    "resnet18": StudentCost(1900, 2.5, 10),
+    "resnet34": StudentCost(2500, 2.5, 5),
+    "resnet50": StudentCost(6400, 8, 2),
+    "wide_resnet50_2": StudentCost(8600, 8, 1),
+    "mobilenet_v2": StudentCost(4100, 1.1, 5),
+}
+
+
+@functools.cache
+def known_counts(marker: str, category: str) -> dict[str, int]:
+    """Return the images of a category of a set that is made here, before it is: split -> number.
+
+    The file that is written last tells which set it is (`config.sources`).
+    """
+    if Path(marker).name == "cifar10.npz":
+        return dict(cifar10.IMAGES)
+    if Path(marker).name == "download.json":
+        return dict(zip(("train", "test"), mvtec.COUNTS[category], strict=True))
+    defective = len(demo.DEFECTS) * demo.PER_DEFECT
+    return {"train": demo.TRAIN_GOOD, "test": demo.TEST_GOOD + defective}
+
+
+def count_images(source: Source, split: str) -> int:
+    """Return how many images a split of a category has, or will have once its set is made."""
+    every = source.every[split]
+    if source.marker:
+        return math.ceil(known_counts(source.marker, source.category)[split] / every)
+    rows, _ = layouts.scan(source.root, source.category, split, source.layout)
+    return len(layouts.thinned(rows, source.layout, every))
+
+
+def training_images(protocol: Protocol, fraction: float, images: int) -> int:
+    """Return how many images a student trains on, each epoch's counted.
+
+    Args:
+        images: how many training images its category has.
+    """
+    whole = images * (1 - protocol.validation_fraction)
+    used = max(1, round(whole * fraction))
+    steps = protocols.optimiser_steps(protocol, used, round(whole))
+    return round(used * steps / math.ceil(used / protocol.batch_size))
+
+
+def is_done(results: str | Path, cell: Cell) -> bool:
+    """Return whether a cell has its metrics."""
+    return Path(results, "cells", cell.folder, "metrics.json").exists()
+
+
+def sections(config: dict) -> list[Section]:
+    """Set what a completed config asks for: studies, then what is left of hours and gigabytes.
+
+    The rates are the medians of what this config's finished cells recorded, where there are any.
+    """
+    table = grid.studies(config)
+    cells, results = grid.cells(table), config["results"]
+    done = {cell for cell in cells if is_done(results, cell)}
+    return [studies_section(table, done), left_section(config, cells, done)]
+
+
+def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
+    """Set the studies: their cells, how many an earlier study has, how many are done."""
+    seen, lines = set(), []
+    for name, rows in table.groupby("study", sort=False):
+        of_study = set(grid.cells(rows))
+        lines.append([name, len(of_study), len(of_study & seen), len(of_study & done)])
+        seen |= of_study
+    lines.append(["together", len(seen), "", len(done)])
+    shown = [[f"{v:,}" if isinstance(v, int) else v for v in line] for line in lines]
+    body = pd.DataFrame(shown, columns=["study", "cells", "shared with a study above", "done"])
+    shared = [f"{table[axis].nunique()} {name}" for axis, name in SHARED.items()]
+    caption = f"A cell is one student. They share {', '.join(shared)}: each is made once."
+    return Section("Cells", body, caption)
+
+
+SHARED = {"category": "prepared categories", "teacher": "teachers"}
+
+
+def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
+    """Set what is left: images, hours on this machine, gigabytes of results."""
+    where, known = config_of.sources(config), config_of.protocols(config)
+    count = functools.cache(lambda category, split: count_images(where[category], split))
+    left = [cell for cell in cells if cell not in done]
+    train = sum(
+        training_images(known[cell.protocol], cell.fraction, count(cell.category, "train"))
+        for cell in left
+    )
+    test = sum(count(cell.category, "test") for cell in left)
+    costs = cost.collect(config["results"], sorted(done), [])
+    rate, seconds = measured(costs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    at_once = max(1, cores // config["threads"])
+    size = (config["image_size"] / 256) ** 2
+    hours = {
+        "training": train / (rate or IMAGES_PER_SECOND / size) / at_once / 3600,
+        "maps and metrics": test * (seconds or EVALUATION_SECONDS * size) / at_once / 3600,
+    }
+    stored = sum(map(bytes_of(config, count), left)) / 1e9
+    prepared = {cell.category for cell in left}
+    stored += sum(prepared_bytes(config, count, category) for category in prepared) / 1e9
+    lines = [
+        ["training", f"{train:,} images", f"{hours['training']:,.1f}", ""],
+        ["maps and metrics", f"{test:,} images", f"{hours['maps and metrics']:,.1f}", ""],
+        ["together", f"{len(left):,} cells", f"{sum(hours.values()):,.1f}", f"{stored:,.1f}"],
+    ]
+    source = f"that the {len(done):,} finished cells recorded" if rate else "of README.md ('Cost')"
+    caption = (
+        f"Hours: {at_once} at once on {cores} cores, at the rates {source}; a GPU is faster, "
+        "teachers that are trained here come on top. Gigabytes (10^9 bytes): in "
+        f"{config['results']}, without downloads."
+    )
+    return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
+
+
+def measured(costs: pd.DataFrame) -> tuple[float | None, float | None]:
+    """Return what finished cells recorded, medians: training images a second, and the seconds of
+    maps and metrics of a test image; None for both without a finished cell."""
+    rates = costs.loc[costs["stage"] == "student", "images_per_second"].dropna()
+    scored = costs[costs["stage"].isin(["anomaly_maps", "metrics"])]
+    each = (scored["seconds"] / scored["images"]).groupby(scored["stage"]).median()
+    if rates.empty or len(each) < 2:
+        return None, None
+    return rates.median(), each.sum()
+
+
+def bytes_of(config: dict, count):
+    """Return a function: the bytes of a cell's student and maps."""
+    from stpm_bench import backbone
+
+    side, teachers = config["image_size"], config["teachers"]
+
+    @functools.cache
+    def weights(name: str, deepest: int) -> int:
+        network = backbone.create(name, [deepest], seed=0)
+        return sum(value.nbytes for value in backbone.state(network).values())
+
+    def of_cell(cell: Cell) -> int:
+        levels = grid.parse_layers(cell.layers)
+        pixels = side**2 + sum((side // 2 ** (level + 1)) ** 2 for level in levels)
+        # The kept and the last epoch's weights; maps of float32.
+        student = 2 * weights(teachers[cell.teacher]["backbone"], max(levels))
+        return student + 4 * pixels * count(cell.category, "test")
+
+    return of_cell
+
+
+def prepared_bytes(config: dict, count, category: str) -> int:
+    """Return the bytes of a category's arrays: images, and of test images two sets of masks."""
+    pixels = config["image_size"] ** 2
+    if Path(config["results"], "prepared", category, "test", "images.npy").exists():
+        return 0
+    return pixels * (3 * count(category, "train") + 5 * count(category, "test"))
+
+
+def images_to_do(config: dict, cells: list[Cell], images: Mapping[str, int]) -> dict[str, int]:
+    """Return the images that each cell trains on that is not done: name of its folder -> images.
+
+    Args:
+        images: category -> how many training images it has.
+    """
+    known = config_of.protocols(config)
+    return {
+        cell.folder: training_images(known[cell.protocol], cell.fraction, images[cell.category])
+        for cell in cells
+        if not is_done(config["results"], cell)
+    }

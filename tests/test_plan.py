@@ -1,0 +1,92 @@
+"""What a config asks for, against a count by hand and against what a run leaves."""
+
+import json
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from conftest import small_config
+from stpm_bench import config as config_of
+from stpm_bench import grid, plan
+from stpm_bench.__main__ import main
+from stpm_bench.config import complete, sources
+from stpm_bench.protocols import PAPER
+from stpm_bench.split import split
+
+
+@pytest.mark.parametrize("schedule", ["epochs", "steps"])
+@pytest.mark.parametrize(("images", "fraction"), [(209, 1.0), (209, 0.1), (60, 0.05), (8, 0.5)])
+def test_training_images_are_those_that_the_split_leaves(images, fraction, schedule):
+    protocol = replace(PAPER, epochs=7, schedule=schedule)
+    roles = split([f"{i}.png" for i in range(images)], fraction, 0.2, seed=0)["role"]
+    used = (roles == "training").sum()
+    found = plan.training_images(protocol, fraction, images)
+    if schedule == "epochs":
+        # An image more or less where two roundings meet.
+        assert abs(found - 7 * used) <= 7
+    else:
+        assert found >= 7 * used
+
+
+def test_the_paper_has_its_675_students_and_11_million_images(tmp_path):
+    config = config_of.read("workflow/config/paper.yaml") | {"results": str(tmp_path)}
+    where, cells = sources(config), grid.cells(grid.studies(config))
+    assert len(cells) == 675
+    images = {name: plan.count_images(source, "train") for name, source in where.items()}
+    assert sum(images.values()) == 3629
+    assert sum(plan.count_images(source, "test") for source in where.values()) == 1725
+    todo = plan.images_to_do(config, cells, images)
+    assert sum(todo.values()) == pytest.approx(11.5e6, rel=0.01)
+
+
+def numbers(text: str, line: str) -> list[str]:
+    row = re.findall(rf"^\| {line} +\|(.*)\|$", text, re.M)[0]
+    return [cell.strip() for cell in row.split("|")]
+
+
+def test_the_whole_grid_is_16_200_students(capsys):
+    assert main(["plan", "workflow/config/full.yaml"]) == 0
+    text = capsys.readouterr().out
+    assert numbers(text, "together")[0] == "16,200"
+    assert numbers(text, "layers")[:2] == ["675", "45"]
+    assert "15 prepared categories, 6 teachers" in text
+    assert "at the rates of README.md" in text
+
+
+def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys):
+    config = small_config(finished)
+    config["studies"]["main"]["seed"] = [0, 1]
+    config["studies"]["again"] = config["studies"]["main"] | {"seed": [1, 2]}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config))
+    assert main(["plan", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert numbers(text, "main") == ["4", "0", "2"]
+    assert numbers(text, "again") == ["4", "2", "0"]
+    assert "at the rates that the 2 finished cells recorded" in text
+    # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
+    assert numbers(text, "training")[0] == "48 images"
+    assert numbers(text, "maps and metrics")[0] == "24 images"
+
+
+def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):
+    config = complete(small_config(finished))
+    where = sources(config)
+    (cell, _) = grid.cells(grid.studies(config))
+    expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
+    folder = finished / "results" / "cells" / cell.folder
+    sizes = {name: (folder / name).stat().st_size for name in NAMES}
+    # Where the last epoch is the one that was kept, its weights are in the file once.
+    kept = pd.read_csv(folder / "history.csv")["kept"].to_list()
+    sizes["student.pt"] *= 2 if kept[-1] else 1
+    assert expected == pytest.approx(sum(sizes.values()), rel=0.02)
+
+
+NAMES = ("student.pt", "anomaly_maps.npy", "level_maps.npz")
+
+
+def test_a_config_that_is_wrong_is_named(tmp_path, capsys):
+    assert main(["plan", str(tmp_path / "no.yaml")]) == 1
+    assert "no.yaml" in capsys.readouterr().err
