@@ -465,6 +465,8 @@ def metrics(
             definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
         maps = load_array(cell / "last_epoch_maps.npy")
         last = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
+    except InputError:  # a damaged file names itself
+        raise
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
     curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
