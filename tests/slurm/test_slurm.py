@@ -37,9 +37,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def config(folder: Path, name: str) -> Path:
-    """Write a config of two cells of the demo's main study, with results in `folder`/`name`."""
+    """Write a config of two cells of the demo, with results in `folder`/`name`."""
     demo = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
-    main = demo["studies"]["main"] | {"category": ["brick", "gravel"], "seed": [0]}
+    cells = {"category": ["brick", "gravel"], "teacher": ["random"], "seed": [0]}
+    main = demo["studies"]["main"] | cells
     path = folder / f"{name}.yaml"
     path.write_text(
         yaml.safe_dump(demo | {"results": str(folder / name), "studies": {"main": main}})
@@ -92,7 +93,7 @@ def test_a_node_dies_and_the_results_are_those_of_a_local_run(cluster, folder):
 
 def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
     path = folder / "slurm.yaml"  # with the teacher and the images of the run before
-    cell = "category-brick_layers-1+2+3_teacher-photos_fraction-1.0_seed-2_protocol-paper"
+    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-2_protocol-paper"
     student = folder / "slurm" / "cells" / cell / "student.pt"
     before = {job["JobId"] for job in cluster.jobs()}
     # A student of the demo takes 1 GB. The option takes the place of the profile's, hence the gpu.
