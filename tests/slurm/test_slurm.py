@@ -7,22 +7,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import pytest
 import yaml
-from cluster import Cluster, missing
 
+from cluster import Cluster, missing
 from conftest import REPOSITORY
+from soak import differences
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 pytest.importorskip(
     "snakemake_executor_plugin_slurm", reason="no Slurm plugin (pip install -e '.[slurm]')"
 )
-
-# What holds measured seconds or memory, or names the folder of the results.
-MEASURED = ("provenance.json", "cost*", "teachers/*.json", "claims.*", "config.yaml", "*.log")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +34,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def config(folder: Path, name: str) -> Path:
-    """Write a config of two cells of the demo's main study, with results in `folder`/`name`."""
+    """Write a config of two cells of the demo, with results in `folder`/`name`."""
     demo = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
-    main = demo["studies"]["main"] | {"category": ["brick", "gravel"], "seed": [0]}
+    cells = {"category": ["brick", "gravel"], "teacher": ["random"], "seed": [0]}
+    main = demo["studies"]["main"] | cells
     path = folder / f"{name}.yaml"
     path.write_text(
         yaml.safe_dump(demo | {"results": str(folder / name), "studies": {"main": main}})
@@ -87,12 +85,12 @@ def test_a_node_dies_and_the_results_are_those_of_a_local_run(cluster, folder):
     local = config(folder, "local")
     command = [sys.executable, "-m", "snakemake", "tables", "claims", "--cores", "2", "--nolock"]
     subprocess.run([*command, "--configfile", str(local)], cwd=REPOSITORY, check=True)
-    assert differing(folder / "local", folder / "slurm") == []
+    assert differences(folder / "local", folder / "slurm") == []
 
 
 def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
     path = folder / "slurm.yaml"  # with the teacher and the images of the run before
-    cell = "category-brick_layers-1+2+3_teacher-photos_fraction-1.0_seed-2_protocol-paper"
+    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-2_protocol-paper"
     student = folder / "slurm" / "cells" / cell / "student.pt"
     before = {job["JobId"] for job in cluster.jobs()}
     # A student of the demo takes 1 GB. The option takes the place of the profile's, hence the gpu.
@@ -112,23 +110,3 @@ def trains_on(cluster: Cluster, node: str) -> bool:
             if "student" in process.cmdline()[:4] and process.cpu_times().user > 4:
                 return True
     return False
-
-
-def differing(one: Path, other: Path) -> list[str]:
-    """Return the files that only one folder has, or whose content differs but for what is timed."""
-    files = [
-        {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-        for root in (one, other)
-    ]
-    found = sorted(files[0] ^ files[1])
-    for name in sorted(files[0] & files[1]):
-        if any(Path(name).match(pattern) for pattern in MEASURED):
-            continue
-        if Path(name).name == "history.csv":
-            tables = [pd.read_csv(root / name).drop(columns="seconds") for root in (one, other)]
-            same = tables[0].equals(tables[1])
-        else:
-            same = (one / name).read_bytes() == (other / name).read_bytes()
-        if not same:
-            found.append(name)
-    return found
