@@ -147,8 +147,8 @@ def announcement(todo):
     if hours > 0.1:
         lines.append(
             f"  They train on {images:,} images. At {plan.IMAGES_PER_SECOND} a second and core (256 x 256, "
-            f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours on "
-            f"{CORES} cores; a GPU is faster."
+            f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours of "
+            f"{f'{CORES} cores' if CORES > 1 else 'one core'}; a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
     if any(WHERE[category].marker == MVTEC_AD for category in CATEGORIES):
