@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
 # What describes or reports a result and computes none of it: an edit there trains nothing anew.
-DESCRIBING = {"cost", "errors", "provenance"}
+DESCRIBING = {"errors", "provenance"}
 
 
 def code_version(name: str, module: str = "steps") -> str:

@@ -63,8 +63,8 @@ def insert(path: Path, function: str, line: str) -> None:
         ("anomaly_map.py", "squared", TRAINING | {"benchmark"}),  # by a table of distances
         ("metrics/pro.py", "pro", EVALUATION),  # by definitions.py
         ("metrics/roc.py", "best_f1", EVALUATION),
-        ("claims.py", "verdict", {"claims"}),
-        ("figures.py", "training", {"figures"}),
+        ("claims.py", "verdict", {"claims", "interim"}),
+        ("figures.py", "training", {"figures", "interim"}),
         ("datasets/download.py", "download", {"download"}),
         ("provenance.py", "environment", set()),  # it describes
     ],
@@ -133,6 +133,7 @@ def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
     for name, arguments in calls.items():
         ran = traced(getattr(steps, name), arguments)
         missed = {place for place in ran if place not in reach(name) and place[0] not in DESCRIBING}
+        missed -= {("cost", "host_bytes")}  # called by what describes
         assert not missed, f"{name} runs what its hash does not hold: {sorted(missed)}"
         assert ("steps", name) in ran
 

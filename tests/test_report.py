@@ -111,6 +111,7 @@ def test_the_papers_studies_make_every_table_and_figure(paper_results):
     assert (paper_results / "figures" / "training" / "layers.png").exists()
     expected |= {f"{name}.{suffix}" for name in figures for suffix in ("pdf", "png")}
     expected |= {"main_methods.csv"} | {f"claims.{s}" for s in ("json", "md", "tex", "html")}
+    expected |= {"tables.sha256", "claims.sha256"}
     assert names == expected
 
 

@@ -38,7 +38,7 @@ def test_a_teacher_of_a_folder_of_images(small_set):
     assert [row["level"] for row in report["levels"]] == [1, 2, 3, 4]
     assert {"sha256", "data_sha256", "seconds", "packages", "device"} <= set(report)
     made = {path.name for path in target.parent.iterdir()}
-    assert made == {"random.json", "random.pt"}  # the unfinished state is gone
+    assert made == {"random.json", "random.pt", "random.sha256"}  # the unfinished state is gone
 
     assert "Nothing to be done" in snakemake(config, str(target)).stderr
     Image.new("L", (9, 9), 128).save(folder / "train" / "nut" / "new.png")
