@@ -12,6 +12,8 @@ rule anomaly_maps:
         cost=f"{CELL}/cost_anomaly_maps.json",
     log:
         f"{CELL}/anomaly_maps.log",
+    # A cell is finished before another is begun: its metrics are seen early, temp() files are few.
+    priority: 10
     conda:
         "../../environment.yml"
     threads: CONFIG["threads"]
@@ -43,6 +45,7 @@ rule metrics:
         cost=f"{CELL}/cost_metrics.json",
     log:
         f"{CELL}/metrics.log",
+    priority: 20
     conda:
         "../../environment.yml"
     resources:
