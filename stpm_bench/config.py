@@ -57,6 +57,7 @@ class Source(NamedTuple):
     root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
     marker: the file that is written last where the set is made here; None for a user's own.
     every: split -> of its images every so many are taken, see `layouts.thinned`.
+    counts: split -> how many images a category has that is made here; None for a user's own.
     """
 
     root: str
@@ -64,6 +65,7 @@ class Source(NamedTuple):
     layout: str
     marker: str | None
     every: Mapping[str, int] = NOT_THINNED
+    counts: Mapping[str, int] | None = None
 
 
 def read(path: str | Path) -> dict:
@@ -234,11 +236,20 @@ def sources(config: dict) -> dict[str, Source]:
         )
     if data["demo"]:
         root = f"{config['results']}/demo_data"
-        found = {name: Source(root, name, "mvtec", f"{root}/made.json") for name in demo.CATEGORIES}
+        found = {
+            name: Source(root, name, "mvtec", f"{root}/made.json", counts=demo.IMAGES)
+            for name in demo.CATEGORIES
+        }
     elif unpacks_mvtec_ad(data):
         root = f"{data['folder']}/mvtec_ad"
         found = {
-            name: Source(root, name, "mvtec", f"{root}/download.json")
+            name: Source(
+                root,
+                name,
+                "mvtec",
+                f"{root}/download.json",
+                counts=dict(zip(("train", "test"), mvtec.COUNTS[name], strict=True)),
+            )
             for name in sorted(mvtec.CATEGORIES)
         }
     elif data["mvtec_ad"]:
@@ -276,7 +287,10 @@ def sources(config: dict) -> dict[str, Source]:
                 "and both would have a row in the tables; expected another name for the set"
             )
         every = {"train": part["every"], "test": part["every_test"]}
-        found |= {f"{name}.{c}": Source(root, c, part["layout"], marker, every) for c in names}
+        counts = cifar10.IMAGES if marker else None
+        found |= {
+            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts) for c in names
+        }
     return found
 
 

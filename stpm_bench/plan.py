@@ -12,7 +12,7 @@ import pandas as pd
 from stpm_bench import config as config_of
 from stpm_bench import cost, grid, protocols
 from stpm_bench.config import Source
-from stpm_bench.datasets import cifar10, demo, layouts, mvtec
+from stpm_bench.datasets import layouts
 from stpm_bench.grid import Cell
 from stpm_bench.protocols import Protocol
 from stpm_bench.typeset import Section
@@ -40,25 +40,11 @@ STUDENT_COST = {
 }
 
 
-@functools.cache
-def known_counts(marker: str, category: str) -> dict[str, int]:
-    """Return the images of a category of a set that is made here, before it is: split -> number.
-
-    The file that is written last tells which set it is (`config.sources`).
-    """
-    if Path(marker).name == "cifar10.npz":
-        return dict(cifar10.IMAGES)
-    if Path(marker).name == "download.json":
-        return dict(zip(("train", "test"), mvtec.COUNTS[category], strict=True))
-    defective = len(demo.DEFECTS) * demo.PER_DEFECT
-    return {"train": demo.TRAIN_GOOD, "test": demo.TEST_GOOD + defective}
-
-
 def count_images(source: Source, split: str) -> int:
     """Return how many images a split of a category has, or will have once its set is made."""
     every = source.every[split]
-    if source.marker:
-        return math.ceil(known_counts(source.marker, source.category)[split] / every)
+    if source.counts:
+        return math.ceil(source.counts[split] / every)
     rows, _ = layouts.scan(source.root, source.category, split, source.layout)
     return len(layouts.thinned(rows, source.layout, every))
 

@@ -5,6 +5,7 @@ imported inside the step, so that `--help` and the light steps do not wait for t
 """
 
 import csv
+import functools
 import importlib
 import json
 import sys
@@ -286,7 +287,8 @@ def student(
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.seeds import stream
     from stpm_bench.split import split
-    from stpm_bench.student import not_begun, train_within_memory
+    from stpm_bench.student import not_begun, within_memory
+    from stpm_bench.student import train as train_student
 
     start = time.perf_counter()
     set_up(threads)
@@ -303,24 +305,21 @@ def student(
     # One stream for each purpose: cells that differ in one axis share the draws of the others.
     network = backbone.create(name, levels, stream(seed, "student"))
     unusable = degenerate(teacher, levels)
-    trained = (
-        not_begun(unusable)
-        if unusable
-        else train_within_memory(
-            teacher_network.to(where),
-            network,
-            images,
-            rows["training"],
-            rows["validation"],
-            reading,
-            levels=levels,
-            seed=seed,
-            device=where,
-            precision=dtype,
-            whole=(whole["role"] == "training").sum(),
-            title=output.name,
-        )
+    training = functools.partial(
+        train_student,
+        teacher_network.to(where),
+        network,
+        images,
+        rows["training"],
+        rows["validation"],
+        levels=levels,
+        seed=seed,
+        device=where,
+        precision=dtype,
+        whole=(whole["role"] == "training").sum(),
+        title=output.name,
     )
+    trained = not_begun(unusable) if unusable else within_memory(training, reading, where)
     history = trained.history
     if trained.failure:
         print(f"warning: {output.name}: training failed: {trained.failure}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -171,18 +171,13 @@ def train(
     return Trained(kept, last, table.assign(kept=table["epoch"] == kept_epoch), None)
 
 
-def train_within_memory(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: np.ndarray,
-    training: Sequence[int],
-    validation: Sequence[int],
-    protocol: Protocol,
-    *,
-    device: torch.device,
-    **options,
+def within_memory(
+    train: Callable[[Protocol], Trained], protocol: Protocol, device: torch.device
 ) -> Trained:
-    """Do as `train` does; where memory runs out, find by trying which batch size would fit.
+    """Train by a protocol; where memory runs out, find by trying which batch size would fit.
+
+    Args:
+        train: protocol -> what `train` returns.
 
     Raises:
         InputError: memory runs out; names the largest half, quarter, ... of the batch that fits.
@@ -190,9 +185,7 @@ def train_within_memory(
 
     def attempt(protocol: Protocol) -> Trained | None:
         try:
-            return train(
-                teacher, student, images, training, validation, protocol, device=device, **options
-            )
+            return train(protocol)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -212,8 +205,8 @@ def train_within_memory(
         else "Not even a batch of 1 fits: give the job more memory, or lower 'image_size'"
     )
     raise InputError(
-        f"config key 'training.batch_size': a batch of {protocol.batch_size} images of "
-        f"{images.shape[1]} x {images.shape[1]} does not fit the memory of {device}. {advice}"
+        f"config key 'training.batch_size': a batch of {protocol.batch_size} does not fit the "
+        f"memory of {device}. {advice}"
     )
 
 

@@ -18,6 +18,7 @@ PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "protocol"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
+EVERY_TWO = 16  # how many settings are compared every two, see `differences`
 NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
 NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
 
@@ -355,9 +356,6 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections
-
-
-EVERY_TWO = 16  # how many settings are compared every two
 
 
 def differences(

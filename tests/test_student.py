@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from stpm_bench import backbone
-from stpm_bench import student as module
 from stpm_bench.anomaly_map import distance, score, unit
 from stpm_bench.device import choose_device, choose_precision, set_deterministic
 from stpm_bench.errors import InputError
 from stpm_bench.protocols import PAPER
-from stpm_bench.student import train
+from stpm_bench.student import train, within_memory
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
@@ -255,13 +254,14 @@ def test_a_student_that_ends_no_better_than_it_began_is_a_failure():
 
 
 SHORT_OF_MEMORY = """
+import functools
 import resource
 import numpy as np
 import torch
 from stpm_bench import backbone
 from stpm_bench.device import set_deterministic
 from stpm_bench.protocols import PAPER
-from stpm_bench.student import train_within_memory
+from stpm_bench.student import train, within_memory
 
 set_deterministic(threads=1)
 images = np.zeros((40, 128, 128, 3), np.uint8)
@@ -269,10 +269,12 @@ images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
 teacher, student = (backbone.create("resnet18", [1], seed=seed) for seed in (1, 2))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
-train_within_memory(
-    teacher, student, images, range(32), range(32, 40), PAPER, levels=[1], seed=0,
-    device=torch.device("cpu"), precision=torch.float32,
+cpu = torch.device("cpu")
+training = functools.partial(
+    train, teacher, student, images, range(32), range(32, 40),
+    levels=[1], seed=0, device=cpu, precision=torch.float32,
 )
+within_memory(training, PAPER, cpu)
 """
 
 
@@ -280,23 +282,22 @@ train_within_memory(
 def test_memory_that_runs_out_names_a_batch_size_that_fits():
     run = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)
     error = run.stderr.splitlines()[-1]
-    assert "InputError: config key 'training.batch_size': a batch of 32 images of 128 x" in error
+    assert "InputError: config key 'training.batch_size': a batch of 32 does not fit" in error
     size = int(re.search(r"A batch of (\d+) fits: set the config key", error)[1])
     assert size in (2, 4, 8, 16)
 
 
-def test_memory_that_does_not_suffice_for_one_image_and_other_errors(monkeypatch):
-    def fail(*arguments, **options):
-        raise error
+def test_memory_that_does_not_suffice_for_one_image_and_other_errors():
+    def failing(error):
+        def training(protocol):
+            raise error
 
-    monkeypatch.setattr(module, "train", fail)
-    arguments = (None, None, IMAGES, range(8), [8, 9], SMALL)
-    error = torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(InputError, match=r"4 images of 64 x 64 does not fit .* Not even a batch"):
-        module.train_within_memory(*arguments, device=CPU)
-    error = RuntimeError("shapes cannot be multiplied")
+        return training
+
+    with pytest.raises(InputError, match=r"a batch of 4 does not fit .* Not even a batch of 1"):
+        within_memory(failing(torch.OutOfMemoryError("CUDA out of memory")), SMALL, CPU)
     with pytest.raises(RuntimeError, match="shapes"):
-        module.train_within_memory(*arguments, device=CPU)
+        within_memory(failing(RuntimeError("shapes cannot be multiplied")), SMALL, CPU)
 
 
 HOLD = """

@@ -211,6 +211,8 @@ def _warp(scene, rng, scale, category):
 
 
 DEFECTS = {"blur": _blur, "cut": _cut, "patch": _patch, "stain": _stain, "warp": _warp}
+# Of a category: split -> how many images.
+IMAGES = {"train": TRAIN_GOOD, "test": TEST_GOOD + len(DEFECTS) * PER_DEFECT}
 
 
 def _names() -> Iterator[tuple[str, str, int]]:

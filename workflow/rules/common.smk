@@ -204,8 +204,7 @@ def protocol_part(part):
 
 def interim():
     """Make the tables of what is done where a run with --keep-going ends with failed jobs."""
-    folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
-    done = sum((folder / "metrics.json").exists() for folder in folders)
+    done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
     if not (workflow.execution_settings.keep_going and Path(RESULTS, "studies.csv").exists()):
         return (
             f"stpm_bench: {done} of {len(CELLS)} students are done and kept. The same command goes on; "
@@ -243,13 +242,19 @@ def closing():
     return "\n".join(lines + failed)
 
 
+def sources_of(category, split):
+    """Return the files and folders that a split of a user's set is made of."""
+    source = WHERE[category]
+    return layouts.LAYOUTS[source.layout].sources(Path(source.root), source.category, split)
+
+
 def images_of(split):
     """Return an input function: the marker of a set that is made here, else a split's sources."""
 
     def inputs(wildcards):
-        root, name, layout, marker, _ = WHERE[wildcards.category]
         # What is missing is left to the step, whose error says what was expected.
-        return marker or list(map(str, layouts.LAYOUTS[layout].sources(Path(root), name, split)))
+        marker = WHERE[wildcards.category].marker
+        return marker or list(map(str, sources_of(wildcards.category, split)))
 
     return inputs
 
@@ -261,10 +266,9 @@ def state_of(split):
     """
 
     def state(wildcards):
-        root, name, layout, marker, _ = WHERE[wildcards.category]
-        if marker:
+        if WHERE[wildcards.category].marker:
             return None
-        return state_below(*layouts.LAYOUTS[layout].sources(Path(root), name, split))
+        return state_below(*sources_of(wildcards.category, split))
 
     return state
 
