@@ -47,6 +47,8 @@ rule all:
 
 
 onstart:
+    gc.freeze()
+    gc.enable()
     todo = images_to_do()
     print(announcement(todo), file=sys.stderr)
     follow(logger, Path(RESULTS, "cells"), todo, len(CELLS))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from conftest import small_config
+from conftest import small_config, snakemake
 from stpm_bench import config as config_of
 from stpm_bench import grid, plan
 from stpm_bench.__main__ import main
@@ -90,3 +90,11 @@ NAMES = ("student.pt", "anomaly_maps.npy", "level_maps.npz")
 def test_a_config_that_is_wrong_is_named(tmp_path, capsys):
     assert main(["plan", str(tmp_path / "no.yaml")]) == 1
     assert "no.yaml" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_many_students_counts_them_instead_of_listing(small_set):
+    main = small_config(small_set)["studies"]["main"]
+    many = small_config(small_set, studies={"main": main | {"seed": list(range(501))}})
+    counted = snakemake(many, "--dry-run").stdout
+    assert re.search(r"^student +1002$", counted, re.M)
+    assert "rule student:" not in counted

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from snakemake.settings.enums import Quietness
+
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 # The jobs of a large grid are millions of objects that all stay: Python's collector would look
-# through them again and again, for a quarter of the time that a dry run takes.
-gc.set_threshold(200_000, 20, 50)
+# through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
+gc.disable()
 
 from stpm_bench import grid, levels, plan, protocols, published
 from stpm_bench.code_version import code_version
@@ -101,6 +103,12 @@ try:
     CORES = workflow.cores
 except WorkflowError:  # not known where an executor other than the local one runs the jobs
     CORES = 1
+
+# A dry run lists every job: 96 MB of the full grid, and half of its time again. Of so many
+# students it counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides.
+LISTED = 1000
+if len(CELLS) > LISTED and not workflow.output_settings.quiet:
+    workflow.output_settings.quiet = {Quietness.PROGRESS, Quietness.RULES}
 
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
@@ -200,6 +208,12 @@ def protocol_part(part):
     A step sees no other field, so that a change of another does not run it again.
     """
     return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
+
+
+def ground_truth(wildcards):
+    """Return how a cell's protocol treats the masks, and what its set says of an image, as options."""
+    truth = layouts.LAYOUTS[WHERE[wildcards.category].layout].truth
+    return options({"masks": PROTOCOLS[wildcards.protocol].masks, "truth": truth})
 
 
 def interim():

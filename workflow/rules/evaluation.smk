@@ -52,13 +52,12 @@ rule metrics:
         mem_mb=test_memory,
     params:
         code=code_version("metrics"),
-        masks=lambda wildcards: PROTOCOLS[wildcards.protocol].masks,
-        truth=lambda wildcards: layouts.LAYOUTS[WHERE[wildcards.category].layout].truth,
+        ground_truth=ground_truth,
         test=subpath(input[0], parent=True),
         cell=subpath(output.metrics, parent=True),
     shell:
-        "python -m stpm_bench metrics --test {params.test:q} --masks {params.masks}"
-        " --truth {params.truth} --cell {params.cell:q} --log {log:q}"
+        "python -m stpm_bench metrics --test {params.test:q} {params.ground_truth}"
+        " --cell {params.cell:q} --log {log:q}"
 
 
 rule collect:
