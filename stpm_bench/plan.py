@@ -100,18 +100,21 @@ def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
     where, known = config_of.sources(config), config_of.protocols(config)
     count = functools.cache(lambda category, split: count_images(where[category], split))
     left = [cell for cell in cells if cell not in done]
-    train = sum(
-        training_images(known[cell.protocol], cell.fraction, count(cell.category, "train"))
-        for cell in left
-    )
     test = sum(count(cell.category, "test") for cell in left)
     costs = cost.collect(config["results"], sorted(done), [])
-    rate, seconds = measured(costs)
+    rates, seconds = measured(config, costs)
+    images = {
+        cell: training_images(known[cell.protocol], cell.fraction, count(cell.category, "train"))
+        for cell in left
+    }
+    train = sum(images.values())
+    assumed = assumed_rates(config) | rates
+    training = sum(number / assumed[cell.teacher] for cell, number in images.items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     at_once = max(1, cores // config["threads"])
     size = (config["image_size"] / 256) ** 2
     hours = {
-        "training": train / (rate or IMAGES_PER_SECOND / size) / at_once / 3600,
+        "training": training / at_once / 3600,
         "maps and metrics": test * (seconds or EVALUATION_SECONDS * size) / at_once / 3600,
     }
     stored = sum(map(bytes_of(config, count), left)) / 1e9
@@ -122,24 +125,43 @@ def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
         ["maps and metrics", f"{test:,} images", f"{hours['maps and metrics']:,.1f}", ""],
         ["together", f"{len(left):,} cells", f"{sum(hours.values()):,.1f}", f"{stored:,.1f}"],
     ]
-    source = f"that the {len(done):,} finished cells recorded" if rate else "of README.md ('Cost')"
+    sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
+    if not {cell.teacher for cell in left} <= set(rates):
+        sources.append("of README.md ('Cost')")
     caption = (
-        f"Hours: {at_once} at once on {cores} cores, at the rates {source}; a GPU is faster, "
-        "teachers that are trained here come on top. Gigabytes (10^9 bytes): in "
+        f"Hours: {at_once} at once on {cores} cores, at the rates {' or '.join(sources)}; a GPU is "
+        "faster, teachers that are trained here come on top. Gigabytes (10^9 bytes): in "
         f"{config['results']}, without downloads."
     )
     return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
 
 
-def measured(costs: pd.DataFrame) -> tuple[float | None, float | None]:
-    """Return what finished cells recorded, medians: training images a second, and the seconds of
-    maps and metrics of a test image; None for both without a finished cell."""
-    rates = costs.loc[costs["stage"] == "student", "images_per_second"].dropna()
+def assumed_rates(config: dict) -> dict[str, float]:
+    """Return the images a second that a student of each teacher trains on, on one core.
+
+    README's rate of ResNet-18, and of other backbones in proportion to `STUDENT_COST`.
+    """
+    base = IMAGES_PER_SECOND / STUDENT_COST["resnet18"].images_per_second
+    base /= (config["image_size"] / 256) ** 2
+    return {
+        name: base * STUDENT_COST[teacher["backbone"]].images_per_second
+        for name, teacher in config["teachers"].items()
+    }
+
+
+def measured(config: dict, costs: pd.DataFrame) -> tuple[dict[str, float], float | None]:
+    """Return what finished cells recorded, medians: by teacher the images a second that a student
+    of its backbone trains on, and the seconds of maps and metrics of a test image; {} and None
+    without a finished cell."""
+    backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
+    students = costs[costs["stage"] == "student"]
+    rates = students["images_per_second"].groupby(students["teacher"].map(backbones)).median()
     scored = costs[costs["stage"].isin(["anomaly_maps", "metrics"])]
     each = (scored["seconds"] / scored["images"]).groupby(scored["stage"]).median()
-    if rates.empty or len(each) < 2:
-        return None, None
-    return rates.median(), each.sum()
+    if len(each) < 2:
+        return {}, None
+    known = rates.dropna()
+    return {name: known[of] for name, of in backbones.items() if of in known}, each.sum()
 
 
 def bytes_of(config: dict, count):

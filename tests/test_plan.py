@@ -9,7 +9,7 @@ import pytest
 
 from conftest import small_config, snakemake
 from stpm_bench import config as config_of
-from stpm_bench import grid, plan
+from stpm_bench import cost, grid, plan
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.protocols import PAPER
@@ -69,6 +69,21 @@ def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys
     # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
     assert numbers(text, "training")[0] == "48 images"
     assert numbers(text, "maps and metrics")[0] == "24 images"
+
+
+def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
+    teachers = {name: {"backbone": name} for name in ("resnet18", "resnet50")}
+    main = small_config(finished)["studies"]["main"] | {"teacher": list(teachers)}
+    config = complete(small_config(finished, teachers=teachers, studies={"main": main}))
+    rates = plan.assumed_rates(config)
+    assert rates["resnet18"] == 5 * rates["resnet50"]
+    # What a student of ResNet-18 recorded says nothing of another backbone.
+    done = grid.cells(grid.studies(complete(small_config(finished))))
+    costs = cost.collect(finished / "results", done, [])
+    recorded, _ = plan.measured(config, costs.assign(teacher="resnet18"))
+    assert recorded == {
+        "resnet18": costs["images_per_second"][costs["stage"] == "student"].median()
+    }
 
 
 def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):

@@ -390,6 +390,7 @@ def test_without_a_network_the_paper_stops_at_once_and_says_what_to_do(tmp_path)
     )
     assert run.returncode != 0
     assert "MVTec AD (4.9 GiB" in run.stderr
+    assert "They train on 11,453,100 images, about" in run.stderr
     assert "data.mvtec_ad" in run.stderr
     assert "mvtec_anomaly_detection.tar.xz" in run.stderr
     assert "Traceback" not in run.stderr

@@ -150,13 +150,14 @@ def announcement(todo):
         f"stpm_bench: {len(todo)} of {len(CELLS)} students are still to do "
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
-    images = sum(todo.values())
-    hours = images * (CONFIG["image_size"] / 256) ** 2 / plan.IMAGES_PER_SECOND / CORES / 3600
+    rates = plan.assumed_rates(CONFIG)
+    seconds = sum(todo[cell.folder] / rates[cell.teacher] for cell in CELLS if cell.folder in todo)
+    hours = seconds / CORES / 3600
     if hours > 0.1:
         lines.append(
-            f"  They train on {images:,} images. At {plan.IMAGES_PER_SECOND} a second and core (256 x 256, "
-            f"ResNet-18; see 'Cost' in README.md) that is about {hours:,.1f} hours of "
-            f"{f'{CORES} cores' if CORES > 1 else 'one core'}; a GPU is faster."
+            f"  They train on {sum(todo.values()):,} images, about {hours:,.1f} hours of "
+            f"{f'{CORES} cores' if CORES > 1 else 'one core'} at the rates of README.md ('Cost'); "
+            "a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
     if any(WHERE[category].marker == MVTEC_AD for category in CATEGORIES):
