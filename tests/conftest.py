@@ -81,6 +81,13 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give one process all tests of the finished run: it is made once, and they may move files."""
+    for item in items:
+        if "finished" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
 @pytest.fixture
 def small_set(tmp_path: Path) -> Path:
     """A folder whose `data/` holds the categories alpha and beta in MVTec's layout."""

@@ -220,19 +220,19 @@ def test_a_path_that_does_not_hold_it(tmp_path):
             complete(cifar10_config(tmp_path, {"path": str(path)}))
 
 
-def test_a_run_of_three_classes_alone(tmp_path):
+def test_a_run_of_two_classes_alone(tmp_path):
     """From the batches to every table, figure and notebook; there is no pixel metric."""
     write_cifar10(tmp_path / "own")
     config = cifar10_config(tmp_path, {"path": str(tmp_path / "own")})
     config["studies"]["main"]["category"] = [
-        f"cifar10_oneclass.{name}" for name in ("airplane", "cat", "truck")
+        f"cifar10_oneclass.{name}" for name in ("cat", "truck")
     ]
     run = snakemake(config)
     assert run.returncode == 0, run.stderr
     results = tmp_path / "results"
     long = pd.read_csv(results / "metrics.csv")
     assert set(long["metric"]) == {"image_auroc", "last_epoch_image_auroc"}
-    assert len(long) == 6
+    assert len(long) == 4
     cell = next((results / "cells").glob("category-cifar10_oneclass.cat_*"))
     scores = pd.read_csv(cell / "image_scores.csv")
     assert scores["defect"].value_counts().to_dict() == {

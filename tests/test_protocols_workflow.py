@@ -37,7 +37,7 @@ def config_of(folder: Path, **mine) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def failed(tmp_path_factory):
     """The folder of a whole run, and what it printed."""
     folder = tmp_path_factory.mktemp("protocols")
     write_category(folder / "data", "alpha")
@@ -50,8 +50,8 @@ def finished(tmp_path_factory):
     return folder, run.stderr
 
 
-def test_a_training_that_fails_is_a_gap_and_the_others_go_on(finished):
-    folder, printed = finished
+def test_a_training_that_fails_is_a_gap_and_the_others_go_on(failed):
+    folder, printed = failed
     results = folder / "results"
     wild, mine = (results / "cells" / CELL.format(name) for name in ("wild", "mine"))
     failure = json.loads((wild / "provenance.json").read_text())["failure"]
@@ -71,8 +71,8 @@ def test_a_training_that_fails_is_a_gap_and_the_others_go_on(finished):
     assert "0 of 1 cells; the others failed" in (results / "tables" / "lost.md").read_text()
 
 
-def test_the_cell_is_evaluated_as_its_protocol_says_and_the_last_epoch_too(finished):
-    folder, _ = finished
+def test_the_cell_is_evaluated_as_its_protocol_says_and_the_last_epoch_too(failed):
+    folder, _ = failed
     results = folder / "results"
     cell = results / "cells" / CELL.format("mine")
     images = np.load(results / "prepared/alpha/test/images.npy")
@@ -97,8 +97,8 @@ def jobs(run) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", run.stdout, re.M)}
 
 
-def test_a_change_of_the_fusion_trains_nothing_anew(finished):
-    folder, _ = finished
+def test_a_change_of_the_fusion_trains_nothing_anew(failed):
+    folder, _ = failed
     changed = jobs(snakemake(config_of(folder, fusion="sum", masks="nearest"), "--dry-run"))
     assert "student" not in changed
     assert (changed["anomaly_maps"], changed["metrics"], changed["collect"]) == (1, 1, 1)
