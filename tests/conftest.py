@@ -82,10 +82,10 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give one process all tests of the finished run: it is made once, and they may move files."""
+    """Give one process all tests of a whole run: it is made once, and they may move its files."""
     for item in items:
-        if "finished" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("finished"))
+        for run in {"finished", "failed"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(run))
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,12 @@ from test_tables import cells, long_table
 from stpm_bench import figures, grid, pictures, published, tables
 from stpm_bench.datasets import mvtec
 from stpm_bench.style import COLUMN_WIDTH, save
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
 
 
 def draw_panel(masked=True):
