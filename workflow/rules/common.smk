@@ -106,6 +106,7 @@ except WorkflowError:  # not known where an executor other than the local one ru
 
 # A dry run lists every job: 96 MB of the full grid, and half of its time again. Of so many
 # students it counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides.
+# Of a run it hides Snakemake's count of steps alone: that of students (progress.py) stays.
 LISTED = 1000
 if len(CELLS) > LISTED and not workflow.output_settings.quiet:
     workflow.output_settings.quiet = {Quietness.PROGRESS, Quietness.RULES}
