@@ -5,6 +5,7 @@ Seeds of one category share its images; counted as pairs of their own they would
 too narrow and a p too small.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,9 +27,12 @@ def paired_differences(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `category`, `seed`, `difference` (one - other), for the pairs that both have.
     """
-    pairs = one.merge(other, on=["category", "seed"], suffixes=("", "_other"))
-    pairs["difference"] = pairs["value"] - pairs["value_other"]
-    return pairs[["category", "seed", "difference"]]
+    ours, theirs = (
+        dict(zip(zip(rows["category"], rows["seed"], strict=True), rows["value"], strict=True))
+        for rows in (one, other)
+    )
+    pairs = [(*key, value - theirs[key]) for key, value in ours.items() if key in theirs]
+    return pd.DataFrame(pairs, columns=["category", "seed", "difference"])
 
 
 def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
@@ -78,10 +82,16 @@ def bootstrap_interval(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
     """
     values = np.asarray(values, float)
-    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     tail = (1 - level) / 2
-    low, high = np.quantile(values[draws].mean(axis=1), [tail, 1 - tail])
+    means = values[draws(len(values), resamples, seed)].mean(axis=1)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+@functools.cache
+def draws(n: int, resamples: int, seed: int) -> np.ndarray:
+    """Return the (resamples, n) indices of a bootstrap: those of every comparison of n values."""
+    return np.random.default_rng(seed).integers(n, size=(resamples, n))
 
 
 def seed_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:

@@ -380,15 +380,16 @@ def differences(
     if reference is not None:
         at = (named[list(SETTING)] == list(reference)).all(axis=1)
         names.sort(key=lambda name: name not in set(named.loc[at, "name"]))
-    columns = ["category", "seed", "value"]
     values = named.merge(metrics, on=list(AXES))
-    groups = {key: rows[columns] for key, rows in values.groupby(["metric", "name"])}
+    keys = ["metric", "name"]
+    groups = dict(iter(values[[*keys, "category", "seed", "value"]].groupby(keys)))
+    none = values[:0]
     twos = list(itertools.combinations(names, 2))
     if len(names) > EVERY_TWO:
         twos = twos[: len(names) - 1]
     rows = []
     for metric, (first, second) in itertools.product(metrics_of(values), twos):
-        one, other = (groups.get((metric, name), values[columns][:0]) for name in (second, first))
+        one, other = (groups.get((metric, name), none) for name in (second, first))
         pairs = statistics.paired_differences(one, other)
         rows.append({"metric": metric, "setting": second, "reference": first})
         rows[-1] |= statistics.compare(pairs)
