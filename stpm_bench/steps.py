@@ -489,7 +489,8 @@ def metrics(
 
 def benchmark(
     name: Annotated[
-        Literal["inference", "metrics", "prepare", "pretraining", "training"], "what to time"
+        Literal["grid", "inference", "metrics", "prepare", "pretraining", "training"],
+        "what to time",
     ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,

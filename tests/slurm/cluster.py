@@ -18,7 +18,8 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sru
 
 # More processors and memory than the host may have: whether jobs wait is up to `--jobs`. A node
 # that says nothing is given up after 6 seconds, and its jobs start elsewhere 5 seconds later
-# (`cred_expire`). A step that takes more memory than it asked for is killed within a second.
+# (`cred_expire`). A step that takes more memory than it asked for is killed within a second. Jobs
+# that have ended are kept in mind for longer than a test runs.
 SLURM_CONF = """\
 ClusterName=stpm_bench
 SlurmctldHost={host}(127.0.0.1)
@@ -39,6 +40,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 SlurmdTimeout=6
+MinJobAge=7200
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill,UsePss

@@ -1,0 +1,203 @@
+"""What a grid costs beside training: its dry run, Snakemake's own work, its long tables and tables.
+
+No student is trained: Snakemake's work is timed with a script in the place of `python` that makes
+each step's files, empty, at once; the tables are made of metrics that are drawn at random.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from stpm_bench import files, grid, steps
+from stpm_bench.audit import COLUMNS
+from stpm_bench.config import read
+from stpm_bench.metrics.definitions import DEFINITIONS
+
+REPOSITORY = Path(__file__).parents[2]
+FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
+METRICS = ("image_auroc", "pixel_auroc", "pro", "pro_005")
+PREPARED = ["images.npy", "images.csv", *steps.MASKS.values(), steps.OWN_MASKS]
+MAPS = ["anomaly_maps.npy", "last_epoch_maps.npy"]
+COSTS = ["cost_anomaly_maps.json", "cost_metrics.json"]
+# What a step makes: the option that names the place, and the files there.
+MADE = {
+    "download": ("output", ["download.json"]),
+    "studies": ("output", ["config.yaml", "studies.csv"]),
+    "prepare": ("output", PREPARED),
+    "student": ("output", ["student.pt", "history.csv", "split.csv", "provenance.json"]),
+    "anomaly-maps": ("cell", [*MAPS, "level_maps.npz", "image_scores.csv", COSTS[0]]),
+    "metrics": ("cell", ["metrics.json", "pro_curve.csv", "pro_definitions.csv", COSTS[1]]),
+    "collect": ("results", ["metrics.csv", "pro_definitions.csv"]),
+}
+
+
+def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) -> pd.DataFrame:
+    """Time commands on a grid and return one table.
+
+    Args:
+        runs: how often each is timed; the table gives medians.
+        full: config of the grid whose dry run and tables are timed.
+        paper: config of the grid whose jobs Snakemake runs.
+        seed: of the made-up metrics.
+
+    Returns:
+        A row per command with the columns `command`, `cells`, `seconds`, `ms a cell`, `GB` (the
+        highest memory of one of its processes), `runs`.
+    """
+    python = [sys.executable, "-m"]
+    snakemake = [*python, "snakemake", "--nolock", "--configfile"]
+    with tempfile.TemporaryDirectory() as folder:
+        made_up = Path(folder) / "made_up"
+        cells = make_up(read(full) | {"results": str(made_up)}, seed)
+        of_paper = len(grid.cells(grid.studies(read(paper))))
+        commands = {
+            "snakemake --dry-run": (cells, lambda own: [*snakemake, redirected(full, own), "-n"]),
+            "snakemake, steps that do nothing": (
+                of_paper,
+                lambda own: [
+                    *snakemake,
+                    redirected(paper, own),
+                    *("--cores", "all", str(own / "results" / "metrics.csv")),
+                ],
+            ),
+            "collect": (cells, lambda own: [*python, "stpm_bench", "collect", *into(made_up)]),
+            "tables": (
+                cells,
+                lambda own: [*python, "stpm_bench", "tables", *into(made_up), "--main", "main"],
+            ),
+        }
+        idle = stand_in(Path(folder) / "bin")
+        timed = {name: [] for name in commands}
+        for turn in range(runs):
+            for name, (_, command) in commands.items():
+                own = Path(folder) / f"{name}_{turn}"
+                own.mkdir()
+                timed[name].append(timing(command(own), idle))
+    rows = []
+    for name, (cells, _) in commands.items():
+        seconds, gigabytes = np.median(timed[name], axis=0)
+        rows.append([name, cells, seconds, 1000 * seconds / cells, gigabytes, runs])
+    return pd.DataFrame(rows, columns=["command", "cells", "seconds", "ms a cell", "GB", "runs"])
+
+
+def note() -> str:
+    """Return what the table was measured on, besides the processor."""
+    return (
+        "made-up metrics of workflow/config/full.yaml; Snakemake runs workflow/config/paper.yaml "
+        "as far as metrics.csv, on all cores"
+    )
+
+
+def into(results: Path) -> list[str]:
+    """Return the option that names the folder of the results."""
+    return ["--results", str(results)]
+
+
+def redirected(config: Path, folder: Path) -> str:
+    """Write a config that makes its results in a folder; return its path."""
+    path = folder / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    places = {"results": str(folder / "results")}
+    path.write_text(yaml.safe_dump(content | places))
+    return str(path)
+
+
+def timing(command: Sequence[str], idle: Path) -> tuple[float, float]:
+    """Run a command, with `idle` in the place of the steps' Python.
+
+    Returns:
+        Seconds, and the highest memory of a process in 10^9 bytes.
+
+    Raises:
+        subprocess.CalledProcessError: the command fails.
+    """
+    path = f"{idle}{os.pathsep}{os.environ['PATH']}"
+    with tempfile.TemporaryFile() as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=os.environ | {"PATH": path}, stdout=output, stderr=output
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            print(output.read().decode()[-2000:], file=sys.stderr)
+            raise subprocess.CalledProcessError(process.returncode, command)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, usage.ru_maxrss * unit / 1e9
+
+
+def stand_in(folder: Path) -> Path:
+    """Write a script `python` that makes the files of `MADE`, empty; return its folder."""
+    cases = "\n".join(
+        f'  {step}) mkdir -p "${option}" && cd "${option}" && touch {" ".join(names)};;'
+        for step, (option, names) in MADE.items()
+    )
+    script = f"""#!/bin/bash
+# python -m stpm_bench STEP --option value ...
+step=$3
+while [ $# -gt 0 ]; do
+  case $1 in --output) output=$2;; --cell) cell=$2;; --results) results=$2;; esac
+  shift
+done
+case $step in
+{cases}
+  teacher) mkdir -p "${{output%/*}}" && touch "$output" "${{output%.pt}}.json";;
+  *) mkdir -p "${{output%/*}}" && touch "$output";;
+esac
+"""
+    folder.mkdir()
+    (folder / "python").write_text(script)
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+def make_up(config: dict, seed: int) -> int:
+    """Write what the cells of a completed config would have written, as far as tables need it.
+
+    Returns:
+        How many cells there are.
+    """
+    results, rng = Path(config["results"]), np.random.default_rng(seed)
+    cost = {"images": 100, "seconds": 2.0, "images_per_second": 50.0, "device": "cpu"}
+    cost |= {"threads": 1, "peak_memory": {"host_bytes": 10**9}, "code": "made up"}
+    student = cost | {"failure": None, "epochs": 100, "training_images_per_second": 27.0}
+    student["images"] = {"training": 160, "validation": 40}
+    for name in config["teachers"]:
+        teacher = json.dumps(cost | {"test_accuracy": 0.9})
+        put(results / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
+    audited = pd.DataFrame({"definition": list(DEFINITIONS), "masks": "nearest"})
+    studies = grid.studies(config)
+    files.write_csv(results / "studies.csv", studies)
+    cells = grid.cells(studies)
+    for cell in cells:
+        folder = results / "cells" / cell.folder
+        values = dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))
+        values |= {f"last_epoch_{name}": value for name, value in values.items()}
+        table = audited.assign(pro=rng.random(len(audited))).reindex(columns=COLUMNS)
+        contents = {"metrics.json": json.dumps(values), "cost_metrics.json": json.dumps(cost)}
+        contents["pro_definitions.csv"] = table.to_csv(index=False)
+        put(folder, "metrics.sha256", contents)
+        put(folder, "anomaly_maps.sha256", {"cost_anomaly_maps.json": json.dumps(cost)})
+        put(folder, "student.sha256", {"provenance.json": json.dumps(student)})
+    return len(cells)
+
+
+def put(folder: Path, record: str, contents: dict[str, str]) -> None:
+    """Write files and what `files.seal` would record of them, without waiting for the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
+    contents = contents | {record: "".join(f"{value}  {n}\n" for n, value in hashes.items())}
+    for name, text in contents.items():
+        (folder / name).write_text(text)
