@@ -51,7 +51,8 @@ onstart:
     gc.enable()
     todo = images_to_do()
     print(announcement(todo), file=sys.stderr)
-    follow(logger, Path(RESULTS, "cells"), todo, len(CELLS))
+    images = {cell.folder: number for cell, number in todo.items()}
+    follow(logger, Path(RESULTS, "cells"), images, len(CELLS))
 
 
 onsuccess:

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -17,9 +18,9 @@ from stpm_bench.grid import Cell
 from stpm_bench.protocols import Protocol
 from stpm_bench.typeset import Section
 
-# Measured on one core of a processor with AVX-512 BF16, ResNet-18 at 256 x 256 (README, 'Cost'):
-# what a student trains on a second, and what an image costs in maps and metrics, starts included.
-IMAGES_PER_SECOND = 25
+# Measured on one core, ResNet-18 at 256 x 256 (README, 'Cost'): what a student trains on a second,
+# by the config key 'precision', and what a test image costs in maps and metrics, starts included.
+IMAGES_PER_SECOND = {"auto": 27, "bfloat16": 27, "float32": 13}
 EVALUATION_SECONDS = 0.2
 
 
@@ -31,6 +32,7 @@ class StudentCost(NamedTuple):
     images_per_second: int
 
 
+NO_RATES: Mapping[str, float] = MappingProxyType({})
 STUDENT_COST = {
     "resnet18": StudentCost(1900, 2.5, 10),
     "resnet34": StudentCost(2500, 2.5, 5),
@@ -97,36 +99,41 @@ SHARED = {"category": "prepared categories", "teacher": "teachers"}
 
 def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
     """Set what is left: images, hours on this machine, gigabytes of results."""
-    where, known = config_of.sources(config), config_of.protocols(config)
+    where = config_of.sources(config)
     count = functools.cache(lambda category, split: count_images(where[category], split))
     left = [cell for cell in cells if cell not in done]
     test = sum(count(cell.category, "test") for cell in left)
     costs = cost.collect(config["results"], sorted(done), [])
     rates, seconds = measured(config, costs)
-    images = {
-        cell: training_images(known[cell.protocol], cell.fraction, count(cell.category, "train"))
-        for cell in left
-    }
+    images = images_to_do(
+        config, left, {name: count(name, "train") for name in {cell.category for cell in left}}
+    )
     train = sum(images.values())
-    assumed = assumed_rates(config) | rates
-    training = sum(number / assumed[cell.teacher] for cell, number in images.items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     at_once = max(1, cores // config["threads"])
-    size = (config["image_size"] / 256) ** 2
+    assumed = EVALUATION_SECONDS * (config["image_size"] / 256) ** 2
+    each = seconds / at_once if seconds else assumed / cores
     hours = {
-        "training": training / at_once / 3600,
-        "maps and metrics": test * (seconds or EVALUATION_SECONDS * size) / at_once / 3600,
+        "training": training_hours(config, images, cores, rates),
+        "maps and metrics": test * each / 3600,
     }
     stored = sum(map(bytes_of(config, count), left)) / 1e9
     prepared = {cell.category for cell in left}
-    stored += sum(prepared_bytes(config, count, category) for category in prepared) / 1e9
+    stored += (
+        sum(
+            prepared_bytes(config["image_size"], count(name, "train"), count(name, "test"))
+            for name in prepared
+            if not Path(config["results"], "prepared", name, "test", "images.npy").exists()
+        )
+        / 1e9
+    )
     lines = [
         ["training", f"{train:,} images", f"{hours['training']:,.1f}", ""],
         ["maps and metrics", f"{test:,} images", f"{hours['maps and metrics']:,.1f}", ""],
         ["together", f"{len(left):,} cells", f"{sum(hours.values()):,.1f}", f"{stored:,.1f}"],
     ]
     sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
-    if not {cell.teacher for cell in left} <= set(rates):
+    if not rates or not {cell.teacher for cell in left} <= set(rates):
         sources.append("of README.md ('Cost')")
     caption = (
         f"Hours: {at_once} at once on {cores} cores, at the rates {' or '.join(sources)}; a GPU is "
@@ -141,7 +148,7 @@ def assumed_rates(config: dict) -> dict[str, float]:
 
     README's rate of ResNet-18, and of other backbones in proportion to `STUDENT_COST`.
     """
-    base = IMAGES_PER_SECOND / STUDENT_COST["resnet18"].images_per_second
+    base = IMAGES_PER_SECOND[config["precision"]] / STUDENT_COST["resnet18"].images_per_second
     base /= (config["image_size"] / 256) ** 2
     return {
         name: base * STUDENT_COST[teacher["backbone"]].images_per_second
@@ -149,10 +156,26 @@ def assumed_rates(config: dict) -> dict[str, float]:
     }
 
 
+def training_hours(
+    config: dict, images: Mapping[Cell, int], cores: int, recorded: Mapping[str, float] = NO_RATES
+) -> float:
+    """Return the hours in which cells are trained on so many cores.
+
+    Args:
+        images: how many images each trains on, each epoch's counted.
+        recorded: teacher -> images a second of a student on its `threads`, where one was trained;
+            `assumed_rates` has the others.
+    """
+    at_once, assumed = max(1, cores // config["threads"]), assumed_rates(config)
+    together = {name: rate * cores for name, rate in assumed.items()}
+    together |= {name: rate * at_once for name, rate in recorded.items()}
+    return sum(number / together[cell.teacher] for cell, number in images.items()) / 3600
+
+
 def measured(config: dict, costs: pd.DataFrame) -> tuple[dict[str, float], float | None]:
     """Return what finished cells recorded, medians: by teacher the images a second that a student
     of its backbone trains on, and the seconds of maps and metrics of a test image; {} and None
-    without a finished cell."""
+    without a cell that was evaluated."""
     backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
     students = costs[costs["stage"] == "student"]
     rates = students["images_per_second"].groupby(students["teacher"].map(backbones)).median()
@@ -185,23 +208,20 @@ def bytes_of(config: dict, count):
     return of_cell
 
 
-def prepared_bytes(config: dict, count, category: str) -> int:
+def prepared_bytes(image_size: int, train: int, test: int) -> int:
     """Return the bytes of a category's arrays: images, and of test images two sets of masks."""
-    pixels = config["image_size"] ** 2
-    if Path(config["results"], "prepared", category, "test", "images.npy").exists():
-        return 0
-    return pixels * (3 * count(category, "train") + 5 * count(category, "test"))
+    return image_size**2 * (3 * train + 5 * test)
 
 
-def images_to_do(config: dict, cells: list[Cell], images: Mapping[str, int]) -> dict[str, int]:
-    """Return the images that each cell trains on that is not done: name of its folder -> images.
+def images_to_do(config: dict, cells: list[Cell], images: Mapping[str, int]) -> dict[Cell, int]:
+    """Return how many images each cell trains on that is not done, each epoch's counted.
 
     Args:
         images: category -> how many training images it has.
     """
     known = config_of.protocols(config)
     return {
-        cell.folder: training_images(known[cell.protocol], cell.fraction, images[cell.category])
+        cell: training_images(known[cell.protocol], cell.fraction, images[cell.category])
         for cell in cells
         if not is_done(config["results"], cell)
     }

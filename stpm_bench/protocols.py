@@ -6,7 +6,7 @@ one place that says where they part; a config's `protocols` makes others by sing
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 # The weight α of each level in the loss, from level 1 on. STPM, section 3: all are 1.
 EQUAL = (1.0, 1.0, 1.0, 1.0)
@@ -88,7 +88,6 @@ PROTOCOLS = {
     ),
 }
 
-FIELDS = tuple(field.name for field in fields(Protocol))
 MAP_FIELDS = ("distance", "factor", "fusion", "map_resolution")
 
 

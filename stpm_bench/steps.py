@@ -192,7 +192,10 @@ def pretraining_set(
 
 def teacher(
     *,
-    backbone: Annotated[str, "resnet18, resnet34, resnet50, wide_resnet50_2 or mobilenet_v2"],
+    backbone: Annotated[
+        Literal["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "mobilenet_v2"],
+        "torchvision's name",
+    ],
     weights: Annotated[str, "a file of weights, or torchvision's name, as IMAGENET1K_V1"] = "",
     sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
@@ -225,6 +228,10 @@ def teacher(
     report = {"backbone": backbone, "seed": seed}
     unfinished = output.with_suffix(".unfinished")
     if pretrain:
+        if data is None:
+            raise InputError(
+                "--pretrain needs --data: expected the .npz that the step 'pretraining-set' wrote"
+            )
         state, trained = teacher.pretrain(
             backbone,
             pretrain,
@@ -495,7 +502,7 @@ def benchmark(
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
-    """Time a part of the project beside what others use, and print one table."""
+    """Time a part of the project, where there is one beside what others use; print one table."""
     from stpm_bench import provenance
 
     # Each module has run(runs) -> table, and note() -> what the table rests on.

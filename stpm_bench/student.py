@@ -199,8 +199,9 @@ def within_memory(
     while size and attempt(replace(protocol, batch_size=size, epochs=1)) is None:
         size //= 2
     advice = (
-        f"A batch of {size} fits: set the config key 'training.batch_size' to {size} (the numbers "
-        "then are those of another protocol), or give the job more memory"
+        f"A batch of {size} fits: set the config key 'training.batch_size', or the 'batch_size' of "
+        f"an own protocol, to {size} (the numbers then are those of another protocol), or give the "
+        "job more memory"
         if size
         else "Not even a batch of 1 fits: give the job more memory, or lower 'image_size'"
     )

@@ -216,10 +216,10 @@ def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) ->
 
 
 def fixed_axes(table: pd.DataFrame) -> str:
-    """Return the values of the axes that do not vary: 'Teacher imagenet, fraction 1.0.'."""
+    """Return the values of the axes that do not vary: 'Teacher imagenet, fraction 1.0. '."""
     fixed = [axis for axis in SETTING if axis not in varying(table)]
     text = ", ".join(f"{axis} {table[axis].iloc[0]}" for axis in fixed)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}. " if fixed else ""
 
 
 def study_sections(
@@ -277,7 +277,7 @@ def study_section(
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
     caption = (
-        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)} "
+        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)}"
         f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
@@ -352,7 +352,7 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
         body.insert(0, "category", rows["category"].to_list())
         caption = (
             f"By {', '.join(varying(table))}; mean ± standard deviation over {seeds(table)}, "
-            f"the best in bold; {rests_on}. {fixed_axes(table)} {EXACT if metric == 'pro' else ''}"
+            f"the best in bold; {rests_on}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections

@@ -1,9 +1,12 @@
 """What several test files share: small data sets, and the way to the real ones."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch starts: the tensors here are small, and spinning threads slow each other.
@@ -68,7 +71,9 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
     if isinstance(config, dict):
         folder = Path(config["results"]).parent
         path = folder / "config.yaml"
-        path.write_text(json.dumps(config))  # JSON is YAML
+        text = json.dumps(config)  # JSON is YAML
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
     else:
         folder, path = config.parent, config
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--nolock"]
@@ -81,11 +86,22 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give one process all tests of a whole run: it is made once, and they may move its files."""
-    for item in items:
-        for run in {"finished", "failed"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(run))
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that `make` fills, once for all the processes that tests run in.
+
+    Nothing may change what lies there: another process may be reading it.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = base / name, base / f"{name}.made"
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 @pytest.fixture
@@ -99,12 +115,14 @@ def small_set(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """A folder with a small set and the results of a whole run on it."""
-    folder = tmp_path_factory.mktemp("finished")
-    for category in ("alpha", "beta"):
-        write_category(folder / "data", category)
-    run = snakemake(small_config(folder))
-    assert run.returncode == 0, run.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        for category in ("alpha", "beta"):
+            write_category(folder / "data", category)
+        run = snakemake(small_config(folder))
+        assert run.returncode == 0, run.stderr
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from conftest import small_config
@@ -9,6 +10,7 @@ from stpm_bench import steps
 from stpm_bench.benchmarks import grid as benchmark
 from stpm_bench.config import complete
 from stpm_bench.files import checked
+from stpm_bench.metrics import evaluate
 
 
 @pytest.fixture
@@ -19,12 +21,18 @@ def config(small_set):
 
 
 def test_each_command_is_timed(config, small_set):
-    table = benchmark.run(runs=1, full=config, paper=config).set_index("command")
+    main = small_config(small_set)["studies"]["main"] | {"category": ["bottle", "cable"]}
+    data = {"folder": str(small_set / "downloads")}
+    paper = small_set / "paper.yaml"
+    paper.write_text(json.dumps(small_config(small_set, data=data, studies={"main": main})))
+    table = benchmark.run(runs=1, full=config, paper=paper).set_index("command")
     assert table["cells"].unique() == [2]
     assert (table["ms a cell"] * 2 / 1000).to_list() == pytest.approx(table["seconds"].to_list())
     assert table["seconds"].between(0.1, 60).all()
     assert table["GB"].between(0.05, 2).all()
-    assert not (small_set / "results").exists()  # the configs' own results are left alone
+    # The configs' own folders are left alone.
+    assert not (small_set / "results").exists()
+    assert not (small_set / "downloads").exists()
 
 
 def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
@@ -32,6 +40,15 @@ def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
     assert benchmark.make_up(complete(made_up), seed=0) == 2
     for path in (small_set / "made_up" / "cells").glob("*/*"):
         assert checked(path) == path
+    made_up = json.loads(next((small_set / "made_up").glob("cells/*/metrics.json")).read_text())
+    masks = np.eye(8, dtype=bool)[None].repeat(2, 0)
+    masks[0] = False
+    real = evaluate(
+        np.array([0, 1]), np.array([0.1, 0.9]), masks, np.random.default_rng(0).random((2, 8, 8))
+    )
+    assert {name for name in real if not name.startswith("pro_curve")} == {
+        name for name in made_up if not name.startswith("last_epoch")
+    }
     steps.collect(results=small_set / "made_up")
     steps.tables(results=small_set / "made_up", main="main")
     assert "2 of 2 cells" in (small_set / "made_up" / "tables" / "main.md").read_text()

@@ -33,6 +33,15 @@ def test_an_error_of_the_users_is_one_line_on_the_terminal_and_in_the_log(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_teacher_by_hand_says_what_it_needs(tmp_path, capsys):
+    output = ["--output", str(tmp_path / "teacher.pt")]
+    assert main(["teacher", "--backbone", "resnet18", "--pretrain", "digits", *output]) == 1
+    assert "error: --pretrain needs --data: expected the .npz" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["teacher", "--backbone", "vgg", *output])
+    assert "invalid choice: 'vgg'" in capsys.readouterr().err
+
+
 def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
     cell = ["--cell", str(tmp_path)]
     assert main(["metrics", "--test", str(tmp_path), *cell]) == 1

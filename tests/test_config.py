@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -13,8 +14,10 @@ from stpm_bench.config import SCHEMA, complete, protocol, protocols, read
 from stpm_bench.datasets import images, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
-from stpm_bench.protocols import FIELDS, PROTOCOLS, map_part, training_part
+from stpm_bench.protocols import PROTOCOLS, Protocol, map_part, training_part
 from stpm_bench.steps import MASKS
+
+FIELDS = {field.name for field in dataclasses.fields(Protocol)}
 
 CONFIGS = Path(__file__).parents[1] / "workflow" / "config"
 
@@ -56,7 +59,7 @@ def test_the_schema_allows_what_the_code_knows():
     schema = yaml.safe_load(SCHEMA.read_text())["properties"]
     fields = schema["protocols"]["additionalProperties"]["properties"]
     assert set(fields) == {"like", *FIELDS}
-    assert set(schema["training"]["properties"]) < set(FIELDS)
+    assert set(schema["training"]["properties"]) < FIELDS
     for field, known in (
         ("like", PROTOCOLS),
         ("distance", DISTANCES),
@@ -111,7 +114,7 @@ def test_what_evaluates_does_not_train():
             replace(paper, checkpoint="validation_map")
         )
         assert same == ("masks" in change)
-    for field in set(FIELDS) - {"distance", "factor", "fusion", "map_resolution"}:
+    for field in FIELDS - {"distance", "factor", "fusion", "map_resolution"}:
         assert field not in map_part(paper)
 
 

@@ -86,6 +86,30 @@ def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
     }
 
 
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 8), (4, 2), (16, 1)])
+def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(finished, threads, at_once):
+    """README's rate is a core's; one that a cell recorded is that of its threads together."""
+    config = complete(small_config(finished, threads=threads, image_size=256))
+    (cell, other) = grid.cells(grid.studies(config))
+    images = {cell: 13 * 3600 * 8, other: 13 * 3600 * 8}
+    assert plan.training_hours(config, images, cores=8) == pytest.approx(2)
+    recorded = {"random": 50.0}
+    hours = plan.training_hours(config, images, cores=8, recorded=recorded)
+    assert hours == pytest.approx(2 * 13 * 8 / 50 / at_once)
+
+
+def test_nothing_left_is_said_without_a_rate(small_set, capsys):
+    for cell in grid.cells(grid.studies(complete(small_config(small_set)))):
+        path = small_set / "results" / "cells" / cell.folder / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text('{"failure": "the loss is not finite at epoch 1"}')
+    (small_set / "config.json").write_text(json.dumps(small_config(small_set)))
+    assert main(["plan", str(small_set / "config.json")]) == 0
+    text = capsys.readouterr().out
+    assert numbers(text, "training")[0] == "0 images"
+    assert "at the rates of README.md ('Cost'); a GPU" in text
+
+
 def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):
     config = complete(small_config(finished))
     where = sources(config)

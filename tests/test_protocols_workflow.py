@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import small_config, snakemake, write_category
+from conftest import made_once, small_config, snakemake, write_category
 from stpm_bench.anomaly_map import score
 from stpm_bench.config import protocols
 from stpm_bench.datasets.images import bilinear_any
@@ -39,15 +39,19 @@ def config_of(folder: Path, **mine) -> dict:
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory):
     """The folder of a whole run, and what it printed."""
-    folder = tmp_path_factory.mktemp("protocols")
-    write_category(folder / "data", "alpha")
-    results = folder / "results"
-    names = [f"tables/{study}.md" for study in ("main", "lost", "pro_definitions")]
-    names += ["figures/main.png", "figures/lost.png", "figures/anomaly_maps/alpha.png"]
-    names += ["figures/training/main.png", "figures/training/lost.png"]
-    run = snakemake(config_of(folder), *(str(results / name) for name in names))
-    assert run.returncode == 0, run.stderr
-    return folder, run.stderr
+
+    def make(folder: Path) -> None:
+        write_category(folder / "data", "alpha")
+        results = folder / "results"
+        names = [f"tables/{study}.md" for study in ("main", "lost", "pro_definitions")]
+        names += ["figures/main.png", "figures/lost.png", "figures/anomaly_maps/alpha.png"]
+        names += ["figures/training/main.png", "figures/training/lost.png"]
+        run = snakemake(config_of(folder), *(str(results / name) for name in names))
+        assert run.returncode == 0, run.stderr
+        (folder / "printed").write_text(run.stderr)
+
+    folder = made_once(tmp_path_factory, "failed", make)
+    return folder, (folder / "printed").read_text()
 
 
 def test_a_training_that_fails_is_a_gap_and_the_others_go_on(failed):

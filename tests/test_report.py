@@ -1,6 +1,5 @@
 """What a reader opens: tables, figures, claims, notebooks, the report; of made-up and real runs."""
 
-import fcntl
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from conftest import REPOSITORY, small_config, snakemake, write_category
+from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
 from stpm_bench import audit, cost, grid, pictures, steps
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
@@ -27,19 +26,13 @@ LEVELS = {"1": 0.85, "2": 0.93, "3": 0.94, "1+2+3": 0.96}
 
 @pytest.fixture(scope="session")
 def paper_results(tmp_path_factory) -> Path:
-    """Results of the paper's studies on MVTec AD's 15 categories, made up; a cell has failed.
+    """Results of the paper's studies on MVTec AD's 15 categories, made up; a cell has failed."""
 
-    Made once for all the processes that tests run in: nothing may write there.
-    """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    results = base / "paper" / "results"
-    with open(base / "paper.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (results / "claims.json").exists():
-            make_up(results)
-            make(results)
-    return results
+    def make_all(folder: Path) -> None:
+        make_up(folder / "results")
+        make(folder / "results")
+
+    return made_once(tmp_path_factory, "paper", make_all) / "results"
 
 
 def make_up(results: Path) -> None:

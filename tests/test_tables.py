@@ -393,3 +393,12 @@ def test_several_sets_keep_their_rows_where_settings_vary_and_teachers_their_acc
     accuracy = dict(zip(section.body["teacher"], section.body["accuracy"], strict=True))
     assert accuracy == {"t": "0.990", "other": "n/a"}
     assert "is not known" in section.caption
+
+
+def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
+    table = pd.DataFrame(
+        [["1", "random", 0.5, "paper"], ["2", "random", 0.5, "paper"]], columns=grid.SETTING
+    )
+    assert tables.fixed_axes(table) == "Teacher random, fraction 0.5, protocol paper. "
+    table.loc[2] = ["3", "mnist", 1.0, "authors"]
+    assert tables.fixed_axes(table) == ""

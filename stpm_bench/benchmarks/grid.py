@@ -25,7 +25,7 @@ from stpm_bench.metrics.definitions import DEFINITIONS
 
 REPOSITORY = Path(__file__).parents[2]
 FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
-METRICS = ("image_auroc", "pixel_auroc", "pro", "pro_005")
+METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05")
 PREPARED = ["images.npy", "images.csv", *steps.MASKS.values(), steps.OWN_MASKS]
 MAPS = ["anomaly_maps.npy", "last_epoch_maps.npy"]
 COSTS = ["cost_anomaly_maps.json", "cost_metrics.json"]
@@ -55,7 +55,7 @@ def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) ->
         highest memory of one of its processes), `runs`.
     """
     python = [sys.executable, "-m"]
-    snakemake = [*python, "snakemake", "--nolock", "--configfile"]
+    snakemake = [*python, "snakemake", "--nolock", "--drop-metadata", "--configfile"]
     with tempfile.TemporaryDirectory() as folder:
         made_up = Path(folder) / "made_up"
         cells = make_up(read(full) | {"results": str(made_up)}, seed)
@@ -104,11 +104,11 @@ def into(results: Path) -> list[str]:
 
 
 def redirected(config: Path, folder: Path) -> str:
-    """Write a config that makes its results in a folder; return its path."""
+    """Write a config that makes all that it makes in a folder; return its path."""
     path = folder / "config.yaml"
     content = yaml.safe_load(config.read_text())
-    places = {"results": str(folder / "results")}
-    path.write_text(yaml.safe_dump(content | places))
+    data = content["data"] | {"folder": str(folder / "data")}  # no marker of a download in yours
+    path.write_text(yaml.safe_dump(content | {"results": str(folder / "results"), "data": data}))
     return str(path)
 
 
@@ -177,7 +177,9 @@ def make_up(config: dict, seed: int) -> int:
     for name in config["teachers"]:
         teacher = json.dumps(cost | {"test_accuracy": 0.9})
         put(results / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
-    audited = pd.DataFrame({"definition": list(DEFINITIONS), "masks": "nearest"})
+    definitions = [*((name, "nearest") for name in DEFINITIONS)]
+    definitions += [("mvtec", "bilinear_any"), ("mvtec", "own")]
+    audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
     studies = grid.studies(config)
     files.write_csv(results / "studies.csv", studies)
     cells = grid.cells(studies)

@@ -104,12 +104,12 @@ try:
 except WorkflowError:  # not known where an executor other than the local one runs the jobs
     CORES = 1
 
-# A dry run lists every job: 96 MB of the full grid, and half of its time again. Of so many
-# students it counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides.
-# Of a run it hides Snakemake's count of steps alone: that of students (progress.py) stays.
+# A dry run lists every job: of the full grid 96 MB, and 88 s instead of 50. Of so many students it
+# counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides itself.
 LISTED = 1000
-if len(CELLS) > LISTED and not workflow.output_settings.quiet:
-    workflow.output_settings.quiet = {Quietness.PROGRESS, Quietness.RULES}
+OUTPUT = workflow.output_settings
+if OUTPUT.dryrun and not OUTPUT.quiet and len(CELLS) > LISTED:
+    OUTPUT.quiet = {Quietness.PROGRESS, Quietness.RULES}
 
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
@@ -118,7 +118,6 @@ wildcard_constraints:
     category="|".join(map(re.escape, CATEGORIES)),
     teacher="|".join(map(re.escape, TEACHERS)),
     notebook="|".join(NOTEBOOKS),
-    split="train|test",
     source="|".join(map(re.escape, SOURCES)),
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
@@ -140,7 +139,7 @@ def count_images(category, split):
 
 
 def images_to_do():
-    """Return how many images each cell trains on that is not done: name of its folder -> images."""
+    """Return how many images each cell trains on that is not done."""
     images = {category: count_images(category, "train") for category in CATEGORIES}
     return plan.images_to_do(CONFIG, CELLS, images)
 
@@ -151,9 +150,7 @@ def announcement(todo):
         f"stpm_bench: {len(todo)} of {len(CELLS)} students are still to do "
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
-    rates = plan.assumed_rates(CONFIG)
-    seconds = sum(todo[cell.folder] / rates[cell.teacher] for cell in CELLS if cell.folder in todo)
-    hours = seconds / CORES / 3600
+    hours = plan.training_hours(CONFIG, todo, CORES)
     if hours > 0.1:
         lines.append(
             f"  They train on {sum(todo.values()):,} images, about {hours:,.1f} hours of "
@@ -323,9 +320,8 @@ def category_of(split):
 
 def download_options(wildcards, output):
     """Return the options of the step 'download', none of which says what is downloaded."""
-    train, test = (sum(numbers) for numbers in zip(*mvtec.COUNTS.values()))
-    pixels = CONFIG["image_size"] ** 2
-    values = {"results": RESULTS, "results_bytes": pixels * (3 * train + 4 * test)}
+    room = sum(plan.prepared_bytes(CONFIG["image_size"], *n) for n in mvtec.COUNTS.values())
+    values = {"results": RESULTS, "results_bytes": room}
     return options(values | ({"archive": ARCHIVE} if ARCHIVE else {}))
 
 
