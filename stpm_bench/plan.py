@@ -99,38 +99,28 @@ SHARED = {"category": "prepared categories", "teacher": "teachers"}
 
 def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
     """Set what is left: images, hours on this machine, gigabytes of results."""
-    where = config_of.sources(config)
+    where, size = config_of.sources(config), config["image_size"]
     count = functools.cache(lambda category, split: count_images(where[category], split))
     left = [cell for cell in cells if cell not in done]
+    train = {name: count(name, "train") for name in {cell.category for cell in left}}
+    images = images_to_do(config, left, train)
     test = sum(count(cell.category, "test") for cell in left)
-    costs = cost.collect(config["results"], sorted(done), [])
-    rates, seconds = measured(config, costs)
-    images = images_to_do(
-        config, left, {name: count(name, "train") for name in {cell.category for cell in left}}
-    )
-    train = sum(images.values())
+    rates, seconds = measured(config, cost.collect(config["results"], sorted(done), []))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     at_once = max(1, cores // config["threads"])
-    assumed = EVALUATION_SECONDS * (config["image_size"] / 256) ** 2
-    each = seconds / at_once if seconds else assumed / cores
-    hours = {
-        "training": training_hours(config, images, cores, rates),
-        "maps and metrics": test * each / 3600,
-    }
-    stored = sum(map(bytes_of(config, count), left)) / 1e9
-    prepared = {cell.category for cell in left}
-    stored += (
-        sum(
-            prepared_bytes(config["image_size"], count(name, "train"), count(name, "test"))
-            for name in prepared
-            if not Path(config["results"], "prepared", name, "test", "images.npy").exists()
-        )
-        / 1e9
+    each = seconds / at_once if seconds else EVALUATION_SECONDS * (size / 256) ** 2 / cores
+    training, evaluation = training_hours(config, images, cores, rates), test * each / 3600
+    hours = training + evaluation
+    stored = sum(map(bytes_of(config, count), left))
+    stored += sum(
+        prepared_bytes(size, train[name], count(name, "test"))
+        for name in train
+        if not Path(config["results"], "prepared", name, "test", "images.npy").exists()
     )
     lines = [
-        ["training", f"{train:,} images", f"{hours['training']:,.1f}", ""],
-        ["maps and metrics", f"{test:,} images", f"{hours['maps and metrics']:,.1f}", ""],
-        ["together", f"{len(left):,} cells", f"{sum(hours.values()):,.1f}", f"{stored:,.1f}"],
+        ["training", f"{sum(images.values()):,} images", f"{training:,.1f}", ""],
+        ["maps and metrics", f"{test:,} images", f"{evaluation:,.1f}", ""],
+        ["together", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
     sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
     if not rates or not {cell.teacher for cell in left} <= set(rates):
