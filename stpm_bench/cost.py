@@ -1,5 +1,6 @@
 """What the stages of a run cost: seconds, images a second, peak memory."""
 
+import re
 import resource
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,15 @@ COLUMNS += ["host_bytes", "gpu_bytes", "code"]
 
 
 def host_bytes() -> int:
-    """Return this process's peak memory on the host in bytes."""
+    """Return this process's peak memory on the host in bytes.
+
+    Linux's VmHWM where it is there: ru_maxrss counts the memory of the process that started this
+    one as its own, and Snakemake, which starts the steps, may hold more than they do.
+    """
+    status = Path("/proc/self/status")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
+    if peak:
+        return int(peak[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

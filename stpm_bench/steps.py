@@ -503,11 +503,12 @@ def benchmark(
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
 ) -> None:
     """Time a part of the project, where there is one beside what others use; print one table."""
-    from stpm_bench import provenance
-
     # Each module has run(runs) -> table, and note() -> what the table rests on.
     module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
     table = module.run(runs=runs)
+    # Not before: a process that is started counts the memory of the one that starts it as its own.
+    from stpm_bench import provenance
+
     shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
     print(shown.to_markdown(index=False, floatfmt=".3g"))
     print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 from stpm_bench import cost, typeset
 from stpm_bench.grid import Cell
@@ -45,3 +47,16 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     assert [cell.strip() for cell in student.split("|")[1:-1]] == [
         *("student", "digits", "1+2+3", "cpu", "2", "1", "20", "20.0", "17.5", "2.00", "1.00")
     ]
+
+
+def test_peak_memory_is_of_this_process_alone():
+    """Even where the process that started it holds more, as Snakemake does on a large grid."""
+    child = "from stpm_bench import cost; print(cost.host_bytes())"
+    parent = (
+        "import subprocess, sys; from stpm_bench import cost; held = bytearray(800_000_000); "
+        f"print(cost.host_bytes(), flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    )
+    run = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    of_parent, of_child = map(int, run.stdout.split())
+    assert of_parent > 800_000_000
+    assert of_child < 400_000_000
