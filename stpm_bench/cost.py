@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stpm_bench.files import read_json
+from stpm_bench.files import read_json, recorded
 from stpm_bench.grid import AXES, Cell
 from stpm_bench.typeset import NO_VALUE, Section
 
@@ -51,10 +51,12 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
             record = read_json(path)
             rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
     for cell in cells:
+        folder = Path(results, "cells", cell.folder)
+        records = recorded(folder)
         for stage, file in STAGES.items():
-            path = Path(results, "cells", cell.folder, file)
+            path = folder / file
             if path.exists():
-                record = read_json(path)
+                record = read_json(path, records)
                 if record:  # empty: the training had failed, and the stage had nothing to do
                     rows.append({"stage": stage} | cell._asdict() | of_stage(record))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -68,28 +68,39 @@ def unseal(record: str | Path) -> None:
     Path(record).unlink(missing_ok=True)
 
 
-def checked(path: str | Path) -> Path:
-    """Return the path of a file that is what the record beside it says, or that has no record.
-
-    Raises:
-        InputError: the file is not what was written.
-    """
-    path = Path(path)
-    for record in path.parent.glob("[!.]*.sha256"):
+def recorded(folder: str | Path) -> dict[str, tuple[str, str]]:
+    """Read the records of a folder: file -> its SHA-256, and the name of the record."""
+    found = {}
+    for record in Path(folder).glob("[!.]*.sha256"):
         try:
             lines = record.read_text(errors="replace").splitlines()
         except FileNotFoundError:  # of another step, which has begun to write its files anew
             continue
         for line in lines:
-            digest, _, name = line.partition("  ")
-            if name == path.name:
-                if digest == sha256(path):
-                    return path
-                raise damaged(
-                    path,
-                    f"is not what was written (expected the SHA-256 in {record.name}): it was "
-                    "damaged, or changed by hand",
-                )
+            digest, _, file = line.partition("  ")
+            found[file] = (digest, record.name)
+    return found
+
+
+def checked(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> Path:
+    """Return the path of a file that is what the record beside it says, or that has no record.
+
+    Args:
+        records: what `recorded` returns of the file's folder, where several files of it are read.
+
+    Raises:
+        InputError: the file is not what was written.
+    """
+    path = Path(path)
+    records = recorded(path.parent) if records is None else records
+    if path.name in records:
+        digest, record = records[path.name]
+        if digest != sha256(path):
+            raise damaged(
+                path,
+                f"is not what was written (expected the SHA-256 in {record}): it was damaged, or "
+                "changed by hand",
+            )
     return path
 
 
@@ -115,13 +126,16 @@ def write_json(path: str | Path, content: dict) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: str | Path) -> dict:
+def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> dict:
     """Read what `write_json` wrote.
+
+    Args:
+        records: as of `checked`.
 
     Raises:
         InputError: the file is not what was written, or is no JSON.
     """
-    content = checked(path).read_bytes()
+    content = checked(path, records).read_bytes()
     try:
         return json.loads(content)
     except ValueError as error:

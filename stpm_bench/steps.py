@@ -25,6 +25,7 @@ from stpm_bench.errors import InputError
 from stpm_bench.files import (
     checked,
     read_json,
+    recorded,
     seal,
     sha256,
     unreadable,
@@ -525,12 +526,12 @@ def collect(*, results: Results) -> None:
     for cell in grid.cells(grid.read(results / "studies.csv")):
         folder = results / "cells" / cell.folder
         if (folder / "metrics.json").exists():
-            found = read_json(folder / "metrics.json")
+            records = recorded(folder)
+            found = read_json(folder / "metrics.json", records)
             if "failure" not in found:
                 values += [(*cell, metric, value) for metric, value in found.items()]
-                _, *lines = csv.reader(
-                    checked(folder / "pro_definitions.csv").read_text().splitlines()
-                )
+                path = checked(folder / "pro_definitions.csv", records)
+                _, *lines = csv.reader(path.read_text().splitlines())
                 audited += [(*cell, *line) for line in lines]
     values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
     unseal(results / "metrics.sha256")

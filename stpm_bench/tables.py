@@ -190,7 +190,8 @@ def setting_names(table: pd.DataFrame) -> pd.Series:
     axes = varying(table)
     if not axes:
         return pd.Series("", index=table.index)
-    return table[axes].astype(str).agg(", ".join, axis=1)
+    texts = table[axes].astype(str)
+    return texts[axes[0]].str.cat(texts[axes[1:]], sep=", ")
 
 
 def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) -> str:
@@ -203,9 +204,8 @@ def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) ->
     text = f"{len(done)} of {len(cells)} cells"
     if len(done) < len(cells):
         text += "; the others failed or have not run: gaps"
-    cells_done = set(done[list(AXES)].itertuples(index=False, name=None))
-    made = [row in cells_done for row in costs[list(AXES)].itertuples(index=False, name=None)]
-    for stage, versions in costs.loc[np.array(made, bool)].groupby("stage", sort=False)["code"]:
+    made = costs.dropna(subset="category").astype(done.dtypes[list(AXES)]).merge(done[list(AXES)])
+    for stage, versions in made.groupby("stage", sort=False)["code"]:
         counts = versions.value_counts()
         if len(counts) > 1:
             each = ", ".join(f"{count} by {code}" for code, count in counts.items())
