@@ -82,8 +82,19 @@ def recorded(folder: str | Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def checked(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> Path:
+def checked(path: str | Path) -> Path:
     """Return the path of a file that is what the record beside it says, or that has no record.
+
+    Raises:
+        InputError: the file is not what was written.
+    """
+    path = Path(path)
+    compare(path, sha256(path), recorded(path.parent))
+    return path
+
+
+def read_checked(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> bytes:
+    """Return the content of a file that is what the record beside it says, or that has no record.
 
     Args:
         records: what `recorded` returns of the file's folder, where several files of it are read.
@@ -92,16 +103,21 @@ def checked(path: str | Path, records: Mapping[str, tuple[str, str]] | None = No
         InputError: the file is not what was written.
     """
     path = Path(path)
+    content = path.read_bytes()
     records = recorded(path.parent) if records is None else records
-    if path.name in records:
-        digest, record = records[path.name]
-        if digest != sha256(path):
-            raise damaged(
-                path,
-                f"is not what was written (expected the SHA-256 in {record}): it was damaged, or "
-                "changed by hand",
-            )
-    return path
+    compare(path, hashlib.sha256(content).hexdigest(), records)
+    return content
+
+
+def compare(path: Path, digest: str, records: Mapping[str, tuple[str, str]]) -> None:
+    """Raise an InputError where a file's SHA-256 is not the recorded one."""
+    expected, record = records.get(path.name, (digest, ""))
+    if digest != expected:
+        raise damaged(
+            path,
+            f"is not what was written (expected the SHA-256 in {record}): it was damaged, or "
+            "changed by hand",
+        )
 
 
 def check_writable(folder: str | Path) -> None:
@@ -130,12 +146,12 @@ def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = 
     """Read what `write_json` wrote.
 
     Args:
-        records: as of `checked`.
+        records: as of `read_checked`.
 
     Raises:
         InputError: the file is not what was written, or is no JSON.
     """
-    content = checked(path, records).read_bytes()
+    content = read_checked(path, records)
     try:
         return json.loads(content)
     except ValueError as error:

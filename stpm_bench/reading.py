@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.files import checked, read_json
+from stpm_bench.files import read_checked, read_json
 
 # The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
 RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
@@ -50,7 +50,7 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 def show_table(name: str) -> None:
     """Show a table of the results, its title below the notebook's own headings."""
-    text = checked(RESULTS / "tables" / f"{name}.md").read_text()
+    text = read_checked(RESULTS / "tables" / f"{name}.md").decode()
     display(Markdown(text.replace("## ", "#### ")))
 
 

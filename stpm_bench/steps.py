@@ -24,6 +24,7 @@ from stpm_bench.code_version import code_version
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
     checked,
+    read_checked,
     read_json,
     recorded,
     seal,
@@ -530,8 +531,8 @@ def collect(*, results: Results) -> None:
             found = read_json(folder / "metrics.json", records)
             if "failure" not in found:
                 values += [(*cell, metric, value) for metric, value in found.items()]
-                path = checked(folder / "pro_definitions.csv", records)
-                _, *lines = csv.reader(path.read_text().splitlines())
+                audit = read_checked(folder / "pro_definitions.csv", records).decode()
+                _, *lines = csv.reader(audit.splitlines())
                 audited += [(*cell, *line) for line in lines]
     values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
     unseal(results / "metrics.sha256")
@@ -607,7 +608,7 @@ def claims(
     from stpm_bench import claims, published, typeset
 
     cells = grid.read(results / "studies.csv")
-    config = yaml.safe_load(checked(results / "config.yaml").read_text())
+    config = yaml.safe_load(read_checked(results / "config.yaml"))
     of_main = cells_of_study(results / "studies.csv", main)
     setting = of_main[list(grid.SETTING)].iloc[0]
     costs = grid.read(results / "tables" / "cost.csv")
