@@ -26,11 +26,7 @@ rule all:
     input:
         expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=TEACHERS),
         # What a cell is of value for by itself; that its metrics are there, the tables ask.
-        expand(
-            f"{RESULTS}/cells/{{cell}}/{{file}}",
-            cell=[cell.folder for cell in CELLS],
-            file=["student.pt", "anomaly_maps.npy"],
-        ),
+        of_cells("student.pt", "anomaly_maps.npy"),
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
         rules.tables.output,

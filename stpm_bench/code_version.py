@@ -59,7 +59,8 @@ def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
     result = {}
     for name, nodes in parsed(module).statements.items():
         tree = bare(ast.Module(nodes, []))
-        result[name] = (ast.unparse(tree), used(tree, module))
+        text = ast.unparse(tree)
+        result[name] = (text, used(tree, text, module))
     return result
 
 
@@ -119,11 +120,11 @@ def imports(nodes: list[ast.AST]) -> dict[str, tuple[str, str | None]]:
     return found
 
 
-def used(tree: ast.Module, module: str) -> set[tuple[str, str]]:
-    """Return the (module, name) of the package that a definition of a module uses."""
+def used(tree: ast.Module, text: str, module: str) -> set[tuple[str, str]]:
+    """Return the (module, name) of the package that a definition, its text beside it, uses."""
     here = imports(list(ast.walk(tree)))  # inside functions
     known = parsed(module).imported | here
-    names = globals_of(symtable.symtable(ast.unparse(tree), module, "exec")) | set(here)
+    names = globals_of(symtable.symtable(text, module, "exec")) | set(here)
     attributes = {
         id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
     }

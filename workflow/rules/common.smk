@@ -255,6 +255,13 @@ def closing():
     return "\n".join(lines + failed)
 
 
+def of_cells(*files):
+    """Return an input function: these files of every cell, listed only where a job wants them."""
+    return lambda wildcards: [
+        f"{RESULTS}/cells/{cell.folder}/{file}" for cell in CELLS for file in files
+    ]
+
+
 def sources_of(category, split):
     """Return the files and folders that a split of a user's set is made of."""
     source = WHERE[category]

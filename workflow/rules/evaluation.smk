@@ -63,11 +63,7 @@ rule metrics:
 rule collect:
     input:
         f"{RESULTS}/studies.csv",
-        expand(
-            f"{RESULTS}/cells/{{cell}}/{{file}}",
-            cell=[cell.folder for cell in CELLS],
-            file=["metrics.json", "pro_definitions.csv"],
-        ),
+        of_cells("metrics.json", "pro_definitions.csv"),
     output:
         metrics=f"{RESULTS}/metrics.csv",
         definitions=f"{RESULTS}/pro_definitions.csv",
