@@ -41,6 +41,7 @@ SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 SlurmdTimeout=6
 MinJobAge=7200
+JobRequeue={requeue:d}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill,UsePss
@@ -63,11 +64,15 @@ def missing() -> str | None:
 class Cluster:
     """A running cluster with the nodes `node1` and `node2`; a context manager.
 
+    Args:
+        folder: where everything of it lies.
+        requeue: whether Slurm starts the jobs of a dead node again.
+
     Attributes:
         environment: of every command that is to find the cluster.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, requeue: bool = True) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
         commands = folder / "bin"
@@ -83,7 +88,9 @@ class Cluster:
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)
         self.conf.write_text(
-            SLURM_CONF.format(host=socket.gethostname(), folder=folder, ports=free_ports(3))
+            SLURM_CONF.format(
+                host=socket.gethostname(), folder=folder, ports=free_ports(3), requeue=requeue
+            )
         )
 
     def __enter__(self) -> "Cluster":

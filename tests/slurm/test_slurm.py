@@ -79,10 +79,7 @@ def test_a_node_dies_and_the_results_are_those_of_a_local_run(cluster, folder):
     path = config(folder, "slurm")
     log = path.with_suffix(".log")
     with running(cluster, path, *TARGETS) as run:
-        while not trains_on(cluster, "node1"):
-            assert run.poll() is None, log.read_text()
-            time.sleep(0.2)
-        cluster.kill_node("node1")
+        kill_in_training(cluster, "node1", run, log)
         assert run.wait(timeout=PATIENCE) == 0, log.read_text()
     assert cluster.states()["node1"].startswith("down")
     restarted = [job for job in cluster.jobs() if int(job["Restarts"])]
@@ -108,6 +105,29 @@ def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
     assert [job["MinMemoryNode"] for job in jobs] == ["600M", "1200M"]
     assert jobs[0]["JobState"] != jobs[1]["JobState"] == "COMPLETED"
     assert student.exists()
+
+
+def test_where_slurm_may_not_start_a_job_again_snakemake_does(folder, tmp_path):
+    path = config(folder, "requeue")
+    log = path.with_suffix(".log")
+    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-0_protocol-paper"
+    student = folder / "requeue" / "cells" / cell / "student.pt"
+    with Cluster(tmp_path, requeue=False) as cluster:
+        with running(cluster, path, str(student)) as run:
+            kill_in_training(cluster, "node1", run, log)
+            assert run.wait(timeout=300) == 0, log.read_text()
+        jobs = [job for job in cluster.jobs() if "student" in job["Comment"]]
+    assert [job["JobState"] for job in jobs] == ["NODE_FAIL", "COMPLETED"]
+    assert [job["Restarts"] for job in jobs] == ["0", "0"]
+    assert student.exists()
+
+
+def kill_in_training(cluster: Cluster, node: str, run: subprocess.Popen, log: Path) -> None:
+    """Kill a node as soon as a student trains there."""
+    while not trains_on(cluster, node):
+        assert run.poll() is None, log.read_text()
+        time.sleep(0.2)
+    cluster.kill_node(node)
 
 
 def trains_on(cluster: Cluster, node: str) -> bool:
