@@ -41,7 +41,7 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
 
     Returns:
         `COLUMNS`, a row for each teacher and for each stage of each cell. `seconds` is the whole
-        step, its start included; `images_per_second` the work itself; `images` counts every
+        step, its imports included; `images_per_second` the work itself; `images` counts every
         epoch's; `code` is what `code_version` returned of the stage, None of a teacher.
     """
     rows = []
@@ -101,7 +101,7 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
     body = pd.DataFrame(lines, columns=[*keys, *names, "memory, GB", "GPU memory, GB"])
     done = (table["stage"] == "metrics").sum()
     caption = (
-        f"What each stage took, {done} of {cells} cells. Seconds: the whole step, its start "
+        f"What each stage took, {done} of {cells} cells. Seconds: the whole step, its imports "
         "included; images a second: the work itself, every epoch's images counted. Memory: the "
         "highest of a process. n/a: not recorded, or no such device. Steps that ran side by side "
         "slowed each other. `cost.csv` has every run."

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 
 from stpm_bench import cost, typeset
 from stpm_bench.grid import Cell
@@ -60,3 +61,14 @@ def test_peak_memory_is_of_this_process_alone():
     of_parent, of_child = map(int, run.stdout.split())
     assert of_parent > 800_000_000
     assert of_child < 400_000_000
+
+
+def test_the_seconds_of_a_step_hold_its_imports(tmp_path):
+    """PyTorch's take longer than what is done to make an untrained teacher."""
+    output = tmp_path / "random.pt"
+    command = [sys.executable, "-m", "stpm_bench", "teacher", "--backbone", "resnet18"]
+    start = time.perf_counter()
+    subprocess.run([*command, "--output", str(output)], check=True)
+    whole = time.perf_counter() - start
+    recorded = json.loads(output.with_suffix(".json").read_text())["seconds"]
+    assert whole / 2 < recorded < whole
