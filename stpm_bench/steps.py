@@ -217,7 +217,6 @@ def teacher(
     output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
-
     start = time.perf_counter()  # its imports are part of what a step costs
     from stpm_bench import files, provenance, teacher
     from stpm_bench.datasets.pretraining import photographs

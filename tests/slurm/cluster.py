@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 
+# Of a Snakemake that works on this cluster: it keeps no accounts of jobs, and they are short.
+OPTIONS = ["--profile", "workflow/profiles/slurm", "--nolock", "--slurm-status-command", "squeue"]
+OPTIONS += ["--slurm-init-seconds-before-status-checks", "3"]
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun")
 
 # More processors and memory than the host may have: whether jobs wait is up to `--jobs`. A node

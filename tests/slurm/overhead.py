@@ -12,7 +12,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from cluster import Cluster, missing
+from cluster import OPTIONS, Cluster, missing
 from stpm_bench import grid
 from stpm_bench.benchmarks.grid import PAPER, REPOSITORY, redirected, stand_in
 from stpm_bench.config import read
@@ -24,10 +24,8 @@ def seconds_of_jobs(folder: Path, cells: int) -> list[float]:
     config = redirected(PAPER, folder)
     first = grid.cells(grid.studies(read(config)))[:cells]
     targets = [str(folder / "results" / "cells" / cell.folder / "metrics.json") for cell in first]
-    command = [sys.executable, "-m", "snakemake", *targets, "--configfile", config, "--nolock"]
-    command += ["--profile", "workflow/profiles/slurm", "--jobs", "1", "--drop-metadata"]
-    command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks"]
-    command += ["3", "--slurm-logdir", str(folder / "slurm_logs")]
+    command = [sys.executable, "-m", "snakemake", *targets, *OPTIONS, "--configfile", config]
+    command += ["--jobs", "1", "--drop-metadata", "--slurm-logdir", str(folder / "slurm_logs")]
     (folder / "slurm").mkdir()
     with Cluster(folder / "slurm") as cluster:
         path = f"{idle}:{cluster.environment['PATH']}"

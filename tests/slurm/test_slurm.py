@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from cluster import Cluster, missing
+from cluster import OPTIONS, Cluster, missing
 from conftest import REPOSITORY
 from soak import differences
 
@@ -55,14 +55,7 @@ def config(folder: Path, name: str) -> Path:
 @contextlib.contextmanager
 def running(cluster: Cluster, config: Path, *arguments: str) -> Iterator[subprocess.Popen]:
     """Run the workflow on the cluster, two jobs at once; its output goes beside the config."""
-    options = ["--profile", "workflow/profiles/slurm", "--jobs", "2", "--nolock"]
-    options += [
-        "--slurm-status-command",
-        "squeue",
-        "--slurm-init-seconds-before-status-checks",
-        "3",
-    ]
-    options += ["--slurm-logdir", str(config.with_suffix(".slurm_logs"))]
+    options = [*OPTIONS, "--jobs", "2", "--slurm-logdir", str(config.with_suffix(".slurm_logs"))]
     command = [sys.executable, "-m", "snakemake", *arguments, *options, "--configfile", str(config)]
     with config.with_suffix(".log").open("w") as log:
         run = subprocess.Popen(

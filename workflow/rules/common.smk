@@ -104,7 +104,7 @@ try:
 except WorkflowError:  # not known where an executor other than the local one runs the jobs
     CORES = 1
 
-# A dry run lists every job: of the full grid 96 MB, and 88 s instead of 50. Of so many students it
+# A dry run lists every job: of the full grid 96 MB, and 79 s instead of 48. Of so many students it
 # counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides itself.
 LISTED = 1000
 OUTPUT = workflow.output_settings
