@@ -1,0 +1,150 @@
+"""What a method is: a dataclass of settings and two functions, `fit` and `score`.
+
+A method is one file of this package with the names
+
+- `METHODS`: name of a built-in method -> its `Settings`;
+- `fit(teacher, images, split, *, levels, settings, seed, device, precision, title, progress,
+  unfinished) -> Fitted`: sees training images alone, all of them anomaly-free;
+- `score(teacher, model, images, *, levels, settings, device) -> Scores`: `model` is that of
+  `Fitted`, read from its file.
+
+It is imported where the Snakefile is parsed, without torch, which is slow to start: a method
+imports torch inside its functions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+HISTORY = ["epoch", "train_loss", "validation_loss", "validation_map", "seconds", "kept"]
+
+
+class Teacher(NamedTuple):
+    """A frozen network, on the device that computes.
+
+    Attributes:
+        backbone: torchvision's name, a key of `levels.LEVELS`.
+        network: an nn.Module in evaluation mode: (N, 3, H, W) float32 images, as
+            `backbone.normalise` gives them, to a tuple with one (N, C_l, H_l, W_l) feature map for
+            each level asked for, in their order.
+    """
+
+    backbone: str
+    network: Any
+
+
+class Split(NamedTuple):
+    """Which of the training images a fit uses.
+
+    Attributes:
+        training, validation: indices into the images; a method that holds nothing out has no
+            validation.
+        full: how many images would train at a fraction of 1.0.
+    """
+
+    training: Sequence[int]
+    validation: Sequence[int]
+    full: int
+
+
+class Fitted(NamedTuple):
+    """What a fit gives.
+
+    Attributes:
+        model: what `score` needs besides the teacher: tensors, numbers and texts by name, as
+            `torch.load(weights_only=True)` reads them; empty where the fit failed.
+        history: columns `HISTORY`, one row per epoch; no row of a method without epochs.
+        images: how many images the fit processed, each epoch's counted.
+        seconds: of the work itself.
+        failure: what was seen, or None.
+    """
+
+    model: dict
+    history: pd.DataFrame
+    images: int
+    seconds: float
+    failure: str | None = None
+
+
+class Scores(NamedTuple):
+    """What a method says of N test images; higher is more anomalous.
+
+    Attributes:
+        level_maps: name of a level, or of levels that were joined ('1+2+3') -> (N, H_l, W_l)
+            float32, at the features' resolution.
+        image_scores: (N,) float32 of a method that has its own; None where an image's score is the
+            maximum of its anomaly map.
+        variants: other level maps of the same images by name, as 'last_epoch'; their metrics stand
+            beside the others as NAME_METRIC.
+    """
+
+    level_maps: dict[str, np.ndarray]
+    image_scores: np.ndarray | None = None
+    variants: dict[str, dict[str, np.ndarray]] = {}  # noqa: RUF012 (never changed)
+
+
+def option(default, *, evaluation: bool = False, **schema):
+    """Return a field of settings.
+
+    Args:
+        default: its value; the type of the config key follows from it.
+        evaluation: whether the evaluation alone reads it. All other fields are read by `fit` or
+            `score`: cells that differ in one of them share nothing.
+        schema: bounds in the words of JSON Schema, as `minimum=1` or `enum=[...]`.
+    """
+    return field(default=default, metadata={"evaluation": evaluation, "schema": schema})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The fields that every method has; a method's own dataclass adds its own.
+
+    masks: how masks are brought to the size of the maps, see `datasets.images.TREATMENTS`.
+    smoothing: standard deviation in pixels, at 256 x 256, of the Gaussian filter over the anomaly
+        map; scaled with the image's size, 0 for none.
+    """
+
+    masks: str = option("nearest", evaluation=True, enum=["nearest", "bilinear_any"])
+    smoothing: float = option(0.0, evaluation=True, minimum=0)
+
+    # Name of the method's file. The levels that the method takes where a study says 'default'.
+    module: ClassVar[str]
+    levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    # Whether its models are kept by default, and whether a fit depends on its seed by itself.
+    keeps_model: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
+
+    def held_out(self) -> float:
+        """Return the share of the chosen images that validates, in [0, 1)."""
+        return 0.0
+
+    def fit_part(self, fraction: float) -> dict:
+        """Return the fields that `fit` or `score` reads: of equal ones the fit is shared.
+
+        Args:
+            fraction: of the training images.
+        """
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata["evaluation"]}
+
+    def evaluation_part(self) -> dict:
+        """Return the fields that the evaluation reads."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["evaluation"]}
+
+    def fit_images(self, full: int, fraction: float) -> int:
+        """Return about how many images a fit processes, each epoch's counted.
+
+        Args:
+            full: how many training images the category has.
+        """
+        return max(1, round(full * fraction))
+
+    def memory_mb(self, backbone: str, images: int) -> float:
+        """Return about how many MB a fit's arrays take at 256 x 256.
+
+        Args:
+            images: how many it is fitted on.
+        """
+        raise NotImplementedError
