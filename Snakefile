@@ -13,8 +13,8 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teachers.smk"
-include: "workflow/rules/students.smk"
-include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/fit.smk"
+include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -25,8 +25,8 @@ rule all:
     default_target: True
     input:
         expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=TEACHERS),
-        # What a cell is of value for by itself; that its metrics are there, the tables ask.
-        of_cells("student.pt", "anomaly_maps.npy"),
+        # What a fit is of value for by itself; that a cell's metrics are there, the tables ask.
+        of_fits,
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
         rules.tables.output,
@@ -47,8 +47,9 @@ onstart:
     gc.enable()
     todo = images_to_do()
     print(announcement(todo), file=sys.stderr)
-    images = {cell.folder: number for cell, number in todo.items()}
-    follow(logger, Path(RESULTS, "cells"), images, len(CELLS))
+    images = {Path(FIT_OF[cell]).name: number for cell, number in todo.items()}
+    done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
+    follow(logger, Path(RESULTS, "cells"), images, len(CELLS), done)
 
 
 onsuccess:

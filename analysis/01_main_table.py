@@ -18,6 +18,7 @@
 import pandas as pd
 from IPython.display import Image, Markdown, display
 
+from stpm_bench import grid
 from stpm_bench.files import checked
 from stpm_bench.reading import RESULTS, main_cells, main_study, show_figure, show_table
 
@@ -56,7 +57,7 @@ show_table("reproductions")
 # their seed. A difference between two methods that is smaller than this is no difference.
 
 # %%
-cells = ["category", "layers", "teacher", "fraction", "protocol"]
+cells = [axis for axis in grid.AXES if axis != "seed"]
 spread = metrics.groupby([*cells, "metric"])["value"].agg(["count", "min", "max"])
 spread["range"] = spread["max"] - spread["min"]
 spread = spread[spread["count"] > 1].reset_index()

@@ -20,8 +20,9 @@ import pandas as pd
 from IPython.display import display
 
 from stpm_bench.files import read_json
-from stpm_bench.grid import cells
+from stpm_bench.grid import fits
 from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies, studies_of
+from stpm_bench.results import stage_file
 
 EXAMPLE = """few_shot:
     category: all
@@ -39,19 +40,21 @@ for study in found:
 # %% [markdown]
 # ## How many images that is
 #
-# Images that train and images that choose the checkpoint, the mean over a study's cells.
+# Images that train and images that choose the checkpoint, the mean over a study's cells. A method
+# without a student holds none out.
 
 # %%
 for study in found:
     rows = []
     table = studies()
-    for cell in cells(table[table["study"] == study]):
-        path = RESULTS / "cells" / cell.folder / "provenance.json"
+    for cell, fit in fits(table[table["study"] == study]).items():
+        path = stage_file(RESULTS, cell.folder, fit, "fit")
         if path.exists():
-            images = read_json(path)["images"]
-            rows.append({"category": cell.category, "fraction": cell.fraction} | images)
+            images = read_json(path)["split"]
+            setting = {"category": cell.category, "method": cell.method, "fraction": cell.fraction}
+            rows.append(setting | images)
     if rows:
-        counts = pd.DataFrame(rows).groupby(["category", "fraction"]).mean().round(1)
+        counts = pd.DataFrame(rows).groupby(["category", "method", "fraction"]).mean().round(1)
         display(counts.unstack("fraction"))
 
 # %% [markdown]

@@ -58,6 +58,8 @@ def add_step(subparsers, step: Callable) -> None:
             options["required"] = True
         else:
             options["default"] = parameter.default
+        if kind is bool:
+            options = {"help": text, "action": "store_true"}
         sub.add_argument(f"--{name.replace('_', '-')}", **options)
     sub.add_argument("--log", type=Path, help="file for progress and warnings; errors go to both")
     sub.set_defaults(step=step)

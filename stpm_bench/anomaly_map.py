@@ -1,151 +1,82 @@
-"""From two feature pyramids to an anomaly map."""
+"""From the maps of single levels to the anomaly map of an image; NumPy alone, no torch."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
 
-from stpm_bench import backbone
-from stpm_bench.protocols import PAPER, Protocol
+# Two enlarged level maps -> one.
+FUSIONS = {"product": np.multiply, "sum": np.add}
 
 
-def unit(features: torch.Tensor) -> torch.Tensor:
-    """Scale features (N, C, H, W) to unit L2 norm over channels, in float32."""
-    return F.normalize(features.float(), dim=1)
-
-
-def squared(error: torch.Tensor) -> torch.Tensor:
-    """Squared L2 norm over channels: (N, C, H, W) to (N, H, W)."""
-    return error.square().sum(dim=1)
-
-
-def half_squared(error: torch.Tensor) -> torch.Tensor:
-    """Half the squared norm. Of unit vectors u and v it is 1 - cos: |u - v|² = 2 - 2 u·v.
-
-    1 - u·v itself would lose the small values, which a product of levels needs, to cancellation.
-    """
-    return 0.5 * squared(error)
-
-
-def squared_with_gradient(error: torch.Tensor) -> torch.Tensor:
-    """Squared norm of the error and of its spatial gradient, summed: (N, C, H, W) to (N, H, W).
-
-    The gradient of the error, the difference of the two maps' gradients, is taken forward:
-    e(i + 1, j) - e(i, j) and e(i, j + 1) - e(i, j); it is 0 at the last row or column.
-    """
-    down, right = error.diff(dim=2), error.diff(dim=3)
-    return squared(error) + F.pad(squared(down), (0, 0, 0, 1)) + F.pad(squared(right), (0, 1))
-
-
-class Distance(NamedTuple):
-    """What is compared of the features, and what is made of the difference at each position."""
-
-    features: Callable[[torch.Tensor], torch.Tensor]
-    of_error: Callable[[torch.Tensor], torch.Tensor]
-
-
-DISTANCES = {
-    "normalised_l2": Distance(unit, squared),
-    "l2": Distance(torch.Tensor.float, squared),
-    "cosine": Distance(unit, half_squared),
-    "gradient": Distance(unit, squared_with_gradient),
-}
-
-
-def distance(
-    target: torch.Tensor, student: torch.Tensor, kind: str = PAPER.distance, factor=PAPER.factor
-) -> torch.Tensor:
-    """Return the distance of two feature maps at each position.
-
-    By default half the squared distance of unit vectors (STPM, section 3), in [0, 2].
+def anomaly_maps(
+    level_maps: Sequence[np.ndarray],
+    size: int,
+    fusion: str = "product",
+    map_resolution: str = "image",
+    smoothing: float = 0.0,
+) -> np.ndarray:
+    """Return the anomaly maps (N, size, size) float32 that level maps stand for.
 
     Args:
-        target: (N, C, H, W), the teacher's, already as `DISTANCES[kind].features` gives it.
-        student: (N, C, H, W), as the network gives it.
-        kind: a key of `DISTANCES`.
-        factor: by which it is multiplied.
-
-    Returns:
-        (N, H, W) float32, 0 where the two agree, up to their norms where those are not compared.
+        level_maps: one (N, H_l, W_l) float32 array per level.
+        size: side of the image in pixels.
+        fusion: a key of `FUSIONS`.
+        map_resolution: where levels are fused: at the image's size ('image'; STPM, section 3), or
+            at that of the finest level ('finest'; the authors' code), from where the result is
+            enlarged.
+        smoothing: standard deviation in pixels, at 256 x 256, of a Gaussian filter over the result
+            (PaDiM, section 4; SPADE and PatchCore alike); scaled with `size`, 0 for none.
     """
-    features, of_error = DISTANCES[kind]
-    # On a CPU image by image: what lies between then stays in its cache. The same bits.
-    at_once = 1 if student.device.type == "cpu" else len(student)
-    pairs = zip(target.split(at_once), student.split(at_once), strict=True)
-    return factor * torch.cat([of_error(t.float() - features(s)) for t, s in pairs])
+    from scipy.ndimage import gaussian_filter
+
+    side = fused_size(level_maps, size, map_resolution)
+    result = np.empty((len(level_maps[0]), size, size), np.float32)
+    # Image by image: what lies between then stays in the cache, and needs no memory of its own.
+    for index, target in enumerate(result):
+        fused = fuse([maps[index] for maps in level_maps], side, fusion)
+        target[:] = enlarge(fused, size)
+        if smoothing:
+            gaussian_filter(target, smoothing * size / 256, output=target)
+    return result
 
 
-FUSIONS = {"product": torch.mul, "sum": torch.add}
+def image_scores(maps: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    """Return image scores (N,): the method's own, or the maxima of the anomaly maps (N, S, S)."""
+    return maps.max(axis=(1, 2)) if own is None else own
 
 
-def fuse(level_maps: Sequence[torch.Tensor], size: int, fusion: str = PAPER.fusion) -> torch.Tensor:
-    """Enlarge each level's map (N, H_l, W_l) to `size` and multiply, or add, them: (N, S, S)."""
-    return functools.reduce(FUSIONS[fusion], [enlarge(level, size) for level in level_maps])
+def fuse(level_maps: Sequence[np.ndarray], size: int, fusion: str = "product") -> np.ndarray:
+    """Enlarge each level's map (..., H_l, W_l) to `size` and multiply, or add, them."""
+    return functools.reduce(FUSIONS[fusion], [enlarge(maps, size) for maps in level_maps])
 
 
-def fused_size(level_maps: Sequence[torch.Tensor], image_size: int, map_resolution: str) -> int:
+def fused_size(level_maps: Sequence[np.ndarray], image_size: int, map_resolution: str) -> int:
     """Return the side at which levels are fused: the image's, or the finest level's ('finest')."""
     return image_size if map_resolution == "image" else max(m.shape[-1] for m in level_maps)
 
 
-def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Enlarge maps (N, H, W) bilinearly, pixel centres aligned, to (N, size, size)."""
-    return F.interpolate(
-        maps[:, None], size=(size, size), mode="bilinear", align_corners=False
-    ).squeeze(1)
+def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
+    """Enlarge maps (..., H, W) float32 bilinearly, pixel centres aligned, to (..., size, size).
 
-
-@torch.inference_mode()
-def score(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: np.ndarray,
-    device: torch.device,
-    protocol: Protocol = PAPER,
-    batch_size: int = 16,
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Compare teacher and student on test images, in float32 whatever the student trained in.
-
-    Args:
-        teacher, student: networks that give the same levels, on `device`.
-        images: (N, S, S, 3) uint8.
-        protocol: its distance, fusion and map resolution are used.
-
-    Returns:
-        anomaly maps (N, S, S) float32; a list with one (N, H_l, W_l) float32 array a level;
-        image scores (N,) float32, the maximum of each anomaly map.
+    As torch's interpolate(mode='bilinear', align_corners=False) does it. The sums are written out,
+    where a product with a matrix of weights would leave their order to the linear-algebra library:
+    every machine gives the same bits.
     """
-    teacher.eval()
-    student.eval()
-    # Filled in place: of a video's thousands of frames a list of batches takes the memory twice.
-    anomaly_maps = np.empty(images.shape[:3], np.float32)
-    level_maps: list[np.ndarray] = []
-    for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
-        fused, levels = maps_of(
-            teacher, student, torch.from_numpy(images[rows]).to(device), protocol
-        )
-        anomaly_maps[rows] = fused.cpu().numpy()
-        if not level_maps:
-            level_maps = [np.empty((len(images), *m.shape[1:]), np.float32) for m in levels]
-        for whole, level in zip(level_maps, levels, strict=True):
-            whole[rows] = level.cpu().numpy()
-    return anomaly_maps, level_maps, anomaly_maps.max(axis=(1, 2))
+    height, width = maps.shape[-2:]
+    if (height, width) == (size, size):
+        return maps
+    low, high, weight = neighbours(width, size)
+    rows = maps[..., low] * (1 - weight) + maps[..., high] * weight
+    low, high, weight = neighbours(height, size)
+    weight = weight[:, None]
+    return rows[..., low, :] * (1 - weight) + rows[..., high, :] * weight
 
 
-def maps_of(
-    teacher: nn.Module, student: nn.Module, pixels: torch.Tensor, protocol: Protocol = PAPER
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the anomaly maps (N, S, S) of a batch (N, S, S, 3) uint8, and each level's maps."""
-    batch, size = backbone.normalise(pixels), pixels.shape[1]
-    features = DISTANCES[protocol.distance].features
-    level_maps = [
-        distance(features(t), s, protocol.distance, protocol.factor)
-        for t, s in zip(teacher(batch), student(batch), strict=True)
-    ]
-    side = fused_size(level_maps, size, protocol.map_resolution)
-    return enlarge(fuse(level_maps, side, protocol.fusion), size), level_maps
+@functools.cache
+def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each of `new` places the two of `old` between which it lies, and the second's
+    share in [0, 1), float32."""
+    place = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+    low = np.minimum(place.astype(int), old - 1)
+    return low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)

@@ -1,12 +1,11 @@
 """The audit: what each definition of PRO and each treatment of the masks says of the same maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stpm_bench.datasets import images
 from stpm_bench.metrics import evaluate
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.typeset import Section, number
@@ -15,12 +14,12 @@ COLUMNS = ["definition", "masks", "pro", "pixel_auroc"]
 
 
 def audit(
-    masks: np.ndarray, own_masks: Sequence[np.ndarray], anomaly_maps: np.ndarray
+    masks: Mapping[str, np.ndarray], own_masks: Sequence[np.ndarray], anomaly_maps: np.ndarray
 ) -> pd.DataFrame:
     """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
 
     Args:
-        masks: (N, S, S) bool, brought to the maps' size by nearest neighbour.
+        masks: for each of `images.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
         own_masks: N masks (H, W) bool at their images' own size.
         anomaly_maps: (N, S, S) float.
 
@@ -30,7 +29,6 @@ def audit(
         'bilinear_any' (see `images.TREATMENTS`) and with masks 'own' (see `enlarged`); NaN in 'own'
         where the images have several sizes.
     """
-    size = anomaly_maps.shape[1]
     labels = np.array([mask.any() for mask in own_masks])
     scores = anomaly_maps.max(axis=(1, 2))
 
@@ -38,14 +36,13 @@ def audit(
         values = evaluate(labels, scores, masks, maps)
         return ("mvtec", treatment, values["pro"], values["pixel_auroc"])
 
-    rows = [exact("nearest", masks, anomaly_maps)]
+    rows = [exact("nearest", masks["nearest"], anomaly_maps)]
     rows += [
-        (name, "nearest", definition(masks, anomaly_maps), np.nan)
+        (name, "nearest", definition(masks["nearest"], anomaly_maps), np.nan)
         for name, definition in DEFINITIONS.items()
         if name != "mvtec"
     ]
-    thick = np.stack([images.bilinear_any(mask, size) for mask in own_masks])
-    rows.append(exact("bilinear_any", thick, anomaly_maps))
+    rows.append(exact("bilinear_any", masks["bilinear_any"], anomaly_maps))
     if len({mask.shape for mask in own_masks}) == 1:
         own = np.stack(own_masks)
         rows.append(exact("own", own, enlarged(anomaly_maps, own.shape[1:])))

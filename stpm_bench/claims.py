@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stpm_bench import protocols, statistics
+from stpm_bench import methods, statistics
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.grid import SETTING, Cell
 from stpm_bench.levels import PUBLISHED
@@ -27,7 +27,7 @@ FEW_SHOT_LOSS = 0.05
 HEADLINE_LOSS = 0.01
 FRAMES_PER_SECOND = 100
 
-# The paper's, besides its protocol. A number that it claims is tested at its setting alone.
+# The paper's, besides its method. A number that it claims is tested at its setting alone.
 IMAGE_SIZE = 256
 WEIGHTS = "IMAGENET1K_V1"
 ABLATION = "its table could not be found"
@@ -201,7 +201,8 @@ def teachers_of(config: dict, one: str, other: str) -> tuple[str, str] | None:
     found = {}
     for name, teacher in config["teachers"].items():
         source = teacher.get("pretrain")
-        if teacher.get("weights") in PUBLISHED[teacher["backbone"]]:
+        published = PUBLISHED[teacher["backbone"]]
+        if teacher.get("weights") in published or teacher.get("source") in published:
             source = "imagenet"
         source = source if isinstance(source, str) else name
         found.setdefault(teacher["backbone"], {}).setdefault(source, name)
@@ -326,24 +327,26 @@ def against_constant(
 
 def deviations(config: dict, main: dict) -> list[str]:
     """Return in what a main setting differs from the paper's, as text."""
-    found = []
+    found, papers = [], methods.built_in()[methods.DEFAULT]
     teacher = config["teachers"][main["teacher"]]
     if teacher["backbone"] != "resnet18":
         found.append(f"backbone {teacher['backbone']}")
-    if teacher.get("weights") != WEIGHTS:
+    if teacher.get("source") == WEIGHTS:
+        found.append(f"teacher {main['teacher']} from a file declared as {WEIGHTS}")
+    elif teacher.get("weights") != WEIGHTS:
         found.append(f"teacher {main['teacher']}, not torchvision's ImageNet weights")
     if main["layers"] != "1+2+3":
         found.append(f"layers {main['layers']}")
     if main["fraction"] != 1:
         found.append(f"fraction {main['fraction']}")
-    if main["protocol"] != "paper":
-        found.append(f"protocol {main['protocol']}")
+    if main["method"] != methods.DEFAULT:
+        found.append(f"method {main['method']}")
     if config["image_size"] != IMAGE_SIZE:
         found.append(f"image_size {config['image_size']}")
     found += [
         f"{key} {value}"
         for key, value in config["training"].items()
-        if value != getattr(protocols.PAPER, key)
+        if value != getattr(papers, key)
     ]
     return found
 

@@ -1,45 +1,86 @@
-"""Which code a step runs: a hash of all that its function reaches in this package.
+"""Which code computes a result: a hash of the definitions of this package that it reaches.
 
-Snakemake does not see a change in an imported module. Each rule has its step's hash among its
-params, so that an edit runs anew the steps that it reaches, and no other.
+Snakemake does not see a change in an imported module. Each rule has the hash of its stage among its
+params, so that an edit reruns the rules that it reaches, and no other. The hash is rooted at what
+computes, never at the step around it: an edit of how files are read or of what is recorded beside a
+result fits nothing again.
 """
 
 import ast
 import functools
 import hashlib
 import symtable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
-# What describes or reports a result and computes none of it: an edit there trains nothing anew.
-DESCRIBING = {"errors", "provenance"}
+# What describes, stores or reports a result and computes none of it: it is not followed.
+DESCRIBING = {"cost", "errors", "files", "methods.interface", "provenance", "results", "unfinished"}
+
+NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_deterministic"))
+# Stage -> the definitions, as (module, name), on which its result depends. Of 'fit' and 'score' the
+# function of that name of the method's file comes on top.
+ROOTS = {
+    "prepare": (("datasets.images", "prepare"), ("datasets.images", "refuse_leak")),
+    "pretraining_set": (("datasets.pretraining", "load"), ("datasets.pretraining", "load_folder")),
+    "demo_data": (("datasets.demo", "write"),),
+    "download": (("datasets.download", "download"),),
+    "teacher": (
+        ("teacher", "untrained"),
+        ("teacher", "from_file"),
+        ("teacher", "from_torchvision"),
+        ("teacher", "pretrain"),
+        ("teacher", "level_report"),
+        ("datasets.pretraining", "photographs"),
+        ("device", "set_deterministic"),
+    ),
+    "fit": (("split", "divide"), *NETWORK),
+    "score": NETWORK,
+    "evaluate": (("evaluation", "evaluated"),),
+    "collect": (("steps.evaluate", "collect"),),
+    **{
+        name: (("steps.report", name),)
+        for name in ("studies", "tables", "claims", "figures", "panel", "failures", "notebook")
+    },
+}
 
 
-def code_version(name: str, module: str = "steps") -> str:
-    """Return a hash of a definition and of every definition of the package that it reaches.
-
-    Comments, docstrings, layout and annotations do not count, nor do other packages. What is
-    looked up by a text at run time is not seen. Python's own version may change the hash.
+def version_of(stage: str, file: str = "") -> str:
+    """Return the hash of a stage's code.
 
     Args:
-        name: a function or constant at the top level of the module.
-        module: name of the module below the package, as in 'metrics.pro'.
+        stage: a key of `ROOTS`.
+        file: of 'fit' and 'score', the name of the method's file in `methods/`.
+    """
+    method = ((f"methods.{file}", stage),) if file else ()
+    return code_version(*method, *ROOTS[stage])
+
+
+def code_version(*roots: tuple[str, str]) -> str:
+    """Return a hash of definitions and of every definition of the package that they reach.
+
+    Comments, docstrings, layout and annotations do not count, nor do other packages. What is
+    looked up by a text at run time is not seen. Every version of Python gives the same hash.
+
+    Args:
+        roots: (module, name) of functions or constants at the top level of modules below the
+            package, as in ('metrics.pro', 'pro').
 
     Returns:
         16 hexadecimal digits.
 
     Raises:
-        KeyError: the module has no such definition.
+        KeyError: a module has no such definition.
     """
     # The number of a line that is no definition is no part of what it does: texts alone count.
-    parts = sorted((place[0], text) for place, text in reach(name, module).items())
+    parts = sorted((place[0], text) for place, text in reach(*roots).items())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def reach(name: str, module: str = "steps") -> dict[tuple[str, str], str]:
+def reach(*roots: tuple[str, str]) -> dict[tuple[str, str], str]:
     """Return what `code_version` hashes: (module, name) -> its code."""
-    reached, waiting = {}, [(module, name)]
+    reached, waiting = {}, list(roots)
     while waiting:
         place = waiting.pop()
         if place in reached or place[0] in DESCRIBING:
@@ -59,8 +100,41 @@ def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
     result = {}
     for name, nodes in parsed(module).statements.items():
         tree = bare(ast.Module(nodes, []))
-        text = ast.unparse(tree)
-        result[name] = (text, used(tree, text, module))
+        result[name] = (spelled(tree), used(tree, ast.unparse(tree), module))
+    return result
+
+
+def spelled(node: object) -> str:
+    """Return code as text, the same whichever Python parsed it.
+
+    Python's own spellings differ: `ast.unparse` in the quotes of f-strings, `ast.dump` in the
+    fields that it leaves out. Here a node is its type and those of its fields that are not empty.
+    """
+    if isinstance(node, ast.JoinedStr):
+        return f"JoinedStr({','.join(map(spelled, merged(node.values)))})"
+    if isinstance(node, ast.AST):
+        values = (
+            (name, getattr(node, name, None)) for name in node._fields if name not in NOT_CODE
+        )
+        fields = [f"{name}={spelled(v)}" for name, v in values if v is not None and v != []]
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(spelled, node))}]"
+    return repr(node)
+
+
+NOT_CODE = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
+
+
+def merged(values: Iterable[ast.AST]) -> list[ast.AST]:
+    """Return the parts of an f-string, neighbouring texts as one: not every Python joins them."""
+    result: list[ast.AST] = []
+    for value in values:
+        text = isinstance(value, ast.Constant)
+        if text and result and isinstance(result[-1], ast.Constant):
+            result[-1] = ast.Constant(result[-1].value + value.value)
+        elif not (text and value.value == ""):
+            result.append(value)
     return result
 
 

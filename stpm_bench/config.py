@@ -1,6 +1,7 @@
 """The config: read, checked against its schema and against itself, and completed."""
 
 import difflib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,13 @@ from typing import NamedTuple
 import jsonschema
 import yaml
 
+from stpm_bench import methods as registry
 from stpm_bench.datasets import cifar10, demo, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
+from stpm_bench.grid import levels_of
 from stpm_bench.levels import PUBLISHED, level_names
-from stpm_bench.protocols import PROTOCOLS, Protocol, define, differing
+from stpm_bench.methods.interface import Settings
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -33,7 +36,7 @@ Validator = jsonschema.validators.extend(
 # How the keys below a key may be called.
 NAMES = {
     "teachers": "a name is made of letters, digits, _, . and -",
-    "protocols": "a name is made of small letters, digits and _",
+    "methods": "a name is made of small letters, digits and _",
     "data.sets": "a name is made of letters, digits and _, and is none of mvtec_ad, textures, "
     "objects and mean, which are rows of the tables",
     "studies": "a name is made of letters, digits and _, and is not that of another table or "
@@ -94,6 +97,7 @@ def complete(config: dict) -> dict:
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     check(config, schema)
+    check_methods(config.get("methods", {}))
     config = with_defaults(deepcopy(config), schema)
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
     places += [(part, "path") for part in config["data"]["sets"].values()]
@@ -131,26 +135,51 @@ def check(config: dict, schema: dict) -> None:
         raise InputError("\n".join(messages))
 
 
-def protocols(config: dict) -> dict[str, Protocol]:
-    """Return every protocol of a completed config by name."""
-    return define(config["protocols"], config["training"])
+def methods(config: dict) -> dict[str, Settings]:
+    """Return every method of a completed config by name, the built-in ones first."""
+    return registry.define(config["methods"], config["training"])
 
 
-def protocol(text: str) -> Protocol:
-    """Return a protocol by its built-in name, or from JSON as an entry of `protocols` has it.
+def settings(text: str) -> Settings:
+    """Return the settings of a built-in method's name, or of JSON as `methods.spelled` has it.
 
     Raises:
         InputError: the name is unknown, or a field or its value is not allowed.
     """
-    if not text.startswith("{"):
-        text = json.dumps({"like": text})
-    entries = yaml.safe_load(SCHEMA.read_text())["properties"]["protocols"]
+    known = registry.built_in()
+    if text in known:
+        return known[text]
     try:
-        entry = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"protocol {text!r} is not JSON: {error}") from error
-    check({"protocol": entry}, entries)
-    return differing(PROTOCOLS, entry)
+        fields = json.loads(text)
+        first = next(iter(registry.module_of(fields["file"]).METHODS.values()))
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise InputError(
+            f"settings {text!r}: expected {', '.join(known)}, or JSON such as "
+            f'{{"file": "{registry.DEFAULT}", "epochs": 10}} ({type(error).__name__}: {error})'
+        ) from error
+    changes = {key: value for key, value in fields.items() if key != "file"}
+    check({"settings": changes}, {"properties": {"settings": registry.schema(first)}})
+    return registry.differing(first, changes)
+
+
+def keeps_model(config: dict, settings: Settings) -> bool:
+    """Return whether the models of a method are kept once the test images are scored."""
+    keep = config["keep_models"]
+    return settings.keeps_model if keep is None else keep
+
+
+def check_methods(own: Mapping[str, dict]) -> None:
+    """Raise an InputError where an own method has a field that the one it is like does not have,
+    or a value that is not allowed."""
+    known = registry.built_in()
+    for name, entry in own.items():
+        like = entry.get("like", registry.DEFAULT)
+        if not isinstance(like, str) or like not in known:
+            raise InputError(
+                f"config key 'methods.{name}.like' is {like!r}; allowed: {', '.join(known)}"
+            )
+        part = {"type": "object", "properties": {name: registry.schema(known[like])}}
+        check({"methods": {name: entry}}, {"properties": {"methods": part}})
 
 
 def message(error: jsonschema.ValidationError) -> str:
@@ -193,6 +222,10 @@ def message(error: jsonschema.ValidationError) -> str:
         return f"{name}: found the name {error.instance!r}; {rule}"
     if error.validator == "not":
         return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
+    if error.validator == "anyOf" and ".layers." in key:
+        if isinstance(error.instance, list):  # what is wrong in the list
+            return message(next(e for e in error.context if e.schema_path[0] == 1))
+        return f"{name} is {error.instance!r}; expected 'default' or a list of levels, as [1, 2, 3]"
     if error.validator == "anyOf":
         return f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
     if error.validator in ("minItems", "maxItems") and key.endswith("level_weights"):
@@ -334,25 +367,28 @@ def contradictions(config: dict) -> Iterator[str]:
                 )
         elif "pretraining" in teacher and "pretrain" not in teacher:
             yield f"{key}.pretraining' is set, but the teacher has no 'pretrain'"
-    for name in config["protocols"]:
-        if name in PROTOCOLS:
-            yield f"config key 'protocols.{name}': that one is built in; choose another name"
-    known = [*PROTOCOLS, *config["protocols"]]
+    built_in = registry.built_in()
+    for name in config["methods"]:
+        if name in built_in:
+            yield f"config key 'methods.{name}': that one is built in; choose another name"
+    known = methods(config)
     for study_name, study in config["studies"].items():
         key = f"config key 'studies.{study_name}"
         for category in study["category"]:
             if category not in config["data"]["categories"]:
                 allowed = ", ".join(config["data"]["categories"])
                 yield f"{key}.category': {category!r} is unknown; allowed: all, {allowed}"
-        for name in study["protocol"]:
+        for name in study["method"]:
             if name not in known:
-                yield f"{key}.protocol': {name!r} is unknown; allowed: {', '.join(known)}"
+                yield f"{key}.method': {name!r} is unknown; allowed: {', '.join(known)}"
+        chosen = [known[name] for name in study["method"] if name in known]
         for teacher in study["teacher"]:
             if teacher not in config["teachers"]:
                 allowed = ", ".join(config["teachers"])
                 yield f"{key}.teacher': {teacher!r} is not under 'teachers'; allowed: {allowed}"
                 continue
-            levels = sorted({level for subset in study["layers"] for level in subset})
+            asked = itertools.product(study["layers"], chosen)
+            levels = sorted({level for layers, s in asked for level in levels_of(layers, s)})
             # Batch normalisation cannot train on a last batch of one image with one position.
             if 4 in levels and config["image_size"] < 64:
                 yield (

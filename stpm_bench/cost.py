@@ -3,23 +3,18 @@
 import re
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from stpm_bench import results as paths
 from stpm_bench.files import read_json, recorded
-from stpm_bench.grid import AXES, Cell
+from stpm_bench.grid import AXES, SETTING, Cell
 from stpm_bench.typeset import NO_VALUE, Section
 
-# The stages of a cell, and the file in which each says what it cost.
-STAGES = {
-    "student": "provenance.json",
-    "anomaly_maps": "cost_anomaly_maps.json",
-    "metrics": "cost_metrics.json",
-}
-COLUMNS = ["stage", *AXES, "device", "threads", "images", "seconds", "images_per_second"]
-COLUMNS += ["host_bytes", "gpu_bytes", "code"]
+COLUMNS = ["stage", *AXES, "fit", "device", "threads", "fitted_on", "images", "seconds"]
+COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code"]
 
 
 def host_bytes() -> int:
@@ -36,13 +31,18 @@ def host_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str]) -> pd.DataFrame:
+def collect(results: str | Path, fits: Mapping[Cell, str], teachers: Iterable[str]) -> pd.DataFrame:
     """Read what each stage wrote about itself; a stage that has not run has no row.
 
+    Args:
+        fits: what `grid.fits` returns.
+
     Returns:
-        `COLUMNS`, a row for each teacher and for each stage of each cell. `seconds` is the whole
-        step, its imports included; `images_per_second` the work itself; `images` counts every
-        epoch's; `code` is what `code_version` returned of the stage, None of a teacher.
+        `COLUMNS`, one row for each teacher and for each stage of each cell; cells that share a fit
+        each have the rows of its stages, `fit` names it. `seconds` is the whole step, its imports
+        included; `images_per_second` the work itself; `images` counts every epoch's; `fitted_on`
+        is how many training images a fit saw, those that validate not among them; `code` is the
+        version of the stage's code, None of a teacher.
     """
     rows = []
     for name in teachers:
@@ -50,16 +50,26 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
         if path.exists():
             record = read_json(path)
             rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
-    for cell in cells:
-        folder = Path(results, "cells", cell.folder)
-        records = recorded(folder)
-        for stage, file in STAGES.items():
-            path = folder / file
-            if path.exists():
-                record = read_json(path, records)
-                if record:  # empty: the training had failed, and the stage had nothing to do
-                    rows.append({"stage": stage} | cell._asdict() | of_stage(record))
+    of_fit = {}
+    for cell, fit in fits.items():
+        if fit not in of_fit:
+            folder = paths.fit_folder(results, fit)
+            of_fit[fit] = list(stages(folder, ("fit", "score")))
+        of_cell = stages(paths.cell_folder(results, cell), ("evaluate",))
+        for row in (*of_fit[fit], *of_cell):
+            rows.append(row | cell._asdict() | {"fit": fit})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def stages(folder: Path, names: Iterable[str]) -> Iterator[dict]:
+    """Yield what the stages that ran in a folder cost; a stage that had nothing to do is no row."""
+    records = recorded(folder)
+    for name in names:
+        path = folder / paths.STAGES[name]
+        if path.exists():
+            record = read_json(path, records)
+            if "images" in record:  # else the fit had failed, and the stage had nothing to do
+                yield {"stage": name} | of_stage(record)
 
 
 def of_teacher(record: dict) -> dict:
@@ -73,45 +83,56 @@ def of_teacher(record: dict) -> dict:
 
 def of_stage(record: dict) -> dict:
     """Return the cost of a stage of a cell."""
-    images, rate = record["images"], record.get("images_per_second")
-    if isinstance(images, dict):  # a student's: by role
-        images = record["epochs"] * images["training"]
-        rate = record["training_images_per_second"]
-    cost = {key: record.get(key) for key in ("device", "threads", "seconds", "code")}
-    return cost | {"images": images, "images_per_second": rate} | record["peak_memory"]
+    keys = ("device", "threads", "images", "seconds", "images_per_second", "code")
+    cost = {key: record.get(key) for key in keys}
+    return cost | {"fitted_on": record.get("split", {}).get("training")} | record["peak_memory"]
 
 
 def sections(table: pd.DataFrame, cells: int) -> list[Section]:
-    """Set the costs by stage, teacher and layers: medians, and the highest memory.
+    """Format the costs by stage and setting: medians over categories and seeds.
+
+    A fit that several cells share is counted once, with the setting of the first of them.
 
     Args:
         table: what `collect` returns. cells: how many the config has.
     """
-    keys = ["stage", "teacher", "layers", "device", "threads"]
+    keys = ["stage", *SETTING, "device", "threads"]
     lines = []
-    for values, rows in table.groupby(keys, sort=False, dropna=False):
+    evaluated = table["stage"] == "evaluate"
+    once = table[evaluated | ~table.duplicated(["stage", "fit", "teacher"])]
+    for values, rows in once.groupby(keys, sort=False, dropna=False):
         memory = rows[["host_bytes", "gpu_bytes"]].max() / 1e9
         lines.append(
             [NO_VALUE if pd.isna(value) else shown(value) for value in values]
-            + [str(len(rows)), measured(rows["seconds"].sum(), 0)]
-            + [measured(rows[c].median(), 1) for c in ("seconds", "images_per_second")]
+            + [str(len(rows)), span(rows["fitted_on"]), measured(rows["seconds"].sum(), 0)]
+            + [measured(rows["seconds"].median(), 1), span(rows["seconds"], 1)]
+            + [measured(rows["images_per_second"].median(), 1)]
             + [measured(value, 2) for value in memory]
         )
-    names = ["runs", "seconds, all", "seconds, median", "images/s, median"]
+    names = ["runs", "fitted on", "seconds, all", "seconds, median", "seconds, range"]
+    names += ["images/s, median"]
     body = pd.DataFrame(lines, columns=[*keys, *names, "memory, GB", "GPU memory, GB"])
-    done = (table["stage"] == "metrics").sum()
+    done = evaluated.sum()
     caption = (
-        f"What each stage took, {done} of {cells} cells. Seconds: the whole step, its imports "
-        "included; images a second: the work itself, every epoch's images counted. Memory: the "
+        f"What each stage took, {done} of {cells} cells, by setting; medians and ranges are over "
+        "categories and seeds. Fitted on: training images, those that validate not among them. "
+        "Seconds: the whole step, its imports included; images a second: the work itself, every "
+        "epoch's images counted. Memory: the "
         "highest of a process. n/a: not recorded, or no such device. Steps that ran side by side "
         "slowed each other. `cost.csv` has every run."
     )
     return [Section("Cost", body, caption)]
 
 
+def span(values: pd.Series, digits: int = 0) -> str:
+    """Return the lowest and the highest of some numbers, as 'low to high'; one number if equal."""
+    low, high = measured(values.min(), digits), measured(values.max(), digits)
+    return low if low == high else f"{low} to {high}"
+
+
 def shown(value: object) -> str:
     """Return a key as text; a gap among the threads made them floats."""
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def measured(value: float, digits: int) -> str:

@@ -1,8 +1,9 @@
 """Studies to cells: the one place that knows which combinations exist."""
 
+import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,26 +11,29 @@ import pandas as pd
 
 from stpm_bench.errors import InputError
 from stpm_bench.files import checked
+from stpm_bench.methods import define, fit_key
+from stpm_bench.methods.interface import Settings
 
-# A cell's folder spells its axes, so that any single cell can be asked for by name.
+# A cell's folder spells its axes, so that any single cell can be asked for by name; so does that of
+# the fit on which it rests.
 CELL = (
     "category-{category}_layers-{layers}_teacher-{teacher}"
-    "_fraction-{fraction}_seed-{seed}_protocol-{protocol}"
+    "_fraction-{fraction}_seed-{seed}_method-{method}"
 )
-AXES = ("category", "layers", "teacher", "fraction", "seed", "protocol")
+AXES = ("category", "layers", "teacher", "fraction", "seed", "method")
 # What a table sets side by side; seeds and categories are what it averages over.
 SETTING = tuple(axis for axis in AXES if axis not in ("category", "seed"))
 
 
 class Cell(NamedTuple):
-    """One combination of the axes: one student."""
+    """One combination of the axes: a method's run, evaluated."""
 
     category: str
     layers: str
     teacher: str
     fraction: float
     seed: int
-    protocol: str
+    method: str
 
     @property
     def folder(self) -> str:
@@ -60,29 +64,79 @@ def parse_layers(layers: str) -> list[int]:
     return [int(level) for level in layers.split("+")]
 
 
-def cells_of(study: dict) -> list[Cell]:
-    """Return the product of a study's axes, each cell once, in the order of the config."""
+def levels_of(layers: Sequence[int] | str, settings: Settings) -> Sequence[int]:
+    """Return the levels that a study asks for: 'default' stands for those of the method."""
+    return settings.levels if layers == "default" else layers
+
+
+def cells_of(study: dict, methods: Mapping[str, Settings]) -> list[Cell]:
+    """Return the product of a study's axes, each cell once, in the order of the config.
+
+    Args:
+        methods: every method of the config by name.
+    """
     product = itertools.product(
         study["category"],
-        map(spell_layers, study["layers"]),
+        study["layers"],
         study["teacher"],
         map(float, study["fraction"]),
         study["seed"],
-        study["protocol"],
+        study["method"],
     )
-    return list(dict.fromkeys(Cell(*values) for values in product))
+    cells = (
+        Cell(category, spell_layers(levels_of(layers, methods[method])), *rest, method)
+        for category, layers, *rest, method in product
+    )
+    return list(dict.fromkeys(cells))
+
+
+def fits_of(cells: Iterable[Cell], methods: Mapping[str, Settings]) -> dict[Cell, Cell]:
+    """Return the fit of each cell: the cell of the first method whose fit would be the same.
+
+    Cells that differ in their evaluation alone share a fit.
+
+    Args:
+        methods: every method of the config by name, the first ones first.
+    """
+
+    @functools.cache
+    def first(method: str, fraction: float) -> str:
+        key = fit_key(methods[method], fraction)
+        return next(name for name, s in methods.items() if fit_key(s, fraction) == key)
+
+    return {cell: cell._replace(method=first(cell.method, cell.fraction)) for cell in cells}
 
 
 def studies(config: dict) -> pd.DataFrame:
-    """Return every study's cells: column `study`, then the axes; a shared cell has several rows."""
-    rows = [(name, *cell) for name, study in config["studies"].items() for cell in cells_of(study)]
-    return pd.DataFrame(rows, columns=["study", *AXES])
+    """Return every study's cells: column `study`, the axes, and `fit`, the name of the folder of
+    the cell's fit; a cell that studies share has a row in each.
+
+    Args:
+        config: completed.
+    """
+    methods = define(config["methods"], config["training"])
+    cells = {name: cells_of(study, methods) for name, study in config["studies"].items()}
+    fits = fits_of(itertools.chain.from_iterable(cells.values()), methods)
+    rows = [(name, *c, fits[c].folder) for name, of_study in cells.items() for c in of_study]
+    return pd.DataFrame(rows, columns=["study", *AXES, "fit"])
 
 
 def cells(table: pd.DataFrame) -> list[Cell]:
     """Return the cells of a table with the axes as columns, each once, in its order."""
     unique = table[list(AXES)].drop_duplicates()
     return [Cell(*row) for row in unique.itertuples(index=False)]
+
+
+def fits(table: pd.DataFrame) -> dict[Cell, str]:
+    """Return the name of the folder of each cell's fit, from what `studies` returns."""
+    unique = table[[*AXES, "fit"]].drop_duplicates()
+    return {Cell(*axes): fit for *axes, fit in unique.itertuples(index=False)}
+
+
+def cell_of(wildcards: Mapping[str, str]) -> Cell:
+    """Return the cell of a folder's wildcards, which are texts."""
+    values = dict(wildcards)
+    return Cell(**values | {"fraction": float(values["fraction"]), "seed": int(values["seed"])})
 
 
 def varying(table: pd.DataFrame) -> list[str]:
@@ -99,7 +153,7 @@ def read(path: str | Path) -> pd.DataFrame:
         InputError: the file is not what was written.
     """
     checked(path)
-    names = {"study", "category", "layers", "teacher", "protocol"}
+    names = {"study", "category", "layers", "teacher", "method", "fit"}
     numbers = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(
         path,

@@ -1,45 +1,30 @@
 """What a config asks for: its cells and what they share, and the hours and gigabytes left."""
 
 import functools
+import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 import pandas as pd
 
 from stpm_bench import config as config_of
-from stpm_bench import cost, grid, protocols
+from stpm_bench import cost, grid
+from stpm_bench.code_version import version_of
 from stpm_bench.config import Source
 from stpm_bench.datasets import layouts
 from stpm_bench.grid import Cell
-from stpm_bench.protocols import Protocol
+from stpm_bench.methods import DEFAULT
+from stpm_bench.results import STAGES, cell_folder, fit_folder
 from stpm_bench.typeset import Section
 
 # Measured on one core, ResNet-18 at 256 x 256 (README, 'Cost'): what a student trains on a second,
 # by the config key 'precision', and what a test image costs in maps and metrics, starts included.
 IMAGES_PER_SECOND = {"auto": 27, "bfloat16": 27, "float32": 13}
 EVALUATION_SECONDS = 0.2
-
-
-class StudentCost(NamedTuple):
-    """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
-
-    batch_mb: int  # memory while a batch of 32 is trained on
-    image_mb: float  # and of an image, whose features are kept
-    images_per_second: int
-
-
-NO_RATES: Mapping[str, float] = MappingProxyType({})
-STUDENT_COST = {
-    "resnet18": StudentCost(1900, 2.5, 10),
-    "resnet34": StudentCost(2500, 2.5, 5),
-    "resnet50": StudentCost(6400, 8, 2),
-    "wide_resnet50_2": StudentCost(8600, 8, 1),
-    "mobilenet_v2": StudentCost(4100, 1.1, 5),
-}
+NO_RATES: Mapping[tuple[str, str], float] = MappingProxyType({})
 
 
 def count_images(source: Source, split: str) -> int:
@@ -51,36 +36,24 @@ def count_images(source: Source, split: str) -> int:
     return len(layouts.thinned(rows, source.layout, every))
 
 
-def training_images(protocol: Protocol, fraction: float, images: int) -> int:
-    """Return how many images a student trains on, each epoch's counted.
-
-    Args:
-        images: how many training images its category has.
-    """
-    whole = images * (1 - protocol.validation_fraction)
-    used = max(1, round(whole * fraction))
-    steps = protocols.optimiser_steps(protocol, used, round(whole))
-    return round(used * steps / math.ceil(used / protocol.batch_size))
-
-
 def is_done(results: str | Path, cell: Cell) -> bool:
     """Return whether a cell has its metrics."""
-    return Path(results, "cells", cell.folder, "metrics.json").exists()
+    return cell_folder(results, cell).joinpath("metrics.json").exists()
 
 
 def sections(config: dict) -> list[Section]:
-    """Set what a completed config asks for: studies, then what is left of hours and gigabytes.
+    """Format what a completed config asks for: studies, then what is left of hours and gigabytes.
 
     The rates are the medians of what this config's finished cells recorded, where there are any.
     """
     table = grid.studies(config)
     cells, results = grid.cells(table), config["results"]
     done = {cell for cell in cells if is_done(results, cell)}
-    return [studies_section(table, done), left_section(config, cells, done)]
+    return [studies_section(table, done), left_section(config, grid.fits(table), done)]
 
 
 def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
-    """Set the studies: their cells, how many an earlier study has, how many are done."""
+    """Format the studies: their cells, how many an earlier study has, how many are done."""
     seen, lines = set(), []
     for name, rows in table.groupby("study", sort=False):
         of_study = set(grid.cells(rows))
@@ -89,113 +62,140 @@ def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
     lines.append(["together", len(seen), "", len(done)])
     shown = [[f"{v:,}" if isinstance(v, int) else v for v in line] for line in lines]
     body = pd.DataFrame(shown, columns=["study", "cells", "shared with a study above", "done"])
-    shared = [f"{table[axis].nunique()} {name}" for axis, name in SHARED.items()]
-    caption = f"A cell is one student. They share {', '.join(shared)}: each is made once."
+    shared = [f"{table[column].nunique():,} {name}" for column, name in SHARED.items()]
+    caption = (
+        "A cell is one method's run on one category, evaluated. They share "
+        f"{', '.join(shared)}: each is made once."
+    )
     return Section("Cells", body, caption)
 
 
-SHARED = {"category": "prepared categories", "teacher": "teachers"}
+SHARED = {"category": "prepared categories", "teacher": "teachers", "fit": "fits"}
 
 
-def left_section(config: dict, cells: list[Cell], done: set[Cell]) -> Section:
-    """Set what is left: images, hours on this machine, gigabytes of results."""
-    where, size = config_of.sources(config), config["image_size"]
+def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Section:
+    """Format what is left: images, hours on this machine, gigabytes of results."""
+    where, size, results = config_of.sources(config), config["image_size"], config["results"]
     count = functools.cache(lambda category, split: count_images(where[category], split))
-    left = [cell for cell in cells if cell not in done]
+    left = [cell for cell in fits if cell not in done]
     train = {name: count(name, "train") for name in {cell.category for cell in left}}
-    images = images_to_do(config, left, train)
+    todo = images_to_do(config, fits, train)
     test = sum(count(cell.category, "test") for cell in left)
-    rates, seconds = measured(config, cost.collect(config["results"], sorted(done), []))
+    finished = {cell: fit for cell, fit in fits.items() if cell in done}
+    rates, seconds = measured(config, cost.collect(results, finished, []))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else EVALUATION_SECONDS * (size / 256) ** 2 / cores
-    training, evaluation = training_hours(config, images, cores, rates), test * each / 3600
-    hours = training + evaluation
-    stored = sum(map(bytes_of(config, count), left))
+    fitting, evaluation = fit_hours(config, todo, cores, rates), test * each / 3600
+    hours = fitting + evaluation
+    unfitted = {fits[cell]: cell for cell in left if not is_scored(results, fits[cell])}
+    of_fit = bytes_of(config, count)
+    stored = sum(of_fit(cell) for cell in unfitted.values())
     stored += sum(
         prepared_bytes(size, train[name], count(name, "test"))
         for name in train
-        if not Path(config["results"], "prepared", name, "test", "images.npy").exists()
+        if not Path(results, "prepared", name, "test", "images.npy").exists()
     )
     lines = [
-        ["training", f"{sum(images.values()):,} images", f"{training:,.1f}", ""],
+        ["fits", f"{sum(todo.values()):,} images", f"{fitting:,.1f}", ""],
         ["maps and metrics", f"{test:,} images", f"{evaluation:,.1f}", ""],
         ["together", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
     sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
-    if not rates or not {cell.teacher for cell in left} <= set(rates):
+    if not rates or not {(cell.teacher, cell.method) for cell in left} <= set(rates):
         sources.append("of README.md ('Cost')")
     caption = (
         f"Hours: {at_once} at once on {cores} cores, at the rates {' or '.join(sources)}; a GPU is "
-        "faster, teachers that are trained here come on top. Gigabytes (10^9 bytes): in "
-        f"{config['results']}, without downloads."
+        "faster, teachers that are trained here come on top. Gigabytes (10^9 bytes): models, level "
+        f"maps and prepared images in {results}, without downloads."
     )
     return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
 
 
-def assumed_rates(config: dict) -> dict[str, float]:
-    """Return the images a second that a student of each teacher trains on, on one core.
+def is_scored(results: str | Path, fit: str) -> bool:
+    """Return whether a fit has the level maps of the test images."""
+    return fit_folder(results, fit).joinpath("level_maps.npz").exists()
 
-    README's rate of ResNet-18, and of other backbones in proportion to `STUDENT_COST`.
+
+def assumed_rates(config: dict) -> dict[tuple[str, str], float]:
+    """Return the images per second that a fit processes on one core, by (teacher, method).
+
+    README's rate of STPM with ResNet-18, and of others in proportion to what their methods say.
     """
-    base = IMAGES_PER_SECOND[config["precision"]] / STUDENT_COST["resnet18"].images_per_second
+    known = config_of.methods(config)
+    base = IMAGES_PER_SECOND[config["precision"]] / known[DEFAULT].images_per_second("resnet18")
     base /= (config["image_size"] / 256) ** 2
     return {
-        name: base * STUDENT_COST[teacher["backbone"]].images_per_second
+        (name, method): base * settings.images_per_second(teacher["backbone"])
         for name, teacher in config["teachers"].items()
+        for method, settings in known.items()
     }
 
 
-def training_hours(
-    config: dict, images: Mapping[Cell, int], cores: int, recorded: Mapping[str, float] = NO_RATES
+def fit_hours(
+    config: dict,
+    images: Mapping[Cell, int],
+    cores: int,
+    recorded: Mapping[tuple[str, str], float] = NO_RATES,
 ) -> float:
-    """Return the hours in which cells are trained on so many cores.
+    """Return the hours in which fits are made on so many cores.
 
     Args:
-        images: how many images each trains on, each epoch's counted.
-        recorded: teacher -> images a second of a student on its `threads`, where one was trained;
-            `assumed_rates` has the others.
+        images: how many images each processes, each epoch's counted.
+        recorded: (teacher, method) -> images per second of a fit on its `threads`, where one was
+            made; `assumed_rates` has the others.
     """
     at_once, assumed = max(1, cores // config["threads"]), assumed_rates(config)
-    together = {name: rate * cores for name, rate in assumed.items()}
-    together |= {name: rate * at_once for name, rate in recorded.items()}
-    return sum(number / together[cell.teacher] for cell, number in images.items()) / 3600
+    together = {key: rate * cores for key, rate in assumed.items()}
+    together |= {key: rate * at_once for key, rate in recorded.items()}
+    return sum(n / together[cell.teacher, cell.method] for cell, n in images.items()) / 3600
 
 
-def measured(config: dict, costs: pd.DataFrame) -> tuple[dict[str, float], float | None]:
-    """Return what finished cells recorded, medians: by teacher the images a second that a student
-    of its backbone trains on, and the seconds of maps and metrics of a test image; {} and None
-    without a cell that was evaluated."""
+def measured(
+    config: dict, costs: pd.DataFrame
+) -> tuple[dict[tuple[str, str], float], float | None]:
+    """Return what finished cells recorded, medians: by (teacher, method) the images per second
+    that a fit on its backbone processes, and the seconds of maps and metrics of a test image; {}
+    and None without a cell that was evaluated."""
     backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
-    students = costs[costs["stage"] == "student"]
-    rates = students["images_per_second"].groupby(students["teacher"].map(backbones)).median()
-    scored = costs[costs["stage"].isin(["anomaly_maps", "metrics"])]
-    each = (scored["seconds"] / scored["images"]).groupby(scored["stage"]).median()
+    fits = costs[costs["stage"] == "fit"]
+    keys = [fits["teacher"].map(backbones), fits["method"]]
+    rates = fits["images_per_second"].astype(float).groupby(keys).median().dropna()
+    scored = costs[costs["stage"].isin(["score", "evaluate"])]
+    each = (scored["seconds"] / scored["images"]).astype(float).groupby(scored["stage"]).median()
     if len(each) < 2:
         return {}, None
-    known = rates.dropna()
-    return {name: known[of] for name, of in backbones.items() if of in known}, each.sum()
+    known = {
+        (name, method): rate
+        for (backbone, method), rate in rates.items()
+        for name in backbones
+        if backbones[name] == backbone
+    }
+    return known, each.sum()
 
 
 def bytes_of(config: dict, count):
-    """Return a function: the bytes of a cell's student and maps."""
+    """Return a function: the bytes of a cell's fit, its model and level maps."""
     from stpm_bench import backbone
 
     side, teachers = config["image_size"], config["teachers"]
+    known = config_of.methods(config)
 
     @functools.cache
     def weights(name: str, deepest: int) -> int:
         network = backbone.create(name, [deepest], seed=0)
         return sum(value.nbytes for value in backbone.state(network).values())
 
-    def of_cell(cell: Cell) -> int:
-        levels = grid.parse_layers(cell.layers)
-        pixels = side**2 + sum((side // 2 ** (level + 1)) ** 2 for level in levels)
-        # The kept and the last epoch's weights; maps of float32.
-        student = 2 * weights(teachers[cell.teacher]["backbone"], max(levels))
-        return student + 4 * pixels * count(cell.category, "test")
+    def of_fit(cell: Cell) -> int:
+        levels, settings = grid.parse_layers(cell.layers), known[cell.method]
+        pixels = sum((side // 2 ** (level + 1)) ** 2 for level in settings.map_levels(levels))
+        bytes_of_maps = 4 * pixels * count(cell.category, "test")  # float32
+        networks = settings.networks() if config_of.keeps_model(config, settings) else 0
+        if not networks:
+            return bytes_of_maps
+        return bytes_of_maps + networks * weights(teachers[cell.teacher]["backbone"], max(levels))
 
-    return of_cell
+    return of_fit
 
 
 def prepared_bytes(image_size: int, train: int, test: int) -> int:
@@ -203,15 +203,53 @@ def prepared_bytes(image_size: int, train: int, test: int) -> int:
     return image_size**2 * (3 * train + 5 * test)
 
 
-def images_to_do(config: dict, cells: list[Cell], images: Mapping[str, int]) -> dict[Cell, int]:
-    """Return how many images each cell trains on that is not done, each epoch's counted.
+def images_to_do(
+    config: dict, fits: Mapping[Cell, str], images: Mapping[str, int]
+) -> dict[Cell, int]:
+    """Return how many images each fit processes that is not scored yet, each epoch's counted.
 
     Args:
+        fits: what `grid.fits` returns; the first cell of each fit stands for it.
         images: category -> how many training images it has.
     """
-    known = config_of.protocols(config)
+    known = config_of.methods(config)
+    first = {fit: cell for cell, fit in reversed(fits.items())}
     return {
-        cell: training_images(known[cell.protocol], cell.fraction, images[cell.category])
-        for cell in cells
-        if not is_done(config["results"], cell)
+        cell: known[cell.method].fit_images(images[cell.category], cell.fraction)
+        for fit, cell in reversed(first.items())
+        if not is_scored(config["results"], fit)
     }
+
+
+def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
+    """Return the fits that other code than today's scored and whose model was not kept: to score
+    them again they are fitted again."""
+    known, found = config_of.methods(config), []
+    temporary = {n: s for n, s in known.items() if not config_of.keeps_model(config, s)}
+    versions = {s.module: version_of("score", s.module) for s in temporary.values()}
+    for fit, cell in {fit: cell for cell, fit in fits.items()}.items():
+        folder = fit_folder(config["results"], fit)
+        record, model = folder / STAGES["score"], folder / "model.pt"
+        if cell.method in temporary and record.exists() and not model.exists():
+            code = json.loads(record.read_text()).get("code")
+            found += [fit] if code != versions[known[cell.method].module] else []
+    return found
+
+
+def stale_folders(config: dict) -> dict[Path, int]:
+    """Return the folders of the results that a completed config does not ask for, with their
+    bytes: of cells, fits and prepared categories."""
+    results = Path(config["results"])
+    table = grid.studies(config)
+    wanted = {
+        "cells": {cell.folder for cell in grid.cells(table)},
+        "fits": set(table["fit"]),
+        "prepared": set(table["category"]),
+    }
+    found = [
+        path
+        for kind, names in wanted.items()
+        for path in sorted((results / kind).glob("*"))
+        if path.is_dir() and path.name not in names
+    ]
+    return {p: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in found}

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, a line in a log, after each student."""
+"""How far a run is: a bar in a terminal, a line in a log, after each cell."""
 
 import json
 import logging
@@ -15,38 +15,41 @@ from stpm_bench.grid import CELL
 SHOWN = {"pro": "PRO", "pixel_auroc": "pixel AUROC", "image_auroc": "image AUROC"}
 
 
+RULES = ("fit", "fit_temporary", "evaluate")
+
+
 class Progress(logging.Handler):
-    """Follows Snakemake's own events; after each student that is evaluated it says how far it is.
+    """Follows Snakemake's own events; after each cell that is evaluated it says how far it is.
 
     Args:
         cells: folder of the cells.
-        images: name of a cell that is still to do -> how many images it trains on, each epoch's
+        images: name of a fit that is still to do -> how many images it processes, each epoch's
             counted.
-        total: how many cells there are, the finished ones included.
+        total, done: how many cells there are, and how many of them are finished.
     """
 
-    def __init__(self, cells: Path, images: Mapping[str, int], total: int):
+    def __init__(self, cells: Path, images: Mapping[str, int], total: int, done: int):
         super().__init__()
         self.cells, self.images = cells, images
-        self.start, self.trained, self.jobs = time.monotonic(), 0, {}
+        self.start, self.fitted, self.jobs = time.monotonic(), 0, {}
         self.bar = tqdm(
             total=total,
-            initial=total - len(images),
-            desc="students",
+            initial=done,
+            desc="cells",
             bar_format="{desc} {n_fmt} of {total_fmt} |{bar:20}| {postfix}",
             disable=not sys.stderr.isatty(),
         )
-        self.done = total - len(images)
+        self.done = done
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of an event; where it ends a cell, say so."""
         event = getattr(getattr(record, "event", None), "value", None)
-        if event == "job_info" and record.rule_name in ("student", "metrics"):
+        if event == "job_info" and record.rule_name in RULES:
             self.jobs[record.jobid] = record.rule_name, CELL.format(**record.wildcards)
         if event == "job_finished" and record.job_id in self.jobs:
             rule, cell = self.jobs.pop(record.job_id)
-            if rule == "student":
-                self.trained += self.images.get(cell, 0)
+            if rule != "evaluate":
+                self.fitted += self.images.get(cell, 0)
             else:
                 self.done += 1
                 self.say(cell)
@@ -55,13 +58,13 @@ class Progress(logging.Handler):
     def say(self, cell: str) -> None:
         """Print a line, or move the bar on."""
         elapsed = time.monotonic() - self.start
-        rate = self.trained / elapsed
-        left = sum(self.images.values()) - self.trained
+        rate = self.fitted / elapsed
+        left = sum(self.images.values()) - self.fitted
         parts = [f"{rate:,.0f} images/s"]
         parts += [f"about {spell(left / rate)} left"] if rate else []
         text = ", ".join([*parts, f"last: {cell}: {outcome(self.cells / cell)}"])
         if self.bar.disable:
-            print(f"students {self.done} of {self.bar.total}, {text}", file=sys.stderr)
+            print(f"cells {self.done} of {self.bar.total}, {text}", file=sys.stderr)
         else:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()
@@ -74,7 +77,7 @@ def outcome(cell: Path) -> str:
     except (OSError, ValueError):
         return "its metrics cannot be read"  # what reads them next says why
     if "failure" in values:
-        return f"training failed: {values['failure']}"
+        return f"the fit failed: {values['failure']}"
     return next(f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values)
 
 
@@ -86,9 +89,11 @@ def spell(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def follow(logger: logging.Logger, cells: Path, images: Mapping[str, int], total: int) -> None:
+def follow(
+    logger: logging.Logger, cells: Path, images: Mapping[str, int], total: int, done: int
+) -> None:
     """Attach a `Progress` to Snakemake's logger; its bar stays below the lines of the others."""
-    progress = Progress(cells, images, total)
+    progress = Progress(cells, images, total, done)
     before = logging.Handler()
     before.emit = lambda record: progress.bar.clear()
     logger.handlers.insert(0, before)

@@ -8,6 +8,7 @@ from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
 from stpm_bench.files import read_checked, read_json
+from stpm_bench.results import cell_folder
 
 # The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
 RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
@@ -30,7 +31,7 @@ def main_cells() -> list[tuple[grid.Cell, Path]]:
     rows = table[table["study"] == main_study()]
     setting = list(grid.SETTING)
     rows = rows[(rows[setting] == rows[setting].iloc[0]).all(axis=1)]
-    return [(cell, RESULTS / "cells" / cell.folder) for cell in grid.cells(rows)]
+    return [(cell, cell_folder(RESULTS, cell)) for cell in grid.cells(rows)]
 
 
 def studies_of(axis: str, example: str) -> list[str]:

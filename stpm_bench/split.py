@@ -1,4 +1,4 @@
-"""Which training images a cell uses, and which of them validate."""
+"""Which training images a fit uses, and which of them validate."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from stpm_bench.errors import InputError
+from stpm_bench.methods.interface import Split
 
 
 def split(
@@ -17,34 +18,54 @@ def split(
     whatever the order of `files`, and nested: with one seed, the images of a smaller fraction are
     among those of a larger one. At least two images are chosen and at least one validates; of the
     smallest MVTec category (60 images) a fraction of 0.05 leaves 2 for training and 1 for
-    validation.
+    validation. A method that holds nothing out is fitted on all of the chosen images, at least one.
 
     Args:
         files: names of the training images, all different.
         fraction: share of the images to use, in (0, 1].
-        validation_fraction: share of the chosen images that validates, in (0, 1).
+        validation_fraction: share of the chosen images that validates, in [0, 1).
         seed: the cell's seed.
 
     Returns:
         Columns `file` and `role` ('training' or 'validation'), in the order of the hash.
 
     Raises:
-        InputError: a fraction is out of range, or there are fewer than two images.
+        InputError: a fraction is out of range, or there are too few images.
     """
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction}; expected above 0 and at most 1")
-    if not 0 < validation_fraction < 1:
+    if not 0 <= validation_fraction < 1:
         raise InputError(
             f"config key 'training.validation_fraction' is {validation_fraction}; "
             "expected above 0 and below 1"
         )
-    if len(files) < 2:
+    if len(files) < (2 if validation_fraction else 1):
         raise InputError(
             f"train/good has {len(files)} image(s); expected at least 2, "
             "one for training and one for validation"
         )
     ordered = sorted(files, key=lambda file: hashlib.sha256(f"{seed}/{file}".encode()).digest())
     chosen = ordered[: max(2, round(fraction * len(files)))]
-    n_validation = min(max(1, round(validation_fraction * len(chosen))), len(chosen) - 1)
+    n_validation = 0
+    if validation_fraction:
+        n_validation = min(max(1, round(validation_fraction * len(chosen))), len(chosen) - 1)
     roles = ["training"] * (len(chosen) - n_validation) + ["validation"] * n_validation
     return pd.DataFrame({"file": chosen, "role": roles})
+
+
+def divide(
+    files: Sequence[str], fraction: float, validation_fraction: float, seed: int
+) -> tuple[Split, pd.DataFrame]:
+    """Return which rows of `files` train and validate, and what `split` returns.
+
+    Args:
+        files, fraction, validation_fraction, seed: as of `split`.
+    """
+    chosen = split(files, fraction, validation_fraction, seed)
+    full = split(files, 1.0, validation_fraction, seed)
+    row = {file: index for index, file in enumerate(files)}
+    roles = {
+        role: [row[file] for file in chosen.loc[chosen["role"] == role, "file"]]
+        for role in ("training", "validation")
+    }
+    return Split(**roles, full=int((full["role"] == "training").sum())), chosen

@@ -13,9 +13,9 @@ from stpm_bench.typeset import Section, bold_best, interval, number, p_value, sp
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
-# the rest. A study with several teachers or protocols stands beside the paper with its first ones.
+# the rest. A study with several teachers or methods stands beside the paper with its first ones.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
-FIRST = ["teacher", "protocol"]
+FIRST = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 EVERY_TWO = 16  # how many settings are compared every two, see `differences`
@@ -86,7 +86,7 @@ def study_table(
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
         cells: the study's cells, columns `grid.AXES`.
         paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
-            and there beside the first teacher and protocol of the study.
+            and there beside the first teacher and method of the study.
         names: the metrics to summarise.
 
     Returns:

@@ -1,7 +1,7 @@
 """Teachers: published weights, a weights file, a network pretrained here, or an untrained one."""
 
-import hashlib
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,15 +12,15 @@ import torchvision
 from torch import nn
 from tqdm import tqdm
 
-from stpm_bench import backbone
-from stpm_bench.anomaly_map import unit
+from stpm_bench import backbone, unfinished
 from stpm_bench.device import autocast
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked, seal, sha256, unseal, write_tensors
+from stpm_bench.files import sha256
+from stpm_bench.methods.distance import unit
 from stpm_bench.seeds import stream
 
-# A teacher is kept with every level that its backbone has, so that a study can add a level
-# without a new teacher; the classifier is dropped.
+# A teacher is kept with every level that its backbone or its file has, so that a study can add a
+# level without a new teacher; the classifier is dropped.
 ALL_LEVELS = (1, 2, 3, 4)
 
 # A mirrored digit is another digit or none.
@@ -95,10 +95,24 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
 
 
 def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    """Return those of `weights` that the backbone's levels need, checked for name and shape."""
-    network = backbone.create(name, ALL_LEVELS, seed=0)
+    """Return those of `weights` that the backbone's levels need, checked for name and shape.
+
+    Levels above the first whose weights are not there are left out: see `levels_in`.
+    """
+    network = backbone.create(name, levels_in(name, weights) or ALL_LEVELS[:1], seed=0)
     backbone.load(network, weights, source)
     return backbone.state(network)
+
+
+def levels_in(name: str, weights: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+    """Return the levels that weights are enough for: all up to the first that lacks a tensor."""
+    found = ()
+    for level in ALL_LEVELS:
+        needed = backbone.state(backbone.create(name, [level], seed=0))
+        if any(key not in weights for key in needed if not key.endswith("num_batches_tracked")):
+            break
+        found += (level,)
+    return found
 
 
 def pretrain(
@@ -114,7 +128,7 @@ def pretrain(
     seed: int,
     device: torch.device,
     precision: torch.dtype,
-    unfinished: Path | None = None,
+    unfinished_file: Path | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict]:
     """Train torchvision's `name` as an image classifier from scratch, with cross-entropy.
 
@@ -128,7 +142,7 @@ def pretrain(
             `test_labels`, `classes`.
         input_size: side in pixels to which images are resized for training.
         flip: mirror each image left to right with probability 1/2.
-        unfinished: file that holds the state after each epoch; training goes on from it, to the
+        unfinished_file: holds the state after each epoch; training goes on from it, to the
             same bits, where it is of the same data and settings. The caller removes it when the
             weights are written.
 
@@ -157,8 +171,11 @@ def pretrain(
     }
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
     described = {"backbone": name, "seed": seed, "precision": str(precision), **settings}
-    described |= {"data": fingerprint(data)}
-    history = resume(unfinished, described, parts, draws) if unfinished else []
+    described |= {"data": unfinished.fingerprint(data)}
+    state = {}
+    if unfinished_file:
+        state = unfinished.resume(unfinished_file, described, parts, draws)
+    history = state.get("history", [])
     bar = tqdm(
         range(len(history) + 1, epochs + 1),
         desc=f"teacher {source}",
@@ -211,8 +228,8 @@ def pretrain(
                 "seconds": round(time.perf_counter() - start, 2),
             }
         )
-        if unfinished:
-            save_unfinished(unfinished, described, parts, draws, history)
+        if unfinished_file:
+            unfinished.save(unfinished_file, described, parts, draws, {"history": history})
     report = {
         "classes": [str(c) for c in data["classes"]],
         "train_images": len(images),
@@ -268,7 +285,12 @@ def classify(
 
 
 @torch.no_grad()
-def level_report(name: str, weights: dict[str, torch.Tensor], images: np.ndarray) -> list[dict]:
+def level_report(
+    name: str,
+    weights: dict[str, torch.Tensor],
+    images: np.ndarray,
+    levels: Sequence[int] = ALL_LEVELS,
+) -> list[dict]:
     """Describe a teacher's features on a few photographs, level by level.
 
     A student that matches a level without information perfectly looks well trained, and every
@@ -276,18 +298,19 @@ def level_report(name: str, weights: dict[str, torch.Tensor], images: np.ndarray
 
     Args:
         images: (N, S, S, 3) uint8, photographs of several things.
+        levels: those that the weights have.
 
     Returns:
         for each level `level`, `channels`, `dead_share` (of positions whose features are all 0),
         `spread` (mean squared deviation of the unit features from their mean over positions and
         images, in [0, 1]; 0: all are one vector) and `degenerate` ('' or the reason).
     """
-    network = backbone.create(name, ALL_LEVELS, seed=0)
+    network = backbone.create(name, levels, seed=0)
     backbone.load(network, weights, name)
     network.eval()
     rows = []
     outputs = network(backbone.normalise(torch.from_numpy(images)))
-    for level, output in zip(ALL_LEVELS, outputs, strict=True):
+    for level, output in zip(levels, outputs, strict=True):
         vectors = unit(output).permute(0, 2, 3, 1).flatten(0, 2)
         finite = bool(torch.isfinite(vectors).all())
         dead_share = float((vectors == 0).all(dim=1).float().mean())
@@ -310,64 +333,6 @@ def level_report(name: str, weights: dict[str, torch.Tensor], images: np.ndarray
             }
         )
     return rows
-
-
-def fingerprint(data: dict[str, np.ndarray]) -> str:
-    """Return a hash of the images and labels."""
-    digest = hashlib.sha256()
-    for key in sorted(data):
-        values = np.asarray(data[key])
-        digest.update(f"{key} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
-def save_unfinished(
-    file: Path, described: dict, parts: dict, draws: torch.Generator, history: list[dict]
-) -> None:
-    """Write all that the next epoch depends on.
-
-    Args:
-        described: settings and data; only a run of the same may go on from this.
-        parts: what has a `state_dict`.
-        draws: the generator of batch order and flips; dropout draws from PyTorch's own.
-    """
-    state = {
-        "described": described,
-        "history": history,
-        "draws": draws.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    state |= {key: part.state_dict() for key, part in parts.items()}
-    unseal(record_of(file))
-    write_tensors(file, state)
-    seal(record_of(file), file.name)
-
-
-def record_of(unfinished: Path) -> Path:
-    """Return where the checksum of an unfinished state lies."""
-    return unfinished.with_name(f"{unfinished.name}.sha256")
-
-
-def resume(file: Path, described: dict, parts: dict, draws: torch.Generator) -> list[dict]:
-    """Restore what `save_unfinished` wrote, and return its history; [] where there is none.
-
-    A file of other settings or other data, or one that cannot be read, is passed over.
-    """
-    try:
-        state = torch.load(checked(file), map_location="cpu", weights_only=True)
-        if state["described"] != described:
-            return []
-    except Exception:  # missing, or damaged in one of many ways: the training starts anew
-        return []
-    for key, part in parts.items():
-        part.load_state_dict(state[key])
-    draws.set_state(state["draws"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    return state["history"]
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:

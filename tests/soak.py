@@ -29,7 +29,7 @@ from stpm_bench.errors import InputError
 from stpm_bench.files import checked
 
 PATIENCE = 600  # seconds without a new file after which a run is given up
-MEASURED = {"seconds", "training_seconds", "training_images_per_second", "images_per_second"}
+MEASURED = {"seconds", "training_seconds", "images_per_second"}
 MEASURED |= {"peak_memory", "host_bytes", "gpu_bytes"}
 MEASURED |= {"git_commit"}  # somebody may work on the checkout meanwhile
 
@@ -73,8 +73,9 @@ DIFFERENT = (
     ("*.log", "how far a step was, with seconds", lambda text: ""),
     ("*.sha256", "hashes of the files below", names_of),
     ("config.yaml", "names the folder of the results", config_without),
-    ("*/provenance.json", "seconds, memory", json_without),
-    ("*/cost_*.json", "seconds, memory", json_without),
+    ("*/fit.json", "seconds, memory", json_without),
+    ("*/score.json", "seconds, memory", json_without),
+    ("*/evaluation.json", "seconds, memory", json_without),
     ("teachers/*.json", "seconds, memory", json_without),
     ("*/history.csv", "seconds of each epoch", csv_without),
     ("tables/cost.csv", "seconds, memory", csv_without),
@@ -217,7 +218,7 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
 
 def students(results: Path) -> dict[Path, int]:
     """Return the students that are there, with the time at which each was written."""
-    return {path: path.stat().st_mtime_ns for path in results.glob("cells/*/student.pt")}
+    return {path: path.stat().st_mtime_ns for path in results.glob("fits/*/model.pt")}
 
 
 def write_config(source: Path, folder: Path, name: str) -> tuple[Path, Path]:

@@ -13,6 +13,8 @@ RNG = np.random.default_rng(0)
 OWN = np.zeros((4, 40, 40), bool)
 OWN[1, 5:21, 8:30] = OWN[2, 30:, :13] = OWN[2, 3, 3] = OWN[3, 18, 0:37] = True
 SMALL = OWN[:, 1::2, 1::2]
+MASKS = {"nearest": SMALL}
+MASKS["bilinear_any"] = np.stack([images.bilinear_any(mask, 20) for mask in OWN])
 MAPS = (RNG.random((4, 20, 20)) ** 4 + SMALL * 0.3).astype(np.float32)
 
 
@@ -47,7 +49,7 @@ def test_enlarged_is_bilinear():
 
 
 def test_each_row_is_what_its_definition_says_of_its_masks():
-    table = audit.audit(SMALL, list(OWN), MAPS).set_index(["definition", "masks"])
+    table = audit.audit(MASKS, list(OWN), MAPS).set_index(["definition", "masks"])
     assert len(table) == len(DEFINITIONS) + 2
     for name, definition in DEFINITIONS.items():
         assert table.loc[(name, "nearest"), "pro"] == pytest.approx(definition(SMALL, MAPS))
@@ -64,7 +66,7 @@ def test_each_row_is_what_its_definition_says_of_its_masks():
 
 
 def test_a_definition_without_a_value_for_one_cell_has_no_mean():
-    cells = [grid.Cell("a", "1", "t", 1.0, seed, "paper") for seed in (0, 1)]
+    cells = [grid.Cell("a", "1", "t", 1.0, seed, "stpm") for seed in (0, 1)]
     rows = [
         (*cell, definition, "nearest", value, np.nan)
         for cell, values in zip(cells, ([0.9, 0.5], [0.1, np.nan]), strict=True)
@@ -79,13 +81,13 @@ def test_a_definition_without_a_value_for_one_cell_has_no_mean():
 
 def test_images_of_several_sizes_have_no_resolution_of_their_own():
     own = [OWN[0], OWN[1][:30], *OWN[2:]]
-    table = audit.audit(SMALL, own, MAPS).set_index(["definition", "masks"])
+    table = audit.audit(MASKS, own, MAPS).set_index(["definition", "masks"])
     assert np.isnan(table.loc[("mvtec", "own"), "pro"])
     assert table["pro"].notna().sum() == len(table) - 1
 
 
 def test_summary_averages_the_cells_of_a_study_and_differs_from_the_exact_value():
-    cells = [grid.Cell(c, "1+2", "t", 1.0, s, "paper") for c in ("a", "b") for s in (0, 1, 2)]
+    cells = [grid.Cell(c, "1+2", "t", 1.0, s, "stpm") for c in ("a", "b") for s in (0, 1, 2)]
     values = {("mvtec", "nearest"): 0.5, ("bins_50", "nearest"): 0.25, ("mvtec", "own"): 0.75}
     audited = pd.DataFrame(
         [

@@ -13,7 +13,7 @@ from stpm_bench.datasets import mvtec
 from stpm_bench.tables import METRICS
 
 PAPER = published.read()
-MAIN = ("1+2+3", "imagenet", 1.0, "paper")
+MAIN = ("1+2+3", "imagenet", 1.0, "stpm")
 CONFIG = {
     "data": {"demo": False},
     "image_size": 256,
@@ -50,7 +50,7 @@ def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
         sorted(settings), categories, seeds, METRICS
     ):
         level = value(*setting) + offsets[category] + rng.normal(0, 0.002)
-        rows.append((category, *setting, seed, "paper", metric, level))
+        rows.append((category, *setting, seed, "stpm", metric, level))
     return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
 
 
@@ -234,7 +234,7 @@ def test_the_record_names_every_cell_and_is_plain_json():
     assert first["low"] is None
     assert len(first["cells"]) == 25
     assert (
-        "category-carpet_layers-1+2+3_teacher-imagenet_fraction-1.0_seed-0_protocol-paper"
+        "category-carpet_layers-1+2+3_teacher-imagenet_fraction-1.0_seed-0_method-stpm"
         in first["cells"]
     )
     assert len(first["comparisons"]) == 4

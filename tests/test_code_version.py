@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+import json
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -10,12 +12,17 @@ from pathlib import Path
 import pytest
 
 from stpm_bench import code_version as module
-from stpm_bench import steps
-from stpm_bench.code_version import DESCRIBING, PACKAGE, code_version, reach
+from stpm_bench import methods, steps
+from stpm_bench.code_version import DESCRIBING, PACKAGE, ROOTS, code_version, reach, version_of
 
-NAMES = [step.__name__ for step in steps.STEPS]
-EVALUATION = {"metrics"}
-TRAINING = {"student", "anomaly_maps"}
+PYENV = Path.home() / ".pyenv" / "versions"
+# Each stage, those of a method once for each method's file.
+STAGES = [(stage, "") for stage in ROOTS if stage not in ("fit", "score")]
+STAGES += [(stage, file) for stage in ("fit", "score") for file in methods.FILES]
+STPM = {("fit", "stpm"), ("score", "stpm")}
+FITS = {("fit", file) for file in methods.FILES}
+SCORES = {("score", file) for file in methods.FILES}
+EVALUATION = {("evaluate", "")}
 
 
 @pytest.fixture
@@ -33,14 +40,14 @@ def forget() -> None:
     module.parsed.cache_clear()
 
 
-def hashes() -> dict[str, str]:
+def hashes() -> dict[tuple[str, str], str]:
     forget()
-    return {name: code_version(name) for name in NAMES}
+    return {stage: version_of(*stage) for stage in STAGES}
 
 
-def changed(before: dict[str, str]) -> set[str]:
+def changed(before: dict) -> set[tuple[str, str]]:
     after = hashes()
-    return {name for name in NAMES if before[name] != after[name]}
+    return {stage for stage in STAGES if before[stage] != after[stage]}
 
 
 def insert(path: Path, function: str, line: str) -> None:
@@ -56,23 +63,88 @@ def insert(path: Path, function: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("file", "function", "expected"),
     [
-        ("student.py", "train", {"student"}),
-        ("student.py", "validate", {"student"}),  # inside another
-        ("split.py", "split", {"student"}),  # a parameter of another step has its name
-        ("anomaly_map.py", "score", {"anomaly_maps"}),
-        ("anomaly_map.py", "squared", TRAINING | {"benchmark"}),  # by a table of distances
+        ("methods/student.py", "train", {("fit", "stpm")}),
+        ("methods/student.py", "validate", {("fit", "stpm")}),  # inside another
+        ("methods/stpm.py", "optimiser_steps", {("fit", "stpm")}),
+        ("methods/stpm.py", "level_maps", {("score", "stpm")}),
+        ("methods/distance.py", "squared", STPM),  # by a table of distances
+        ("split.py", "split", FITS),
+        ("split.py", "divide", FITS),  # the choice of rows
+        ("backbone.py", "load", FITS | SCORES | {("teacher", "")}),
         ("metrics/pro.py", "pro", EVALUATION),  # by definitions.py
         ("metrics/roc.py", "best_f1", EVALUATION),
-        ("claims.py", "verdict", {"claims", "interim"}),
-        ("figures.py", "training", {"figures", "interim"}),
-        ("datasets/download.py", "download", {"download"}),
-        ("provenance.py", "environment", set()),  # it describes
+        ("anomaly_map.py", "anomaly_maps", EVALUATION),
+        ("anomaly_map.py", "image_scores", EVALUATION),
+        ("audit.py", "audit", EVALUATION),
+        ("datasets/images.py", "nearest", {("prepare", "")}),
+        ("teacher.py", "classify", {("teacher", "")}),
+        ("claims.py", "verdict", {("claims", "")}),
+        ("figures.py", "training", {("figures", "")}),
+        ("datasets/download.py", "download", {("download", "")}),
+        # What describes, stores and times a result.
+        ("provenance.py", "environment", set()),
+        ("files.py", "write_tensors", set()),
+        ("results.py", "write_scores", set()),
+        ("cost.py", "host_bytes", set()),
+        ("steps/fit.py", "fit", set()),
+        ("steps/fit.py", "score", set()),
+        ("steps/evaluate.py", "evaluate", set()),
+        ("steps/data.py", "prepare", set()),
     ],
 )
-def test_an_edit_changes_the_steps_that_it_reaches(copy, file, function, expected):
+def test_an_edit_changes_the_stages_that_it_reaches(copy, file, function, expected):
     before = hashes()
     insert(copy / file, function, "edited = 1")
-    assert changed(before) - {"benchmark"} == expected - {"benchmark"}
+    assert changed(before) == expected
+
+
+def test_a_stream_of_seeds_counts_for_what_draws_from_it(copy):
+    before = hashes()
+    insert(copy / "seeds.py", "stream", "edited = 1")
+    drawing = {("fit", f) for f in methods.FILES if methods.module_of(f) and draws(f)}
+    assert changed(before) == drawing | {("teacher", "")}
+
+
+def draws(file: str) -> bool:
+    return any(s.draws for s in methods.module_of(file).METHODS.values())
+
+
+def test_a_method_does_not_reach_another(copy):
+    for file in methods.FILES:
+        before = hashes()
+        for function in ("fit", "score"):
+            insert(copy / "methods" / f"{file}.py", function, "edited = 1")
+        assert changed(before) == {("fit", file), ("score", file)}
+
+
+def interpreters() -> list[str]:
+    """Return the Pythons from 3.11 on that start here."""
+    found = [sys.executable]
+    for minor in range(11, 16):
+        known = [shutil.which(f"python3.{minor}"), *PYENV.glob(f"3.{minor}.*/bin/python3.{minor}")]
+        for path in filter(None, known):
+            if subprocess.run([path, "-c", "import ast"], capture_output=True).returncode == 0:
+                found.append(str(path))
+    return found
+
+
+HASHES = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("code_version", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules["code_version"] = module
+spec.loader.exec_module(module)
+print(json.dumps([module.version_of(*stage) for stage in json.loads(sys.argv[2])]))
+"""
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_every_python_gives_the_same_hashes(python):
+    """The module needs the standard library alone, so that any interpreter runs it."""
+    command = [str(python), "-c", HASHES, str(PACKAGE / "code_version.py"), json.dumps(STAGES)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == list(hashes().values())
 
 
 def test_docstrings_layout_and_annotations_do_not_count(copy):
@@ -88,8 +160,8 @@ def test_constants_and_lines_that_run_on_import_count(copy):
     before = hashes()
     path = copy / "backbone.py"
     path.write_text(path.read_text().replace("IMAGENET_MEAN = ", "IMAGENET_MEAN = 2 * "))
-    assert changed(before) >= TRAINING | {"teacher"}
-    assert "metrics" not in changed(before)
+    assert changed(before) >= STPM | {("teacher", "")}
+    assert ("evaluate", "") not in changed(before)
     before = hashes()
     path = copy / "metrics" / "roc.py"
     path.write_text(path.read_text() + "\n\nprint('imported')\n")
@@ -97,43 +169,61 @@ def test_constants_and_lines_that_run_on_import_count(copy):
 
 
 def test_a_definition_that_is_not_there_is_named():
-    with pytest.raises(KeyError, match=r"stpm_bench/steps.py: has no .* 'no_step'"):
-        code_version("no_step")
+    with pytest.raises(KeyError, match=r"stpm_bench/split.py: has no .* 'no_function'"):
+        code_version(("split", "no_function"))
+
+
+# What a step runs besides what its stage's hash is rooted at: it reads, records, writes, and sets
+# up the process. None of it computes a result.
+AROUND = {
+    *(("device", name) for name in ("set_up", "keep_freed_memory", "choose_device")),
+    *(("device", name) for name in ("choose_precision", "cpu_capabilities")),
+    ("grid", "parse_layers"),
+    # The settings come as params; which of them a stage reads is in its code.
+    *(("methods", name) for name in ("built_in", "differing", "module_of", "schema")),
+    ("methods.stpm", "Stpm"),
+}
 
 
 def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
     """The tracer is the reference: whatever of the package is called must be reached."""
     results = finished / "results"
     prepared = results / "prepared" / "alpha"
-    cell = tmp_path / "cell"
+    fit, cell = tmp_path / "results" / "fits" / "f", tmp_path / "results" / "cells" / "c"
     teacher = results / "teachers" / "random.pt"
-    copied = tmp_path / "results"
+    copied = tmp_path / "copied"
     shutil.copytree(results, copied)
     test, train = prepared / "test", prepared / "train"
-    protocol = '{"like": "authors", "epochs": 1, "batch_size": 4}'
+    authors = methods.spelled(methods.built_in()["stpm_authors"])
+    settings = json.dumps(authors | {"epochs": 1, "batch_size": 4})
     data = {"root": finished / "data", "category": "alpha", "image_size": 32}
+    own = next((copied / "cells").glob("category-alpha*"))
+    scored = {"test": test, "teacher": teacher, "fit": fit, "layers": "1+2", "settings": settings}
     calls = {
-        "plan": {"config": str(results / "config.yaml")},
-        "studies": {"config": str(results / "config.yaml"), "output": tmp_path / "studies"},
-        "prepare": data | {"split": "test", "train": train, "output": tmp_path / "test"},
-        "teacher": {"backbone": "resnet18", "output": tmp_path / "random.pt"},
-        "student": {"train": train, "teacher": teacher, "layers": "1+2", "protocol": protocol}
-        | {"output": cell},
-        "anomaly_maps": {"test": test, "teacher": teacher, "cell": cell, "protocol": protocol},
-        "metrics": {"test": test, "masks": "bilinear_any", "cell": cell},
-        "collect": {"results": copied},
-        "tables": {"results": copied, "main": "main"},
-        "claims": {"results": copied, "main": "main"},
-        "figures": {"results": copied, "main": "main"},
-        "panel": {"test": test, "cell": cell, "output": tmp_path / "panel"},
-        "failures": {"results": copied, "main": "main"},
+        ("prepare", ""): data | {"split": "test", "train": train, "output": tmp_path / "test"},
+        ("teacher", ""): {"backbone": "resnet18", "output": tmp_path / "random.pt"},
+        ("fit", "stpm"): {"train": train, "teacher": teacher, "layers": "1+2"}
+        | {"settings": settings, "output": fit},
+        ("score", "stpm"): scored,
+        ("evaluate", ""): {"test": test, "fit": fit, "cell": cell}
+        | {"settings": '{"masks": "bilinear_any", "smoothing": 2.0}'},
+        ("studies", ""): {"config": str(results / "config.yaml"), "output": tmp_path / "studies"},
+        ("collect", ""): {"results": copied},
+        ("tables", ""): {"results": copied, "main": "main"},
+        ("claims", ""): {"results": copied, "main": "main"},
+        ("figures", ""): {"results": copied, "main": "main"},
+        ("panel", ""): {"test": test, "cell": own, "output": tmp_path / "panel"},
+        ("failures", ""): {"results": copied, "main": "main"},
     }
-    for name, arguments in calls.items():
-        ran = traced(getattr(steps, name), arguments)
-        missed = {place for place in ran if place not in reach(name) and place[0] not in DESCRIBING}
-        missed -= {("cost", "host_bytes")}  # called by what describes
-        assert not missed, f"{name} runs what its hash does not hold: {sorted(missed)}"
-        assert ("steps", name) in ran
+    by_name = {step.__name__: step for step in steps.STEPS}
+    for (stage, file), arguments in calls.items():
+        ran = traced(by_name[stage], arguments)
+        method = ((f"methods.{file}", stage),) if file else ()
+        held = reach(*method, *ROOTS[stage])
+        missed = {place for place in ran if place not in held and place[0] not in DESCRIBING}
+        missed = {p for p in missed if p[0].split(".")[0] not in ("steps", "config")} - AROUND
+        assert not missed, f"{stage} runs what its hash does not hold: {sorted(missed)}"
+        assert ran, stage
 
 
 def traced(function, arguments: dict) -> set[tuple[str, str]]:
@@ -146,7 +236,7 @@ def traced(function, arguments: dict) -> set[tuple[str, str]]:
         function = code.co_flags & inspect.CO_OPTIMIZED and name[0] != "<"  # no class, no lambda
         if event == "call" and function and code.co_filename.startswith(str(PACKAGE)):
             path = Path(code.co_filename).relative_to(PACKAGE).with_suffix("")
-            ran.add((".".join(path.parts), name))
+            ran.add((".".join(path.parts).removesuffix(".__init__"), name))
 
     threading.setprofile(profile)
     sys.setprofile(profile)

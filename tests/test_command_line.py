@@ -7,7 +7,8 @@ import torch
 
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
-from stpm_bench.steps import STEPS, load_array
+from stpm_bench.results import load_array
+from stpm_bench.steps import STEPS
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)

@@ -9,15 +9,17 @@ import yaml
 
 from conftest import small_config
 from stpm_bench import grid
-from stpm_bench.anomaly_map import DISTANCES, FUSIONS
-from stpm_bench.config import SCHEMA, complete, protocol, protocols, read
+from stpm_bench import methods as registry
+from stpm_bench.anomaly_map import FUSIONS
+from stpm_bench.config import SCHEMA, complete, methods, read, settings
 from stpm_bench.datasets import images, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
-from stpm_bench.protocols import PROTOCOLS, Protocol, map_part, training_part
-from stpm_bench.steps import MASKS
+from stpm_bench.methods.distance import DISTANCES
+from stpm_bench.methods.stpm import METHODS, Stpm
+from stpm_bench.results import MASKS
 
-FIELDS = {field.name for field in dataclasses.fields(Protocol)}
+FIELDS = {field.name for field in dataclasses.fields(Stpm)}
 
 CONFIGS = Path(__file__).parents[1] / "workflow" / "config"
 
@@ -28,40 +30,42 @@ def test_shipped_configs_are_complete(path):
     assert {"main", "layers", "teachers", "few_shot"} <= set(config["studies"])
 
 
-def test_training_replaces_a_protocols_numbers_and_an_own_field_replaces_both(small_set):
-    own = {"mine": {"like": "authors", "epochs": 7, "fusion": "sum"}, "plain": {}}
-    changes = {"training": {"epochs": 3, "weight_decay": 0.5}, "protocols": own}
-    found = protocols(complete(small_config(small_set, **changes)))
-    assert list(found) == ["paper", "authors", "anomalib", "mine", "plain"]
-    for name in ("paper", "authors", "anomalib"):
-        assert found[name] == replace(PROTOCOLS[name], epochs=3, weight_decay=0.5)
-    expected = replace(PROTOCOLS["authors"], epochs=7, weight_decay=0.5, fusion="sum")
+def test_training_replaces_numbers_and_an_own_field_replaces_both(small_set):
+    own = {"mine": {"like": "stpm_authors", "epochs": 7, "fusion": "sum"}, "plain": {}}
+    changes = {"training": {"epochs": 3, "weight_decay": 0.5}, "methods": own}
+    found = methods(complete(small_config(small_set, **changes)))
+    assert list(found) == [*registry.built_in(), "mine", "plain"]
+    for name in METHODS:
+        assert found[name] == replace(METHODS[name], epochs=3, weight_decay=0.5)
+    expected = replace(METHODS["stpm_authors"], epochs=7, weight_decay=0.5, fusion="sum")
     assert found["mine"] == expected
-    assert found["plain"] == found["paper"]
+    assert found["plain"] == found["stpm"]
 
 
-def test_without_training_the_protocols_are_as_built_in(small_set):
+def test_without_training_the_methods_are_as_built_in(small_set):
     config = complete(small_config(small_set, training={}))
     assert config["training"] == {}
-    assert config["studies"]["main"]["protocol"] == ["paper"]
-    assert protocols(config) == PROTOCOLS
+    assert config["studies"]["main"]["method"] == ["stpm"]
+    assert methods(config) == registry.built_in()
 
 
 def test_shipped_configs_mean_what_they_say():
     for name, epochs, batch_size in (("paper", 100, 32), ("demo", 10, 8)):
         config = read(CONFIGS / f"{name}.yaml")
-        expected = replace(PROTOCOLS["paper"], epochs=epochs, batch_size=batch_size)
-        assert protocols(config)["paper"] == expected
-        assert set(grid.studies(config)["protocol"]) == {"paper"}
+        expected = replace(METHODS["stpm"], epochs=epochs, batch_size=batch_size)
+        assert methods(config)["stpm"] == expected
+        assert "stpm" in set(grid.studies(config)["method"])
 
 
 def test_the_schema_allows_what_the_code_knows():
-    schema = yaml.safe_load(SCHEMA.read_text())["properties"]
-    fields = schema["protocols"]["additionalProperties"]["properties"]
+    training = yaml.safe_load(SCHEMA.read_text())["properties"]["training"]["properties"]
+    assert set(training) < FIELDS
+    fields = registry.schema(METHODS["stpm"])["properties"]
     assert set(fields) == {"like", *FIELDS}
-    assert set(schema["training"]["properties"]) < FIELDS
+    for key in training:
+        assert training[key].items() >= fields[key].items()  # a description may come on top
     for field, known in (
-        ("like", PROTOCOLS),
+        ("like", registry.built_in()),
         ("distance", DISTANCES),
         ("fusion", FUSIONS),
         ("masks", images.TREATMENTS),
@@ -75,47 +79,52 @@ def test_the_schema_allows_what_the_code_knows():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("anomalib", PROTOCOLS["anomalib"]),
-        ('{"epochs": 3}', replace(PROTOCOLS["paper"], epochs=3)),
-        ('{"like": "authors", "factor": 0.5}', replace(PROTOCOLS["authors"], factor=0.5)),
+        ("stpm_anomalib", METHODS["stpm_anomalib"]),
+        ('{"file": "stpm", "epochs": 3}', replace(METHODS["stpm"], epochs=3)),
     ],
 )
-def test_a_step_takes_a_protocol_by_name_or_by_its_differences(text, expected):
-    assert protocol(text) == expected
+def test_a_step_takes_a_method_by_name_or_by_its_fields(text, expected):
+    assert settings(text) == expected
 
 
-@pytest.mark.parametrize("part", [training_part, map_part])
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_part_comes_through_the_command_line_as_it_was(part, name):
-    assert part(protocol(json.dumps(part(PROTOCOLS[name])))) == part(PROTOCOLS[name])
+@pytest.mark.parametrize("name", registry.built_in())
+def test_settings_come_through_the_command_line_as_they_were(name):
+    expected = registry.built_in()[name]
+    assert settings(json.dumps(registry.spelled(expected))) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mine", r"'protocol.like' is 'mine'; allowed: paper, authors, anomalib"),
-        ('{"epoch": 3}', r"'protocol.epoch' is unknown; allowed here: .*mean 'epochs'\?"),
-        ('{"epochs": 0}', r"'protocol.epochs': 0 is less than"),
-        ("{", r"protocol '{' is not JSON"),
+        ("mine", r"settings 'mine': expected stpm, stpm_authors"),
+        ('{"epochs": 3}', r"expected .*KeyError: 'file'"),
+        ('{"file": "mine"}', r"ModuleNotFoundError"),
+        ('{"file": "stpm", "epoch": 3}', r"'settings.epoch' is unknown; .*mean 'epochs'\?"),
+        ('{"file": "stpm", "epochs": 0}', r"'settings.epochs': 0 is less than"),
+        ("{", r"JSONDecodeError"),
     ],
 )
-def test_a_protocol_that_a_step_does_not_understand(text, message):
+def test_settings_that_a_step_does_not_understand(text, message):
     with pytest.raises(InputError, match=message):
-        protocol(text)
+        settings(text)
 
 
-def test_what_evaluates_does_not_train():
-    paper = PROTOCOLS["paper"]
+def test_what_evaluates_does_not_fit():
+    stpm = METHODS["stpm"]
     for change in ({"masks": "bilinear_any"}, {"fusion": "sum"}, {"map_resolution": "finest"}):
-        changed = replace(paper, **change)
-        assert training_part(changed) == training_part(paper)
-        kept_by_map = replace(changed, checkpoint="validation_map")
-        same = training_part(kept_by_map) == training_part(
-            replace(paper, checkpoint="validation_map")
-        )
+        changed = replace(stpm, **change)
+        assert registry.fit_key(changed, 1.0) == registry.fit_key(stpm, 1.0)
+        assert change.items() <= changed.evaluation_part().items()
+        by_map = [replace(s, checkpoint="validation_map") for s in (changed, stpm)]
+        same = registry.fit_key(by_map[0], 1.0) == registry.fit_key(by_map[1], 1.0)
         assert same == ("masks" in change)
-    for field in FIELDS - {"distance", "factor", "fusion", "map_resolution"}:
-        assert field not in map_part(paper)
+    steps = replace(stpm, schedule="steps")
+    assert registry.fit_key(steps, 1.0) == registry.fit_key(stpm, 1.0)
+    assert registry.fit_key(steps, 0.5) != registry.fit_key(stpm, 0.5)
+    for field in FIELDS:
+        part = {"masks", "smoothing", "fusion", "map_resolution"}
+        assert (field in stpm.evaluation_part()) == (field in part)
+        assert (field in stpm.fit_part(1.0)) == (field not in part)
 
 
 def test_all_is_every_category_of_the_folder(small_set):
@@ -163,22 +172,23 @@ def study(**changes):
             study(layers=[[3, 4]]) | {"image_size": 32},
             r"'image_size': 32 leaves level 4 of study main a single position; expected",
         ),
-        ({"protocol": "paper"}, r"config key 'protocol' is unknown.*did you mean 'protocols'"),
-        (study(protocol=["mine"]), r"main.protocol': 'mine' is unknown; allowed: paper, authors,"),
+        ({"method": "stpm"}, r"config key 'method' is unknown.*did you mean 'methods'"),
+        (study(method=["mine"]), r"main.method': 'mine' is unknown; allowed: stpm, stpm_authors,"),
+        (study(layers=["all"]), r"main.layers.0' is 'all'; expected 'default' or a list of levels"),
         (
-            {"protocols": {"mine": {"like": "yours"}}},
-            r"'protocols.mine.like' is 'yours'; allowed: paper, authors, anomalib",
+            {"methods": {"mine": {"like": "yours"}}},
+            r"'methods.mine.like' is 'yours'; allowed: stpm, stpm_authors,",
         ),
         (
-            {"protocols": {"mine": {"fuse": "sum"}}},
-            r"'protocols.mine.fuse' is unknown; allowed here: .*distance.*did you mean 'fusion'",
+            {"methods": {"mine": {"fuse": "sum"}}},
+            r"'methods.mine.fuse' is unknown; allowed here: .*distance.*did you mean 'fusion'",
         ),
         (
-            {"protocols": {"mine": {"fusion": "max"}}},
-            r"'protocols.mine.fusion' is 'max'; allowed: product, sum",
+            {"methods": {"mine": {"fusion": "max"}}},
+            r"'methods.mine.fusion' is 'max'; allowed: product, sum",
         ),
-        ({"protocols": {"paper": {}}}, r"'protocols.paper': that one is built in; choose another"),
-        ({"protocols": {"A-b": {}}}, r"'protocols': found the name 'A-b'; a name is made of"),
+        ({"methods": {"stpm": {}}}, r"'methods.stpm': that one is built in; choose another"),
+        ({"methods": {"A-b": {}}}, r"'methods': found the name 'A-b'; a name is made of"),
         ({"threads": 0}, r"'threads': 0 is less than the minimum"),
         ({"device": "gpu"}, r"config key 'device' is 'gpu'; allowed: auto, cpu, cuda"),
         ({"precision": "half"}, r"'precision' is 'half'; allowed: auto, float32, bfloat16"),
@@ -221,10 +231,10 @@ def study(**changes):
         ({"training": {"validation_fraction": 0}}, r"fraction' is 0; it lies above 0 and below 1"),
         ({"training": {"validation_fraction": 1}}, r"fraction' is 1; it lies above 0 and below 1"),
         (
-            {"protocols": {"mine": {"level_weights": [1, 1, 1]}}},
-            r"'protocols.mine.level_weights' is \[1, 1, 1\]; expected 4 weights",
+            {"methods": {"mine": {"level_weights": [1, 1, 1]}}},
+            r"'methods.mine.level_weights' is \[1, 1, 1\]; expected 4 weights",
         ),
-        ({"protocols": {"Mine": {}}}, r"the name 'Mine'; a name is made of small letters"),
+        ({"methods": {"Mine": {}}}, r"the name 'Mine'; a name is made of small letters"),
         ({"pretraining": {"flip": True}}, r"flip' is True; allowed: auto, always, never"),
         ({"teachers": {"random": {}}}, r"'teachers.random' lacks 'backbone'"),
         (study(fraction=[0]), r"'studies.main.fraction.0' is 0; a fraction is above 0 and at most"),
@@ -236,7 +246,7 @@ def study(**changes):
             study(layers=[[1, 5]]),
             r"main.layers': level 5 does not exist in backbone 'resnet18'; allowed: 1, 2, 3, 4",
         ),
-        (study(layers=[1, 2, 3]), r"'studies.main.layers.0': found 1, expected a list"),
+        (study(layers=[1, 2, 3]), r"'studies.main.layers.0' is 1; expected 'default' or a list"),
         (study(layers=[[1.0]]), r"main.layers.0.0': found 1.0, expected a whole number"),
         (study(seed=[1.0]), r"'studies.main.seed.0': found 1.0, expected a whole number"),
         (study(fraction=[float("nan")]), r"main.fraction.0': found nan, expected a number"),

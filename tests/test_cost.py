@@ -8,7 +8,7 @@ from stpm_bench.grid import Cell
 
 
 def test_costs_are_what_each_stage_wrote(tmp_path):
-    cells = [Cell("bottle", "1+2+3", "digits", 1.0, seed, "paper") for seed in (0, 1)]
+    cells = [Cell("bottle", "1+2+3", "digits", 1.0, seed, "stpm") for seed in (0, 1)]
 
     def write(path, **record):
         path = tmp_path / path
@@ -19,34 +19,38 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     write("teachers/random.json", seconds=0.5, **memory)
     trained = {"training_seconds": 8, "train_images": 400, "epochs": 4}
     write("teachers/digits.json", seconds=9, **trained, **memory)
-    folder = f"cells/{cells[0].folder}"
     write(
-        f"{folder}/provenance.json",
+        f"fits/{cells[0].folder}/fit.json",
         seconds=20,
-        images={"training": 30, "validation": 8},
-        epochs=10,
-        training_images_per_second=17.5,
+        split={"training": 30, "validation": 8},
+        images=300,
+        images_per_second=17.5,
         peak_memory={"host_bytes": 2_000_000_000, "gpu_bytes": 1_000_000_000},
     )
     write(
-        f"{folder}/cost_metrics.json",
+        f"cells/{cells[0].folder}/evaluation.json",
         seconds=1.5,
         images=83,
         images_per_second=120.0,
         peak_memory={"host_bytes": 300_000_000},
     )
-    table = cost.collect(tmp_path, cells, ["digits", "random", "absent"])
-    assert table["stage"].tolist() == ["teacher", "teacher", "student", "metrics"]
-    rows = table.set_index("stage")
+    # A second method shares the fit: its cost is there for both, and counted once in the table.
+    fits = {cell: cell.folder for cell in cells}
+    fits[cells[0]._replace(method="summed")] = cells[0].folder
+    table = cost.collect(tmp_path, fits, ["digits", "random", "absent"])
+    assert table["stage"].tolist() == ["teacher", "teacher", "fit", "evaluate", "fit"]
+    rows = table[:4].set_index("stage")
     assert rows.loc["teacher", "images_per_second"].tolist()[0] == 200
-    assert rows.loc["student", "images"] == 300
-    assert rows.loc["student", "gpu_bytes"] == 1e9
-    assert rows.loc["metrics", "category"] == "bottle"
+    assert rows.loc["fit", "images"] == 300
+    assert rows.loc["fit", "fitted_on"] == 30
+    assert rows.loc["fit", "gpu_bytes"] == 1e9
+    assert rows.loc["evaluate", "category"] == "bottle"
     text = typeset.markdown(cost.sections(table, len(cells)), "cost")
     assert "1 of 2 cells" in text
-    student = next(line for line in text.splitlines() if line.startswith("| student"))
-    assert [cell.strip() for cell in student.split("|")[1:-1]] == [
-        *("student", "digits", "1+2+3", "cpu", "2", "1", "20", "20.0", "17.5", "2.00", "1.00")
+    (fit,) = (line for line in text.splitlines() if line.startswith("| fit"))
+    assert [cell.strip() for cell in fit.split("|")[1:-1]] == [
+        *("fit", "1+2+3", "digits", "1", "stpm", "cpu", "2", "1", "30", "20", "20.0", "20.0"),
+        *("17.5", "2.00", "1.00"),
     ]
 
 

@@ -194,9 +194,9 @@ def test_studies_with_gaps_are_drawn():
 
 
 def histories(failed=()):
-    """Three epochs of two protocols and two seeds; the cells of the seeds `failed` end in NaN."""
+    """Three epochs of two methods and two seeds; the cells of the seeds `failed` end in NaN."""
     parts = []
-    for protocol in ("paper", "authors"):
+    for method in ("stpm", "stpm_authors"):
         for seed in (0, 1):
             table = pd.DataFrame(
                 {
@@ -209,21 +209,21 @@ def histories(failed=()):
             if seed in failed:
                 table.loc[3, ["train_loss", "validation_loss"]] = np.nan
                 table["kept"] = False
-            cell = grid.Cell("bottle", "1+2", "t", 1.0, seed, protocol)
+            cell = grid.Cell("bottle", "1+2", "t", 1.0, seed, method)
             parts.append(table.assign(**cell._asdict()))
     return pd.concat(parts)
 
 
 def test_a_study_of_trainings_has_a_panel_a_setting_and_marks_the_epoch_kept(tmp_path):
-    figure = figures.training(histories(failed=[1]), "protocols")
-    assert [axis.get_title() for axis in figure.axes] == ["protocol paper", "protocol authors"]
+    figure = figures.training(histories(failed=[1]), "readings")
+    assert [axis.get_title() for axis in figure.axes] == ["method stpm", "method stpm_authors"]
     for axis in figure.axes:
         assert axis.get_yscale() == "log"
         kept, failed = axis.lines[2], axis.lines[5]
         assert (kept.get_marker(), kept.get_xydata().tolist()) == ("o", [[2.0, 0.4]])
         assert (failed.get_marker(), failed.get_xydata().tolist()) == ("x", [[2.0, 0.4]])
     for name in ("a", "b"):
-        figure = figures.training(histories(), "protocols")
+        figure = figures.training(histories(), "readings")
         save(figure, tmp_path / f"{name}.pdf")
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
 
@@ -237,7 +237,7 @@ def test_a_study_of_many_settings_shows_the_best_of_them():
     count = figures.MOST + 5
     layers = [str(i) for i in range(count)]
     rows = [
-        {"layers": name, "teacher": "t", "fraction": 1.0, "protocol": "paper", "category": category}
+        {"layers": name, "teacher": "t", "fraction": 1.0, "method": "stpm", "category": category}
         | {"seeds": 1}
         | {metric: i / count for metric in tables.METRICS}
         | {f"{metric}_sd": 0.0 for metric in tables.METRICS}

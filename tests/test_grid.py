@@ -1,10 +1,12 @@
 import pandas as pd
 import pytest
 
-from stpm_bench import grid
+from stpm_bench import grid, methods
 from stpm_bench.errors import InputError
 
 CONFIG = {
+    "methods": {"summed": {"fusion": "sum"}, "long": {"epochs": 7}},
+    "training": {},
     "studies": {
         "main": {
             "category": ["a", "b"],
@@ -12,7 +14,7 @@ CONFIG = {
             "teacher": ["t"],
             "fraction": [1],
             "seed": [0, 1],
-            "protocol": ["paper"],
+            "method": ["stpm"],
         },
         "layers": {
             "category": ["a"],
@@ -20,7 +22,7 @@ CONFIG = {
             "teacher": ["t"],
             "fraction": [1.0, 0.05],
             "seed": [0],
-            "protocol": ["paper", "authors"],
+            "method": ["stpm", "stpm_authors"],
         },
     },
 }
@@ -33,9 +35,28 @@ def test_a_cell_that_studies_share_is_one_cell():
     assert len({cell.folder for cell in grid.cells(table)}) == 11
 
 
+def test_cells_that_differ_in_their_evaluation_alone_share_a_fit():
+    study = CONFIG["studies"]["main"] | {"method": ["long", "summed", "stpm"]}
+    fits = grid.fits(grid.studies(CONFIG | {"studies": {"main": study}}))
+    assert len(fits) == 12
+    for cell, fit in fits.items():
+        # Named after the first method of all with these fields, whether a study runs it or not.
+        first = {"long": "long", "summed": "stpm", "stpm": "stpm"}[cell.method]
+        assert fit == cell._replace(method=first).folder
+    alone = study | {"method": ["summed"]}
+    again = grid.fits(grid.studies(CONFIG | {"studies": {"main": alone}}))
+    assert {fit for cell, fit in again.items()} < set(fits.values())
+
+
+def test_default_layers_are_the_methods_own():
+    study = CONFIG["studies"]["main"] | {"layers": ["default", [2]]}
+    cells = grid.cells(grid.studies(CONFIG | {"studies": {"main": study}}))
+    assert {cell.layers for cell in cells} == {"1+2+3", "2"}
+
+
 def test_a_folder_spells_the_axes():
-    cell = grid.cells_of(CONFIG["studies"]["layers"])[2]
-    assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_protocol-paper"
+    cell = grid.cells_of(CONFIG["studies"]["layers"], methods.built_in())[2]
+    assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_method-stpm"
 
 
 def test_layers_are_spelled_in_order_and_read_back():
@@ -45,7 +66,7 @@ def test_layers_are_spelled_in_order_and_read_back():
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
     cells = [
-        grid.Cell("001", "2", "18", 0.1, 0, "paper"),
+        grid.Cell("001", "2", "18", 0.1, 0, "stpm"),
         grid.Cell("NA", "2", "None", 1.0, 1, "p"),
     ]
     pd.DataFrame(cells).to_csv(tmp_path / "cells.csv", index=False)

@@ -367,7 +367,7 @@ def test_two_sets_in_one_run(tmp_path):
 
     save(tmp_path / "visa/01/Data/Images/Normal/0000.JPG", picture(77, SIZE))
     run = snakemake(config, "--dry-run")
-    cell = "category-visa.01_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
+    cell = "category-visa.01_layers-1+2_teacher-random_fraction-1.0_seed-0_method-stpm"
     assert f"{tmp_path}/results/cells/{cell}/student.pt" in run.stdout
     jobs = [line.split() for line in run.stdout.splitlines()]
     for job in (["student", "2"], ["prepare_train", "1"], ["prepare_test", "1"]):

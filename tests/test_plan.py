@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from conftest import small_config, snakemake
@@ -12,17 +11,17 @@ from stpm_bench import config as config_of
 from stpm_bench import cost, grid, plan
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
-from stpm_bench.protocols import PAPER
+from stpm_bench.methods.stpm import METHODS
 from stpm_bench.split import split
 
 
 @pytest.mark.parametrize("schedule", ["epochs", "steps"])
 @pytest.mark.parametrize(("images", "fraction"), [(209, 1.0), (209, 0.1), (60, 0.05), (8, 0.5)])
 def test_training_images_are_those_that_the_split_leaves(images, fraction, schedule):
-    protocol = replace(PAPER, epochs=7, schedule=schedule)
+    settings = replace(METHODS["stpm"], epochs=7, schedule=schedule)
     roles = split([f"{i}.png" for i in range(images)], fraction, 0.2, seed=0)["role"]
     used = (roles == "training").sum()
-    found = plan.training_images(protocol, fraction, images)
+    found = settings.fit_images(images, fraction)
     if schedule == "epochs":
         # An image more or less where two roundings meet.
         assert abs(found - 7 * used) <= 7
@@ -32,12 +31,12 @@ def test_training_images_are_those_that_the_split_leaves(images, fraction, sched
 
 def test_the_paper_has_its_675_students_and_11_million_images(tmp_path):
     config = config_of.read("workflow/config/paper.yaml") | {"results": str(tmp_path)}
-    where, cells = sources(config), grid.cells(grid.studies(config))
-    assert len(cells) == 675
+    where, fits = sources(config), grid.fits(grid.studies(config))
+    assert len(fits) == 675
     images = {name: plan.count_images(source, "train") for name, source in where.items()}
     assert sum(images.values()) == 3629
     assert sum(plan.count_images(source, "test") for source in where.values()) == 1725
-    todo = plan.images_to_do(config, cells, images)
+    todo = plan.images_to_do(config, fits, images)
     assert sum(todo.values()) == pytest.approx(11.5e6, rel=0.01)
 
 
@@ -67,7 +66,7 @@ def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys
     assert numbers(text, "again") == ["4", "2", "0"]
     assert "at the rates that the 2 finished cells recorded" in text
     # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
-    assert numbers(text, "training")[0] == "48 images"
+    assert numbers(text, "fits")[0] == "48 images"
     assert numbers(text, "maps and metrics")[0] == "24 images"
 
 
@@ -76,14 +75,13 @@ def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
     main = small_config(finished)["studies"]["main"] | {"teacher": list(teachers)}
     config = complete(small_config(finished, teachers=teachers, studies={"main": main}))
     rates = plan.assumed_rates(config)
-    assert rates["resnet18"] == 5 * rates["resnet50"]
+    assert rates["resnet18", "stpm"] == 5 * rates["resnet50", "stpm"]
     # What a student of ResNet-18 recorded says nothing of another backbone.
-    done = grid.cells(grid.studies(complete(small_config(finished))))
+    done = grid.fits(grid.studies(complete(small_config(finished))))
     costs = cost.collect(finished / "results", done, [])
     recorded, _ = plan.measured(config, costs.assign(teacher="resnet18"))
-    assert recorded == {
-        "resnet18": costs["images_per_second"][costs["stage"] == "student"].median()
-    }
+    rate = costs["images_per_second"][costs["stage"] == "fit"].median()
+    assert recorded == {("resnet18", "stpm"): rate}
 
 
 @pytest.mark.parametrize(("threads", "at_once"), [(1, 8), (4, 2), (16, 1)])
@@ -92,9 +90,9 @@ def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(finished, thr
     config = complete(small_config(finished, threads=threads, image_size=256))
     (cell, other) = grid.cells(grid.studies(config))
     images = {cell: 13 * 3600 * 8, other: 13 * 3600 * 8}
-    assert plan.training_hours(config, images, cores=8) == pytest.approx(2)
-    recorded = {"random": 50.0}
-    hours = plan.training_hours(config, images, cores=8, recorded=recorded)
+    assert plan.fit_hours(config, images, cores=8) == pytest.approx(2)
+    recorded = {("random", "stpm"): 50.0}
+    hours = plan.fit_hours(config, images, cores=8, recorded=recorded)
     assert hours == pytest.approx(2 * 13 * 8 / 50 / at_once)
 
 
@@ -106,7 +104,7 @@ def test_nothing_left_is_said_without_a_rate(small_set, capsys):
     (small_set / "config.json").write_text(json.dumps(small_config(small_set)))
     assert main(["plan", str(small_set / "config.json")]) == 0
     text = capsys.readouterr().out
-    assert numbers(text, "training")[0] == "0 images"
+    assert numbers(text, "fits")[0] == "0 images"
     assert "at the rates of README.md ('Cost'); a GPU" in text
 
 
@@ -115,15 +113,12 @@ def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):
     where = sources(config)
     (cell, _) = grid.cells(grid.studies(config))
     expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
-    folder = finished / "results" / "cells" / cell.folder
-    sizes = {name: (folder / name).stat().st_size for name in NAMES}
-    # Where the last epoch is the one that was kept, its weights are in the file once.
-    kept = pd.read_csv(folder / "history.csv")["kept"].to_list()
-    sizes["student.pt"] *= 2 if kept[-1] else 1
-    assert expected == pytest.approx(sum(sizes.values()), rel=0.02)
-
-
-NAMES = ("student.pt", "anomaly_maps.npy", "level_maps.npz")
+    folder = finished / "results" / "fits" / cell.folder
+    sizes = [(folder / name).stat().st_size for name in ("model.pt", "level_maps.npz")]
+    assert expected == pytest.approx(sum(sizes), rel=0.05)
+    config["keep_models"] = False
+    expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
+    assert expected == pytest.approx(sizes[1], rel=0.05)
 
 
 def test_a_config_that_is_wrong_is_named(tmp_path, capsys):
@@ -135,5 +130,5 @@ def test_a_dry_run_of_many_students_counts_them_instead_of_listing(small_set):
     main = small_config(small_set)["studies"]["main"]
     many = small_config(small_set, studies={"main": main | {"seed": list(range(501))}})
     counted = snakemake(many, "--dry-run").stdout
-    assert re.search(r"^student +1002$", counted, re.M)
-    assert "rule student:" not in counted
+    assert re.search(r"^fit +1002$", counted, re.M)
+    assert "rule fit:" not in counted

@@ -15,10 +15,13 @@ import yaml
 from PIL import Image
 
 from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
-from stpm_bench import audit, cost, grid, pictures, steps
+from stpm_bench import anomaly_map, audit, cost, grid, pictures
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
 from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.results import cell_folder, fit_folder, read_scores
+from stpm_bench.steps import evaluate
+from stpm_bench.steps import report as reporting
 
 NOTEBOOKS = sorted(path.stem for path in (REPOSITORY / "analysis").glob("*.py"))
 LEVELS = {"1": 0.85, "2": 0.93, "3": 0.94, "1+2+3": 0.96}
@@ -41,17 +44,18 @@ def make_up(results: Path) -> None:
     config["results"] = str(results)
     config["studies"]["layers"]["layers"] = [[1], [2], [3], [1, 2, 3]]
     config["studies"]["teachers"]["teacher"] = ["imagenet", "mnist", "random"]
-    steps.studies(config=json.dumps(config), output=results)
+    reporting.studies(config=json.dumps(config), output=results)
     rng = np.random.default_rng(0)
     (results / "teachers").mkdir()
     for name, accuracy in (("imagenet", None), ("mnist", 0.991), ("random", None)):
         record = {"device": "cpu", "threads": 1, "seconds": 3.0, "test_accuracy": accuracy}
         (results / "teachers" / f"{name}.json").write_text(json.dumps(record))
-    cells = grid.cells(grid.read(results / "studies.csv"))
+    fits = grid.fits(grid.read(results / "studies.csv"))
     offsets = dict(zip(mvtec.CATEGORIES, rng.normal(0, 0.01, 15), strict=True))
-    for i, cell in enumerate(cells):
-        folder = results / "cells" / cell.folder
-        folder.mkdir(parents=True)
+    for i, (cell, fit) in enumerate(fits.items()):
+        folder, of_fit = cell_folder(results, cell), fit_folder(results, fit)
+        for path in (folder, of_fit):
+            path.mkdir(parents=True)
         level = LEVELS[cell.layers] + offsets[cell.category] + rng.normal(0, 0.003)
         level -= {"imagenet": 0, "mnist": 0.2, "random": 0.3}[cell.teacher]
         level -= 0.02 * (cell.fraction < 1)
@@ -63,7 +67,7 @@ def make_up(results: Path) -> None:
         ).to_csv(folder / "pro_definitions.csv", index=False)
         history = pd.DataFrame({"epoch": range(4), "validation_loss": [1.0, 0.4, 0.2, 0.3]})
         history = history.assign(train_loss=history["validation_loss"], kept=i > 0)
-        history.to_csv(folder / "history.csv", index=False)
+        history.to_csv(of_fit / "history.csv", index=False)
         fpr = np.linspace(0, 0.3, 20)
         curve = pd.DataFrame({"fpr": fpr, "overlap": 1 - np.exp(-fpr * 60 * level)})
         curve.to_csv(folder / "pro_curve.csv", index=False)
@@ -75,15 +79,15 @@ def make_up(results: Path) -> None:
             "device": "cpu",
             "threads": 1,
         }
-        (folder / "cost_anomaly_maps.json").write_text(json.dumps(record))
+        (of_fit / "score.json").write_text(json.dumps(record))
 
 
 def make(results: Path) -> None:
     """Make everything that needs no images."""
-    steps.collect(results=results)
-    steps.tables(results=results, main="main")
-    steps.claims(results=results, main="main")
-    steps.figures(results=results, main="main")
+    evaluate.collect(results=results)
+    reporting.tables(results=results, main="main")
+    reporting.claims(results=results, main="main")
+    reporting.figures(results=results, main="main")
 
 
 def made(results: Path) -> dict[str, bytes]:
@@ -135,8 +139,8 @@ def test_the_claims_rest_on_all_15_categories(paper_results):
 def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
     before = made(paper_results)
     shutil.copytree(paper_results, tmp_path / "results")
-    steps.tables(results=tmp_path / "results", main="main")
-    steps.claims(results=tmp_path / "results", main="main")  # of figures: tests/test_figures.py
+    reporting.tables(results=tmp_path / "results", main="main")
+    reporting.claims(results=tmp_path / "results", main="main")  # of figures: tests/test_figures.py
     after = made(tmp_path / "results")
     assert [name for name in before if before[name] != after[name]] == []
 
@@ -144,8 +148,8 @@ def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
 def test_nothing_that_has_run_makes_tables_of_gaps(paper_results, tmp_path):
     for name in ("config.yaml", "studies.csv"):
         shutil.copy(paper_results / name, tmp_path / name)
-    for history in (paper_results / "cells").glob("*/history.csv"):
-        folder = tmp_path / "cells" / history.parent.name
+    for history in (paper_results / "fits").glob("*/history.csv"):
+        folder = tmp_path / "fits" / history.parent.name
         folder.mkdir(parents=True)
         shutil.copy(history, folder)
     pd.DataFrame(columns=[*grid.AXES, "metric", "value"]).to_csv(
@@ -230,7 +234,7 @@ def test_a_notebook_that_fails_is_named(tmp_path):
     source = tmp_path / "broken.py"
     source.write_text("# %%\n1 / 0\n")
     with pytest.raises(InputError, match=r"broken.py: a cell failed:\n(.*\n)*.*ZeroDivisionError"):
-        steps.notebook(source=source, results=tmp_path, output=tmp_path)
+        reporting.notebook(source=source, results=tmp_path, output=tmp_path)
     assert not (tmp_path / "broken.html").exists()
 
 
@@ -360,7 +364,7 @@ def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
     config["studies"] |= added
     run = snakemake(config, str(tmp_path / "results" / "tables" / "pairs_by_category.md"))
     assert run.returncode == 0, run.stderr
-    assert re.search(r"^student +2$", run.stderr, re.M)  # gamma by 1 and by 1+2; no other
+    assert re.search(r"^fit +2$", run.stderr, re.M)  # gamma by 1 and by 1+2; no other
     text = (tmp_path / "results" / "tables" / "pairs_by_category.md").read_text()
     assert "| category   | 1 " in text
     assert "| gamma " in text
@@ -371,33 +375,32 @@ TEACHER = {"imagenet": {"backbone": "resnet18"}, "random": {"backbone": "resnet1
 
 
 def test_a_scoring_rule_is_one_function(finished, tmp_path):
-    for name in ("stpm_bench", "workflow"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / "stpm_bench", tmp_path / "stpm_bench")
     line = readme_block("python", "FUSIONS").rstrip()
-    for file, old, new in (
-        ("stpm_bench/anomaly_map.py", r"^FUSIONS = .*$", line),
-        (
-            "workflow/schemas/config.schema.yaml",
-            r"(?<=fusion: \{enum: \[).*?(?=\])",
-            r"\g<0>, highest",
-        ),
-    ):
-        path = tmp_path / file
-        text, count = re.subn(old, new, path.read_text(), flags=re.M)
-        assert count == 1
-        path.write_text(text)
+    path = tmp_path / "stpm_bench/anomaly_map.py"
+    text, count = re.subn(r"^FUSIONS = .*$", line, path.read_text(), flags=re.M)
+    assert count == 1
+    path.write_text(text)
     results = finished / "results"
-    cell = next((results / "cells").glob("category-alpha_*"))
-    shutil.copytree(cell, tmp_path / "cell")
-    protocol = yaml.safe_load(readme_block("yaml", "protocols:"))["protocols"]["highest"]
-    command = [sys.executable, "-m", "stpm_bench", "anomaly-maps", "--threads", "1"]
-    command += ["--test", str(results / "prepared" / "alpha" / "test")]
-    command += ["--teacher", str(results / "teachers" / "random.pt"), "--cell", "cell"]
-    command += ["--protocol", json.dumps(protocol)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    with np.load(tmp_path / "cell" / "level_maps.npz") as levels:
-        enlarged = [audit.enlarged(levels[name], (64, 64)) for name in ("1", "2")]
-    found = np.load(tmp_path / "cell" / "anomaly_maps.npy")
-    np.testing.assert_allclose(found, np.maximum(*enlarged), atol=1e-5)
-    assert not np.allclose(found, np.load(cell / "anomaly_maps.npy"))
+    config = small_config(finished) | yaml.safe_load(readme_block("yaml", "methods:"))
+    config["studies"]["main"]["method"] = ["stpm", "highest"]
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    fit = next((results / "fits").glob("category-alpha_*"))
+
+    def step(name: str, *options: str) -> None:
+        command = [sys.executable, "-m", "stpm_bench", name, *options]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+    step("studies", "--config", "config.yaml", "--output", "results")
+    fits = grid.read(tmp_path / "results" / "studies.csv").groupby("category")["fit"]
+    assert fits.nunique().tolist() == [1, 1]  # the two methods share one
+    cell = tmp_path / "results" / "cells" / fit.name.replace("-stpm", "-highest")
+    (tmp_path / "results" / "fits").mkdir()
+    shutil.copytree(fit, tmp_path / "results" / "fits" / fit.name)
+    settings = json.dumps({"masks": "nearest", "fusion": "highest"})
+    options = ["--test", str(results / "prepared" / "alpha" / "test"), "--fit", str(fit)]
+    step("evaluate", *options, "--settings", settings, "--cell", str(cell))
+    enlarged = [anomaly_map.enlarge(m, 64) for m in read_scores(fit).level_maps.values()]
+    scores = pd.read_csv(cell / "image_scores.csv")["score"]
+    np.testing.assert_allclose(scores, np.maximum(*enlarged).max(axis=(1, 2)), rtol=1e-6)

@@ -8,7 +8,7 @@ import yaml
 
 from conftest import REPOSITORY, small_config, snakemake
 
-CELL = "category-alpha_layers-1+2_teacher-random_fraction-{}_seed-0_protocol-paper"
+CELL = "category-alpha_layers-1+2_teacher-random_fraction-{}_seed-0_method-stpm"
 
 
 def asked_for(folder: Path, *arguments: str, fraction: float = 1.0, **changes) -> dict[str, dict]:
@@ -34,27 +34,27 @@ def test_the_slurm_profile_names_rules_that_exist():
 
 def test_a_retry_asks_for_twice_the_memory_and_time(small_set):
     first, second = (asked_for(small_set, "--attempt", attempt) for attempt in ("1", "2"))
-    for rule in ("prepare_train", "prepare_test", "student", "anomaly_maps", "metrics"):
+    for rule in ("prepare_train", "prepare_test", "fit", "score", "evaluate"):
         assert second[rule]["mem_mb"] == 2 * first[rule]["mem_mb"]
-    assert second["student"]["runtime"] == 2 * first["student"]["runtime"]
+    assert second["fit"]["runtime"] == 2 * first["fit"]["runtime"]
 
 
 @pytest.mark.parametrize(
     ("change", "grows"),
     [
-        ({"image_size": 128}, {"prepare_train", "student", "anomaly_maps", "metrics"}),
-        ({"training": {"epochs": 2, "batch_size": 32}}, {"student"}),
-        ({"teachers": {"random": {"backbone": "resnet50"}}}, {"student"}),
+        ({"image_size": 128}, {"prepare_train", "fit", "score", "evaluate"}),
+        ({"training": {"epochs": 2, "batch_size": 32}}, {"fit"}),
+        ({"teachers": {"random": {"backbone": "resnet50"}}}, {"fit"}),
     ],
 )
 def test_memory_follows_what_it_depends_on(small_set, change, grows):
     before, after = asked_for(small_set), asked_for(small_set, **change)
-    rules = ("prepare_train", "student", "anomaly_maps", "metrics")
+    rules = ("prepare_train", "fit", "score", "evaluate")
     assert {rule for rule in rules if after[rule]["mem_mb"] > before[rule]["mem_mb"]} == grows
 
 
 def test_time_follows_the_images_that_are_trained_on(small_set):
     training = {"epochs": 1000, "batch_size": 4}
-    whole = asked_for(small_set, training=training)["student"]["runtime"]
-    half = asked_for(small_set, training=training, fraction=0.5)["student"]["runtime"]
+    whole = asked_for(small_set, training=training)["fit"]["runtime"]
+    half = asked_for(small_set, training=training, fraction=0.5)["fit"]["runtime"]
     assert whole > half > 15

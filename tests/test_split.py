@@ -49,7 +49,7 @@ def test_fraction_out_of_range(fraction):
         split(FILES, fraction, 0.2, 0)
 
 
-@pytest.mark.parametrize("fraction", [0, 1, 1.5])
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5])
 def test_validation_fraction_out_of_range(fraction):
     with pytest.raises(InputError, match=r"'training\.validation_fraction' is"):
         split(FILES, 1.0, fraction, 0)

@@ -128,12 +128,14 @@ def test_a_run_that_filled_its_disk_goes_on_when_there_is_room(small_disk, tmp_p
     assert snakemake(config, target).returncode == 0
 
 
-CELL = "cells/category-alpha_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
-SCORE = ["anomaly-maps", "--test", "prepared/alpha/test", "--teacher", "teachers/random.pt"]
-SCORE += ["--cell", CELL]
-TRAIN = ["student", "--train", "prepared/alpha/train", "--teacher", "teachers/random.pt"]
-TRAIN += ["--layers", "1+2", "--output", CELL]
-EVALUATE = ["metrics", "--test", "prepared/alpha/test", "--cell", CELL]
+CELL = "cells/category-alpha_layers-1+2_teacher-random_fraction-1.0_seed-0_method-stpm"
+FIT = CELL.replace("cells/", "fits/")
+SCORE = ["score", "--test", "prepared/alpha/test", "--teacher", "teachers/random.pt"]
+SCORE += ["--fit", FIT, "--layers", "1+2"]
+TRAIN = ["fit", "--train", "prepared/alpha/train", "--teacher", "teachers/random.pt"]
+TRAIN += ["--layers", "1+2", "--output", FIT]
+EVALUATE = ["evaluate", "--test", "prepared/alpha/test", "--fit", FIT, "--cell", CELL]
+EVALUATE += ["--settings", '{"masks": "nearest"}']
 COLLECT = ["collect", "--results", "."]
 ALL = ["--results", ".", "--main", "main"]
 
@@ -146,33 +148,35 @@ ALL = ["--results", ".", "--main", "main"]
         ("teachers/random.pt", TRAIN),
         ("teachers/random.pt", SCORE),
         ("prepared/alpha/test/images.npy", SCORE),
-        (f"{CELL}/student.pt", SCORE),
-        (f"{CELL}/provenance.json", SCORE),
+        (f"{FIT}/model.pt", SCORE),
+        (f"{FIT}/fit.json", SCORE),
         ("prepared/alpha/test/masks.npy", EVALUATE),
         ("prepared/alpha/test/masks_own.npz", EVALUATE),
-        (f"{CELL}/last_epoch_maps.npy", EVALUATE),
-        (f"{CELL}/anomaly_maps.npy", EVALUATE),
-        (f"{CELL}/image_scores.csv", EVALUATE),
+        ("prepared/alpha/test/images.csv", EVALUATE),
+        (f"{FIT}/level_maps.npz", EVALUATE),
+        (f"{FIT}/fit.json", EVALUATE),
+        (f"{FIT}/score.json", EVALUATE),
         (f"{CELL}/metrics.json", COLLECT),
         ("studies.csv", COLLECT),
         ("metrics.csv", ["tables", *ALL]),
         (f"{CELL}/pro_definitions.csv", COLLECT),
         ("pro_definitions.csv", ["tables", *ALL]),
-        (f"{CELL}/cost_metrics.json", ["tables", *ALL]),
+        (f"{CELL}/evaluation.json", ["tables", *ALL]),
         ("teachers/random.json", ["tables", *ALL]),
         ("config.yaml", ["claims", *ALL]),
         ("tables/cost.csv", ["claims", *ALL]),
         ("tables/main.csv", ["figures", *ALL]),
-        (f"{CELL}/history.csv", ["figures", *ALL]),
+        (f"{FIT}/history.csv", ["figures", *ALL]),
         (f"{CELL}/pro_curve.csv", ["figures", *ALL]),
-        (f"{CELL}/anomaly_maps.npy", ["failures", *ALL]),
+        (f"{FIT}/level_maps.npz", ["failures", *ALL]),
+        (f"{CELL}/image_scores.csv", ["failures", *ALL]),
     ],
 )
 def test_a_flipped_bit_in_any_file_that_a_step_reads_is_named(
-    scored, name, step, tmp_path, monkeypatch, capsys
+    finished, name, step, tmp_path, monkeypatch, capsys
 ):
     # Links are enough: a step that writes a file anew puts another in its place.
-    shutil.copytree(scored, tmp_path / "results", copy_function=os.link)
+    shutil.copytree(finished / "results", tmp_path / "results", copy_function=os.link)
     monkeypatch.chdir(tmp_path / "results")
     damaged = bytearray(Path(name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -180,17 +184,6 @@ def test_a_flipped_bit_in_any_file_that_a_step_reads_is_named(
     Path(name).write_bytes(damaged)
     assert main(step) == 1
     assert capsys.readouterr().err.startswith(f"error: {name}: is not what was written (expected")
-
-
-@pytest.fixture(scope="session")
-def scored(finished, tmp_path_factory) -> Path:
-    """The results of a whole run, with the maps of a cell's last epoch, which a run removes."""
-    results = tmp_path_factory.mktemp("scored") / "results"
-    shutil.copytree(finished / "results", results, copy_function=os.link)
-    files = {"--test": "prepared/alpha/test", "--teacher": "teachers/random.pt", "--cell": CELL}
-    options = [part for option, name in files.items() for part in (option, str(results / name))]
-    assert main(["anomaly-maps", *options]) == 0
-    return results
 
 
 def test_anybody_can_check_the_files(finished):
@@ -228,12 +221,12 @@ def test_an_old_record_never_stands_beside_a_new_file(tmp_path):
     assert read_json(path) == {"run": 3}
 
 
-@pytest.mark.parametrize("name", ["history.csv", "metrics.json", "image_scores.csv"])
+@pytest.mark.parametrize("name", ["history.csv", "metrics.json", "level_maps.npz"])
 def test_a_step_that_is_killed_while_it_writes_leaves_files_that_can_be_read(
-    scored, name, tmp_path, monkeypatch
+    finished, name, tmp_path, monkeypatch
 ):
     """A cell's steps run again, each killed after it has written this file."""
-    shutil.copytree(scored, tmp_path / "results", copy_function=os.link)
+    shutil.copytree(finished / "results", tmp_path / "results", copy_function=os.link)
     monkeypatch.chdir(tmp_path / "results")
     replace = os.replace
 
@@ -243,19 +236,20 @@ def test_a_step_that_is_killed_while_it_writes_leaves_files_that_can_be_read(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", killed)
-    step = {"history.csv": TRAIN, "metrics.json": EVALUATE, "image_scores.csv": SCORE}[name]
-    before = Path(CELL, name).stat().st_mtime_ns
+    step = {"history.csv": TRAIN, "metrics.json": EVALUATE, "level_maps.npz": SCORE}[name]
+    folder = CELL if step is EVALUATE else FIT
+    before = Path(folder, name).stat().st_mtime_ns
     with pytest.raises(KeyboardInterrupt):
         main(step)
-    assert Path(CELL, name).stat().st_mtime_ns > before
-    for path in Path(CELL).iterdir():
+    assert Path(folder, name).stat().st_mtime_ns > before
+    for path in Path(folder).iterdir():
         assert checked(path) == path
 
 
 def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
     """The soak test in small: tests/soak.py does it to the demo, twenty times."""
     config, results = soak.write_config(finished / "config.yaml", tmp_path, "killed")
-    among = ("cells/*", "prepared/*", "teachers/*", "config.yaml", "studies.csv", "metrics.csv")
+    among = ("cells/*", "fits/*", "prepared/*", "teachers/*", "config.yaml", "*s.csv")
     assert soak.disturb(config, results, 45, 1, 0, str(results / "metrics.csv")) == []
     assert soak.differences(finished / "results", results, among) == []
 
@@ -264,20 +258,20 @@ def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
     ("name", "change", "found"),
     [
         ("history.csv", ("0.5", "0.6"), []),
-        ("history.csv", ("0.25", "0.26"), ["cells/a/history.csv: differs"]),
-        ("provenance.json", ("7", "8"), []),
-        ("provenance.json", ("cpu", "gpu"), ["cells/a/provenance.json: differs"]),
-        ("metrics.json", ("0.9", "0.8"), ["cells/a/metrics.json: differs"]),
+        ("history.csv", ("0.25", "0.26"), ["fits/a/history.csv: differs"]),
+        ("fit.json", ("7", "8"), []),
+        ("fit.json", ("cpu", "gpu"), ["fits/a/fit.json: differs"]),
+        ("metrics.json", ("0.9", "0.8"), ["fits/a/metrics.json: differs"]),
     ],
 )
 def test_the_soak_test_finds_what_differs_and_passes_over_seconds(tmp_path, name, change, found):
     for run in ("one", "other"):
-        cell = tmp_path / run / "cells" / "a"
+        cell = tmp_path / run / "fits" / "a"
         cell.mkdir(parents=True)
         (cell / "history.csv").write_text("epoch,train_loss,seconds\n1,0.25,0.5\n")
-        (cell / "provenance.json").write_text('{"device": "cpu", "history": [{"seconds": 7}]}')
+        (cell / "fit.json").write_text('{"device": "cpu", "history": [{"seconds": 7}]}')
         (cell / "metrics.json").write_text('{"pro": 0.9}')
-    path = tmp_path / "other" / "cells" / "a" / name
+    path = tmp_path / "other" / "fits" / "a" / name
     path.write_text(path.read_text().replace(*change))
     assert soak.differences(tmp_path / "one", tmp_path / "other") == found
     (tmp_path / "other" / "more").write_text("")

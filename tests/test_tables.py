@@ -17,7 +17,7 @@ def long_table(categories, layers=("1+2+3",), metrics=tables.METRICS):
     """The long table with a value that spells its axes: easy to compute by hand."""
     rng = np.random.default_rng(0)
     rows = [
-        (category, subset, "t", 1.0, seed, "paper", metric, rng.random())
+        (category, subset, "t", 1.0, seed, "stpm", metric, rng.random())
         for category, subset, seed, metric in itertools.product(categories, layers, SEEDS, metrics)
     ]
     return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
@@ -273,7 +273,7 @@ def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
 def test_every_two_settings_are_compared_and_corrected_together():
     long = long_table(mvtec.CATEGORIES, layers=("1", "2", "1+2+3"))
     long.loc[long["layers"] == "1", "value"] -= 0.3
-    differences = tables.differences(long, cells(long), ["1+2+3", "t", 1.0, "paper"])
+    differences = tables.differences(long, cells(long), ["1+2+3", "t", 1.0, "stpm"])
     assert len(differences) == 3 * 3
     of_pro = differences[differences["metric"] == "pro"]
     pairs = of_pro[["setting", "reference"]].to_numpy().tolist()
@@ -356,13 +356,13 @@ def test_latex_compiles(tmp_path):
     assert run.returncode == 0, run.stdout[-2000:]
 
 
-def test_a_study_of_several_protocols_stands_beside_the_paper_with_its_first():
+def test_a_study_of_several_methods_stands_beside_the_paper_with_its_first():
     long = long_table(mvtec.CATEGORIES, metrics=published.NAMES)
-    both = pd.concat([long.assign(value=0.9), long.assign(protocol="authors", value=0.5)])
+    both = pd.concat([long.assign(value=0.9), long.assign(method="stpm_authors", value=0.5)])
     paper = published.paper(published.read())
     table = tables.study_table(both, cells(both), paper)
     compared = table[table["pro_paper"].notna()]
-    assert set(compared["protocol"]) == {"paper"}
+    assert set(compared["method"]) == {"stpm"}
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
     own = published.ours(both, nothing, cells(both))
     assert own["bottle", "pro"][0] == pytest.approx(0.9)
@@ -397,8 +397,8 @@ def test_several_sets_keep_their_rows_where_settings_vary_and_teachers_their_acc
 
 def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
     table = pd.DataFrame(
-        [["1", "random", 0.5, "paper"], ["2", "random", 0.5, "paper"]], columns=grid.SETTING
+        [["1", "random", 0.5, "stpm"], ["2", "random", 0.5, "stpm"]], columns=grid.SETTING
     )
-    assert tables.fixed_axes(table) == "Teacher random, fraction 0.5, protocol paper. "
+    assert tables.fixed_axes(table) == "Teacher random, fraction 0.5, method stpm. "
     table.loc[2] = ["3", "mnist", 1.0, "authors"]
     assert tables.fixed_axes(table) == ""

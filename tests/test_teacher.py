@@ -8,10 +8,12 @@ import torch
 import torchvision
 
 from conftest import SHARED_DATA
-from stpm_bench import backbone, levels, steps, teacher
+from stpm_bench import backbone, levels, teacher
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
+from stpm_bench.results import failure_of
 from stpm_bench.seeds import stream
+from stpm_bench.steps import fit
 
 SETTINGS = {
     "epochs": 8,
@@ -145,9 +147,11 @@ def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkey
     with monkeypatch.context() as patch:
         killed_at(3, patch)
         with pytest.raises(Killed):
-            teacher.pretrain(name, "photos", data, **settings, unfinished=unfinished)
+            teacher.pretrain(name, "photos", data, **settings, unfinished_file=unfinished)
     torch.manual_seed(123)  # another process would start from another state
-    weights, resumed = teacher.pretrain(name, "photos", data, **settings, unfinished=unfinished)
+    weights, resumed = teacher.pretrain(
+        name, "photos", data, **settings, unfinished_file=unfinished
+    )
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
     for row, other in zip(resumed["history"], report["history"], strict=True):
         assert row["test_accuracy"] == other["test_accuracy"]
@@ -161,7 +165,7 @@ def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path,
     with monkeypatch.context() as patch:
         killed_at(2, patch)
         with pytest.raises(Killed):
-            teacher.pretrain("resnet18", "photos", data, **settings, unfinished=unfinished)
+            teacher.pretrain("resnet18", "photos", data, **settings, unfinished_file=unfinished)
     if changed == "settings":
         settings = settings | {"learning_rate": 0.01}
     elif changed == "data":
@@ -171,7 +175,9 @@ def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path,
         content[len(content) // 2] ^= 1  # in the weights: PyTorch would read them
         unfinished.write_bytes(content)
     expected, _ = teacher.pretrain("resnet18", "photos", data, **settings)
-    weights, _ = teacher.pretrain("resnet18", "photos", data, **settings, unfinished=unfinished)
+    weights, _ = teacher.pretrain(
+        "resnet18", "photos", data, **settings, unfinished_file=unfinished
+    )
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
@@ -227,7 +233,7 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     weights["layer2.1.bn2.weight"] = torch.zeros(128)
     weights["layer2.1.bn2.bias"] = torch.full((128,), -1e4)
     torch.save(weights, tmp_path / "dead.pth")
-    steps.teacher(
+    fit.teacher(
         backbone="resnet18",
         weights=str(tmp_path / "dead.pth"),
         threads=1,
@@ -241,12 +247,12 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     files = pd.DataFrame({"file": ["a", "b", "c"], "defect": "good"})
     files.to_csv(prepared / "images.csv", index=False)
     asked = {"train": prepared, "teacher": tmp_path / "dead.pt", "output": cell, "threads": 1}
-    steps.student(layers="1+2", **asked)
-    failure = json.loads((cell / "provenance.json").read_text())["failure"]
+    fit.fit(layers="1+2", **asked)
+    failure = json.loads((cell / "fit.json").read_text())["failure"]
     assert failure.startswith("level 2 of the teacher dead tells nothing apart: its features are a")
-    assert steps.failure_of(cell) == failure
-    steps.student(layers="1", protocol='{"epochs": 1, "learning_rate": 0.01}', **asked)
-    assert "tells nothing apart" not in str(steps.failure_of(cell))
+    assert failure_of(cell) == failure
+    fit.fit(layers="1", settings='{"file": "stpm", "epochs": 1, "learning_rate": 0.01}', **asked)
+    assert "tells nothing apart" not in str(failure_of(cell))
 
 
 def test_a_file_of_another_hash(tmp_path):

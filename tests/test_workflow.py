@@ -19,12 +19,11 @@ import yaml
 from PIL import Image
 
 from conftest import REPOSITORY, small_config, snakemake, write_category
-from stpm_bench.anomaly_map import distance, unit
-from stpm_bench.backbone import normalise
+from stpm_bench.backbone import create, load, normalise
 from stpm_bench.datasets import mvtec
-from stpm_bench.steps import load_network
+from stpm_bench.methods.distance import distance, unit
 
-CELL = "category-{}_layers-1+2_teacher-random_fraction-1.0_seed-0_protocol-paper"
+CELL = "category-{}_layers-1+2_teacher-random_fraction-1.0_seed-0_method-stpm"
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -39,21 +38,28 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_a_run_makes_every_file_of_the_readme(finished):
     results = finished / "results"
     for category in ("alpha", "beta"):
-        cell = results / "cells" / CELL.format(category)
-        made = {path.name for path in cell.iterdir() if path.suffix not in (".log", ".sha256")}
-        assert made == {
-            "student.pt",
+        made = {
+            kind: {
+                path.name
+                for path in (results / kind / CELL.format(category)).iterdir()
+                if path.suffix not in (".log", ".sha256")
+            }
+            for kind in ("fits", "cells")
+        }
+        assert made["fits"] == {
+            "model.pt",
             "history.csv",
             "split.csv",
-            "provenance.json",
-            "anomaly_maps.npy",
+            "fit.json",
             "level_maps.npz",
-            "image_scores.csv",
+            "score.json",
+        }
+        assert made["cells"] == {
             "metrics.json",
+            "image_scores.csv",
             "pro_curve.csv",
             "pro_definitions.csv",
-            "cost_anomaly_maps.json",
-            "cost_metrics.json",
+            "evaluation.json",
         }
         for suffix in ("pdf", "png"):
             assert (results / "figures" / "anomaly_maps" / f"{category}.{suffix}").exists()
@@ -83,12 +89,13 @@ def test_the_long_table_holds_every_cell_and_metric(finished):
         "teacher",
         "fraction",
         "seed",
-        "protocol",
+        "method",
         "metric",
         "value",
     ]
     metrics = {"image_auroc", "pixel_auroc", "pro"}
-    assert metrics | {f"last_epoch_{metric}" for metric in metrics} <= set(table["metric"])
+    assert metrics <= set(table["metric"])
+    assert not any(name.startswith("last_epoch_") for name in table["metric"])
     assert table.groupby("category")["metric"].count().nunique() == 1
     assert set(table["layers"]) == {"1+2"}
     assert table["value"].between(0, 1).all()
@@ -98,9 +105,10 @@ def test_provenance_says_what_made_the_student(finished):
     from stpm_bench.files import sha256
 
     results = finished / "results"
-    record = json.loads((results / "cells" / CELL.format("alpha") / "provenance.json").read_text())
-    assert record["config"]["epochs"] == 2
-    assert record["images"] == {"training": 6, "validation": 2}
+    record = json.loads((results / "fits" / CELL.format("alpha") / "fit.json").read_text())
+    assert record["settings"]["epochs"] == 2
+    assert record["split"] == {"training": 6, "validation": 2}
+    assert record["images"] == 12
     assert record["packages"]["torch"] == torch.__version__.split("+")[0]
     assert record["teacher_sha256"] == sha256(results / "teachers" / "random.pt")
     assert record["manifest_sha256"] == sha256(results / "prepared/alpha/train/images.csv")
@@ -110,24 +118,18 @@ def test_provenance_says_what_made_the_student(finished):
 def test_the_student_was_trained_on_its_split(finished):
     """The kept student, on the validation files of split.csv, has the loss of history.csv."""
     results = finished / "results"
-    cell = results / "cells" / CELL.format("alpha")
-    levels, (pixels, files) = (
-        [1, 2],
-        (
-            np.load(results / "prepared/alpha/train/images.npy"),
-            list(pd.read_csv(results / "prepared/alpha/train/images.csv")["file"]),
-        ),
-    )
-    chosen = pd.read_csv(cell / "split.csv").set_index("role")["file"]
-    networks = [
-        load_network(p, levels)[1].eval()
-        for p in (results / "teachers/random.pt", cell / "student.pt")
-    ]
+    fit = results / "fits" / CELL.format("alpha")
+    pixels = np.load(results / "prepared/alpha/train/images.npy")
+    files = list(pd.read_csv(results / "prepared/alpha/train/images.csv")["file"])
+    chosen = pd.read_csv(fit / "split.csv").set_index("role")["file"]
+    networks = [create("resnet18", [1, 2], seed=0).eval() for _ in range(2)]
+    load(networks[0], torch.load(results / "teachers/random.pt")["weights"], "the teacher")
+    load(networks[1], torch.load(fit / "model.pt")["weights"], "the student")
     images = normalise(torch.from_numpy(pixels[[files.index(f) for f in chosen["validation"]]]))
     with torch.no_grad():
         pairs = zip(*(network(images) for network in networks), strict=True)
         loss = sum(distance(unit(t), s).mean().item() for t, s in pairs)
-    history = pd.read_csv(cell / "history.csv")
+    history = pd.read_csv(fit / "history.csv")
     assert loss == pytest.approx(history.loc[history["kept"], "validation_loss"].item(), rel=1e-3)
     assert sorted(chosen) == files
 
@@ -142,7 +144,7 @@ def test_a_second_run_does_nothing(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results", copy_function=os.link)
     copied = small_config(finished) | {"results": str(tmp_path / "results")}
     assert students(snakemake(copied, "--dry-run")) == 0
-    (tmp_path / "results" / "cells" / CELL.format("alpha") / "student.pt").unlink()
+    (tmp_path / "results" / "fits" / CELL.format("alpha") / "model.pt").unlink()
     assert students(snakemake(copied, "--dry-run")) == 1
 
 
@@ -150,9 +152,15 @@ def test_the_same_seed_gives_the_same_bits(finished, tmp_path):
     config = small_config(finished) | {"results": str(tmp_path / "results")}
     folder = tmp_path / "results" / "cells" / CELL.format("alpha")
     assert snakemake(config, str(folder / "metrics.json")).returncode == 0
-    for name in ("student.pt", "anomaly_maps.npy", "metrics.json", "split.csv"):
+    for kind, name in (
+        ("fits", "model.pt"),
+        ("fits", "level_maps.npz"),
+        ("fits", "split.csv"),
+        ("cells", "metrics.json"),
+        ("cells", "image_scores.csv"),
+    ):
         one, other = (
-            (folder / "results" / "cells" / CELL.format("alpha") / name).read_bytes()
+            (folder / "results" / kind / CELL.format("alpha") / name).read_bytes()
             for folder in (finished, tmp_path)
         )
         assert one == other, name
@@ -171,14 +179,14 @@ def test_no_training_rule_can_see_a_test_file(finished):
         for rule, inputs, outputs in jobs
         for output in outputs.split(", ")
     }
-    assert {rule for rule, _, _ in jobs} >= {"student", "teacher", "prepare_train", "prepare_test"}
+    assert {rule for rule, _, _ in jobs} >= {"fit", "teacher", "prepare_train", "prepare_test"}
 
     def ancestors(path: str) -> set[str]:
         inputs = maker.get(path, ("", []))[1]
         return set(inputs).union(*map(ancestors, inputs))
 
-    students = [path for path, (rule, _) in maker.items() if rule == "student"]
-    scored = [path for path, (rule, _) in maker.items() if rule == "anomaly_maps"]
+    students = [path for path, (rule, _) in maker.items() if rule == "fit"]
+    scored = [path for path, (rule, _) in maker.items() if rule == "score"]
     test_file = re.compile(r"/(test|ground_truth)(/|$)")
     assert len(students) == 8  # four files for each of two categories
     for path in students:
@@ -199,9 +207,9 @@ def test_a_failure_leaves_the_other_students_and_the_tables_with_a_gap(small_set
     results = small_set / "results"
     alpha, beta = (results / "cells" / CELL.format(name) for name in ("alpha", "beta"))
     assert (beta / "metrics.json").exists()
-    assert not (alpha / "student.pt").exists()
-    assert "\nstudents 1 of 2, " in run.stderr  # how far it is, while it runs
-    assert "1 of 2 students are done; the others are gaps in" in run.stderr
+    assert not (results / "fits" / alpha.name / "model.pt").exists()
+    assert "\ncells 1 of 2, " in run.stderr  # how far it is, while it runs
+    assert "1 of 2 cells are done; the others are gaps in" in run.stderr
     table = pd.read_csv(results / "tables" / "main.csv").set_index("category")
     assert np.isnan(table.loc["alpha", "pro"])
     assert table.loc["beta", "pro"] == json.loads((beta / "metrics.json").read_text())["pro"]
@@ -211,9 +219,10 @@ def test_a_failure_leaves_the_other_students_and_the_tables_with_a_gap(small_set
     assert (results / "figures" / "main.png").exists()
     # Mended, the run goes on where it was, and fills the gap.
     write_category(small_set / "data", "alpha")
-    before = (beta / "student.pt").stat().st_mtime_ns
+    model = results / "fits" / beta.name / "model.pt"
+    before = model.stat().st_mtime_ns
     assert snakemake(small_config(small_set), str(results / "tables" / "main.md")).returncode == 0
-    assert (beta / "student.pt").stat().st_mtime_ns == before
+    assert model.stat().st_mtime_ns == before
     assert "2 of 2 cells" in (results / "tables" / "main.md").read_text()
 
 
@@ -236,7 +245,8 @@ def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finis
 
 def students(run: subprocess.CompletedProcess) -> int:
     """Return how many students a dry run would train."""
-    found = re.search(r"^student +(\d+)$", run.stdout + run.stderr, re.M)
+    assert run.returncode == 0, run.stderr
+    found = re.search(r"^fit +(\d+)$", run.stdout + run.stderr, re.M)
     return int(found[1]) if found else 0
 
 
@@ -261,20 +271,22 @@ def test_a_config_that_is_wrong_stops_before_anything_runs(small_set, changes, m
 def test_a_damaged_or_deleted_file_is_named_and_made_anew(finished, tmp_path):
     shutil.copytree(finished / "data", tmp_path / "data", copy_function=shutil.copy2)
     config = small_config(tmp_path)
-    cell = tmp_path / "results" / "cells" / CELL.format("alpha")
-    targets = [str(cell / name) for name in ("student.pt", "anomaly_maps.npy", "metrics.json")]
+    fit, cell = (tmp_path / "results" / kind / CELL.format("alpha") for kind in ("fits", "cells"))
+    targets = [
+        str(path) for path in (fit / "model.pt", fit / "level_maps.npz", cell / "metrics.json")
+    ]
     assert snakemake(config, *targets).returncode == 0
     before = [Path(target).read_bytes() for target in targets]
     damaged = bytearray(before[0])
     damaged[len(damaged) // 2] ^= 1  # in the weights: PyTorch would read them
-    (cell / "student.pt").write_bytes(damaged)
+    (fit / "model.pt").write_bytes(damaged)
     run = snakemake(config, *targets)
     assert run.returncode != 0
-    assert "student.pt: is not what was written" in run.stderr
-    assert "students are done and kept" in run.stderr  # and what --keep-going would do
-    assert f"(snakemake --cores all {cell}/student.pt --configfile" in run.stderr
+    assert "model.pt: is not what was written" in run.stderr
+    assert "cells are done and kept" in run.stderr  # and what --keep-going would do
+    assert f"(snakemake --cores all {fit}/model.pt --configfile" in run.stderr
     assert "Traceback" not in run.stderr
-    (cell / "student.pt").unlink()
+    (fit / "model.pt").unlink()
     assert snakemake(config, targets[0]).returncode == 0
     assert Path(targets[0]).read_bytes() == before[0]
     assert snakemake(config, *targets).returncode == 0
@@ -392,7 +404,7 @@ def test_without_a_network_the_paper_stops_at_once_and_says_what_to_do(tmp_path)
     )
     assert run.returncode != 0
     assert "MVTec AD (4.9 GiB" in run.stderr
-    assert "They train on 11,453,100 images, about" in run.stderr
+    assert "They process 11,453,100 images, about" in run.stderr
     assert "data.mvtec_ad" in run.stderr
     assert "mvtec_anomaly_detection.tar.xz" in run.stderr
     assert "Traceback" not in run.stderr

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from stpm_bench import files, grid, steps
+from stpm_bench import files, grid, results
 from stpm_bench.audit import COLUMNS
 from stpm_bench.config import read
 from stpm_bench.metrics.definitions import DEFINITIONS
@@ -28,17 +28,15 @@ from stpm_bench.metrics.definitions import DEFINITIONS
 REPOSITORY = Path(__file__).parents[2]
 FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05")
-PREPARED = ["images.npy", "images.csv", *steps.MASKS.values(), steps.OWN_MASKS]
-MAPS = ["anomaly_maps.npy", "last_epoch_maps.npy"]
-COSTS = ["cost_anomaly_maps.json", "cost_metrics.json"]
+PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.OWN_MASKS]
 # What a step makes: the option that names the place, and the files there.
 MADE = {
     "download": ("output", ["download.json"]),
     "studies": ("output", ["config.yaml", "studies.csv"]),
     "prepare": ("output", PREPARED),
-    "student": ("output", ["student.pt", "history.csv", "split.csv", "provenance.json"]),
-    "anomaly-maps": ("cell", [*MAPS, "level_maps.npz", "image_scores.csv", COSTS[0]]),
-    "metrics": ("cell", ["metrics.json", "pro_curve.csv", "pro_definitions.csv", COSTS[1]]),
+    "fit": ("output", [*results.FIT_FILES, results.STAGES["fit"]]),
+    "score": ("fit", [*results.SCORE_FILES, results.STAGES["score"]]),
+    "evaluate": ("cell", [*results.EVALUATION_FILES, results.STAGES["evaluate"]]),
     "collect": ("results", ["metrics.csv", "pro_definitions.csv"]),
 }
 
@@ -153,7 +151,7 @@ def stand_in(folder: Path) -> Path:
 # python -m stpm_bench STEP --option value ...
 step=$3
 while [ $# -gt 0 ]; do
-  case $1 in --output) output=$2;; --cell) cell=$2;; --results) results=$2;; esac
+  case $1 in --output) output=$2;; --fit) fit=$2;; --cell) cell=$2;; --results) results=$2;; esac
   shift
 done
 case $step in
@@ -174,31 +172,30 @@ def make_up(config: dict, seed: int) -> int:
     Returns:
         How many cells there are.
     """
-    results, rng = Path(config["results"]), np.random.default_rng(seed)
+    folder, rng = Path(config["results"]), np.random.default_rng(seed)
     cost = {"images": 100, "seconds": 2.0, "images_per_second": 50.0, "device": "cpu"}
     cost |= {"threads": 1, "peak_memory": {"host_bytes": 10**9}, "code": "made up"}
-    student = cost | {"failure": None, "epochs": 100, "training_images_per_second": 27.0}
-    student["images"] = {"training": 160, "validation": 40}
+    split = {"training": 160, "validation": 40}
+    student = cost | {"failure": None, "split": split, "images": 16000, "images_per_second": 27.0}
     for name in config["teachers"]:
         teacher = json.dumps(cost | {"test_accuracy": 0.9})
-        put(results / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
+        put(folder / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
     definitions = [*((name, "nearest") for name in DEFINITIONS)]
     definitions += [("mvtec", "bilinear_any"), ("mvtec", "own")]
     audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
     studies = grid.studies(config)
-    files.write_csv(results / "studies.csv", studies)
-    cells = grid.cells(studies)
-    for cell in cells:
-        folder = results / "cells" / cell.folder
+    files.write_csv(folder / "studies.csv", studies)
+    fits = grid.fits(studies)
+    for cell, fit in fits.items():
         values = dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))
-        values |= {f"last_epoch_{name}": value for name, value in values.items()}
         table = audited.assign(pro=rng.random(len(audited))).reindex(columns=COLUMNS)
-        contents = {"metrics.json": json.dumps(values), "cost_metrics.json": json.dumps(cost)}
+        contents = {"metrics.json": json.dumps(values), "evaluation.json": json.dumps(cost)}
         contents["pro_definitions.csv"] = table.to_csv(index=False)
-        put(folder, "metrics.sha256", contents)
-        put(folder, "anomaly_maps.sha256", {"cost_anomaly_maps.json": json.dumps(cost)})
-        put(folder, "student.sha256", {"provenance.json": json.dumps(student)})
-    return len(cells)
+        put(results.cell_folder(folder, cell), "evaluation.sha256", contents)
+        of_fit = results.fit_folder(folder, fit)
+        put(of_fit, "score.sha256", {"score.json": json.dumps(cost)})
+        put(of_fit, "fit.sha256", {"fit.json": json.dumps(student)})
+    return len(fits)
 
 
 def put(folder: Path, record: str, contents: dict[str, str]) -> None:

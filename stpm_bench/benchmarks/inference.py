@@ -5,9 +5,10 @@ import pandas as pd
 import torch
 
 from stpm_bench import backbone
-from stpm_bench.anomaly_map import maps_of
+from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.benchmarks.training import LEVELS, note, timed
 from stpm_bench.device import choose_device, set_up
+from stpm_bench.methods.stpm import METHODS, level_maps
 
 __all__ = ["note", "run"]
 
@@ -37,11 +38,11 @@ def run(
     set_up()
     device = choose_device("auto")
     teacher, student = (backbone.create(name, LEVELS, seed).to(device).eval() for seed in (0, 1))
-    frames = torch.randint(0, 256, (max(batches), size, size, 3), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (max(batches), size, size, 3), dtype=torch.uint8).numpy()
 
-    @torch.inference_mode()
     def score(batch: int) -> None:
-        maps_of(teacher, student, frames[:batch].to(device))[0].cpu()
+        maps = level_maps(teacher, student, frames[:batch], METHODS["stpm"], device, batch)
+        anomaly_maps(maps, size)
 
     seconds: dict[int, list[float]] = {batch: [] for batch in batches}
     for round_ in range(1 + runs):

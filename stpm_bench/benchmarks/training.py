@@ -10,17 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from stpm_bench import backbone, student
-from stpm_bench.anomaly_map import distance, unit
+from stpm_bench import backbone
 from stpm_bench.device import (
     autocast,
     choose_device,
     choose_precision,
     set_up,
 )
-from stpm_bench.protocols import PAPER
+from stpm_bench.methods import student
+from stpm_bench.methods.distance import distance, unit
+from stpm_bench.methods.interface import Split
+from stpm_bench.methods.stpm import METHODS
 
 LEVELS = (1, 2, 3)
+PAPER = METHODS["stpm"]
 PLAIN = "plain loop in the authors' manner"
 OURS = "stpm_bench student"
 # Each row does what the rows above it do, and one thing more.
@@ -174,8 +177,7 @@ def epoch_seconds(
         teacher,
         network,
         images,
-        range(batch),
-        [batch],
+        Split(range(batch), [batch], batch),
         replace(PAPER, epochs=2, batch_size=batch),
         levels=LEVELS,
         seed=0,

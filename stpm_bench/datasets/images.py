@@ -261,7 +261,7 @@ def bilinear_any(mask: np.ndarray, size: int) -> np.ndarray:
     return np.rint(grey) > 0
 
 
-# How a mask at its image's own size comes to the maps' size: the protocol field `masks`.
+# How a mask at its image's own size comes to the maps' size: the methods' field `masks`.
 TREATMENTS = {"nearest": nearest, "bilinear_any": bilinear_any}
 
 

@@ -1,24 +1,87 @@
-"""The methods by name, and those that a config makes by single differences.
+"""The methods by name: those that are built in, and those that a config makes by differences.
 
-A method's file is imported by its name, so that the code of one does not reach the others': see
-`code_version`.
+A method's file is imported by its name, so that the code of one method does not reach the others':
+see `code_version`.
 """
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from types import ModuleType
 
 from stpm_bench.methods.interface import Settings
 
 FILES = ("stpm",)  # of this package; the order of their methods in messages and tables
+DEFAULT = "stpm"  # what a study without `method` runs, and what `like` is without a value
+
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", tuple: "array"}
 
 
-def module_of(name: str) -> ModuleType:
+def module_of(file: str) -> ModuleType:
     """Return the module of a method's file."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{file}")
 
 
 def built_in() -> dict[str, Settings]:
     """Return the settings of every built-in method by name."""
     return {name: s for file in FILES for name, s in module_of(file).METHODS.items()}
+
+
+def define(own: Mapping[str, Mapping], training: Mapping[str, float]) -> dict[str, Settings]:
+    """Return every method of a config by name: the built-in ones, then its own.
+
+    Args:
+        own: the config's `methods`: name -> `like` (a built-in method; `DEFAULT` if left out) and
+            the fields that differ from it.
+        training: the config's `training`: replaces numbers of the built-in methods that have them.
+            An own method's fields replace both.
+    """
+    known = {name: differing(s, training, skip=True) for name, s in built_in().items()}
+    return known | {
+        name: differing(
+            known[entry.get("like", DEFAULT)], {k: v for k, v in entry.items() if k != "like"}
+        )
+        for name, entry in own.items()
+    }
+
+
+def differing(settings: Settings, changes: Mapping, skip: bool = False) -> Settings:
+    """Return settings with some fields changed.
+
+    Args:
+        skip: pass over the fields that these settings do not have.
+    """
+    names = {field.name for field in fields(settings)}
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in changes.items()
+        if not skip or name in names
+    }
+    return replace(settings, **changes)
+
+
+def schema(settings: Settings) -> dict:
+    """Return what a config may say of a method like this one, as a JSON Schema."""
+    properties = {
+        field.name: {"type": TYPES[type(field.default)]} | field.metadata["schema"]
+        for field in fields(settings)
+    }
+    like = {"like": {"enum": list(built_in())}}
+    return {"type": "object", "additionalProperties": False, "properties": like | properties}
+
+
+def spelled(settings: Settings) -> dict:
+    """Return settings as a config and JSON spell them, with the name of their file."""
+    return {"file": settings.module} | {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
+
+
+def fit_key(settings: Settings, fraction: float) -> tuple:
+    """Return what decides whose fit a cell's is: equal keys, the same fit.
+
+    Args:
+        fraction: of the training images.
+    """
+    return settings.module, tuple(sorted(settings.fit_part(fraction).items()))

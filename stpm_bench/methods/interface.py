@@ -69,6 +69,11 @@ class Fitted(NamedTuple):
     failure: str | None = None
 
 
+def no_history() -> pd.DataFrame:
+    """Return the history of a fit without epochs."""
+    return pd.DataFrame(columns=HISTORY)
+
+
 class Scores(NamedTuple):
     """What a method says of N test images; higher is more anomalous.
 
@@ -140,6 +145,19 @@ class Settings:
             full: how many training images the category has.
         """
         return max(1, round(full * fraction))
+
+    def map_levels(self, levels: Sequence[int]) -> list[int]:
+        """Return the level at whose resolution each of the stored level maps is."""
+        return [min(levels)]
+
+    def networks(self) -> int:
+        """Return of how many networks, cut at the deepest level, a model holds the weights."""
+        return 0
+
+    def images_per_second(self, backbone: str) -> float:
+        """Return about how many images per second a fit processes at 256 x 256: on one core, in
+        float32, on a busy machine."""
+        raise NotImplementedError
 
     def memory_mb(self, backbone: str, images: int) -> float:
         """Return about how many MB a fit's arrays take at 256 x 256.

@@ -87,11 +87,11 @@ def test_a_node_dies_and_the_results_are_those_of_a_local_run(cluster, folder):
 
 def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
     path = folder / "slurm.yaml"  # with the teacher and the images of the run before
-    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-2_protocol-paper"
-    student = folder / "slurm" / "cells" / cell / "student.pt"
+    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-2_method-stpm"
+    student = folder / "slurm" / "fits" / cell / "model.pt"
     before = {job["JobId"] for job in cluster.jobs()}
     # A student of the demo takes 1 GB. The option takes the place of the profile's, hence the gpu.
-    less = ["--set-resources", "student:mem_mb=600 * attempt", "student:gpu=0"]
+    less = ["--set-resources", "fit:mem_mb=600 * attempt", "fit:gpu=0"]
     with running(cluster, path, str(student), *less) as run:
         assert run.wait(timeout=300) == 0, path.with_suffix(".log").read_text()
     jobs = [job for job in cluster.jobs() if job["JobId"] not in before]
@@ -103,13 +103,13 @@ def test_a_job_out_of_memory_is_sent_again_with_more(cluster, folder):
 def test_where_slurm_may_not_start_a_job_again_snakemake_does(folder, tmp_path):
     path = config(folder, "requeue")
     log = path.with_suffix(".log")
-    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-0_protocol-paper"
-    student = folder / "requeue" / "cells" / cell / "student.pt"
+    cell = "category-brick_layers-1+2+3_teacher-random_fraction-1.0_seed-0_method-stpm"
+    student = folder / "requeue" / "fits" / cell / "model.pt"
     with Cluster(tmp_path, requeue=False) as cluster:
         with running(cluster, path, str(student)) as run:
             kill_in_training(cluster, "node1", run, log)
             assert run.wait(timeout=300) == 0, log.read_text()
-        jobs = [job for job in cluster.jobs() if "student" in job["Comment"]]
+        jobs = [job for job in cluster.jobs() if "fit" in job["Comment"]]
     assert [job["JobState"] for job in jobs] == ["NODE_FAIL", "COMPLETED"]
     assert [job["Restarts"] for job in jobs] == ["0", "0"]
     assert student.exists()
@@ -127,6 +127,6 @@ def trains_on(cluster: Cluster, node: str) -> bool:
     """Return whether a student on a node is past its imports."""
     for process in cluster.processes(node):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "student" in process.cmdline()[:4] and process.cpu_times().user > 4:
+            if "fit" in process.cmdline()[:4] and process.cpu_times().user > 4:
                 return True
     return False

@@ -18,20 +18,21 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 # through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
 gc.disable()
 
-from stpm_bench import grid, levels, plan, protocols, published
-from stpm_bench.code_version import code_version
-from stpm_bench.config import complete, sources, unpacks_mvtec_ad
-from stpm_bench.config import protocols as protocols_of
+from stpm_bench import grid, levels, plan, published
+from stpm_bench import methods as registry
+from stpm_bench.code_version import version_of
+from stpm_bench.config import complete, keeps_model, methods, sources, unpacks_mvtec_ad
 from stpm_bench.datasets import download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable
 from stpm_bench.progress import follow
-from stpm_bench.steps import MASKS, OWN_MASKS, failure_of
+from stpm_bench.results import MASKS, OWN_MASKS, check_layout
 
 try:
     CONFIG = complete(config)
     WHERE = sources(CONFIG)
     check_writable(CONFIG["results"])
+    check_layout(CONFIG["results"])
     LITERATURE = published.read()
 except InputError as error:
     raise WorkflowError(str(error))
@@ -39,14 +40,18 @@ except InputError as error:
 RESULTS = CONFIG["results"]
 DATA = CONFIG["data"]["folder"]
 STUDIES = CONFIG["studies"]
+METHODS = methods(CONFIG)
 TABLE = grid.studies(CONFIG)
 CELLS = grid.cells(TABLE)
 CATEGORIES = list(dict.fromkeys(cell.category for cell in CELLS))
 TEACHERS = {
     name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)
 }
-PROTOCOLS = protocols_of(CONFIG)
-CELL = f"{RESULTS}/cells/{grid.CELL}"
+CELL, FIT = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
+# Of each cell the folder of the fit on which it rests.
+FIT_OF = {cell: f"{RESULTS}/fits/{fit}" for cell, fit in grid.fits(TABLE).items()}
+KEPT = [name for name, settings in METHODS.items() if keeps_model(CONFIG, settings)]
+TEMPORARY = [name for name in METHODS if name not in KEPT]
 TRAIN, TEST = (f"{RESULTS}/prepared/{{category}}/{split}" for split in ("train", "test"))
 
 # What an unpacked MVTec AD is known by, and the archive of the user's of which it is made, if any.
@@ -77,8 +82,8 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 
 # The cell that a category's figure shows: the first of the main study. Later entries of a dict
 # replace earlier ones, hence the reversal.
-SHOWN = grid.cells_of(STUDIES[MAIN])
-PANEL_CELLS = {cell.category: f"{RESULTS}/cells/{cell.folder}" for cell in reversed(SHOWN)}
+SHOWN = grid.cells_of(STUDIES[MAIN], METHODS)
+PANEL_CELLS = {cell.category: cell for cell in reversed(SHOWN)}
 
 # What the steps 'tables' and 'figures' make: name -> category of the report, and what it is.
 VARYING = [study for study in STUDIES if grid.varying(TABLE[TABLE["study"] == study])]
@@ -114,15 +119,20 @@ if OUTPUT.dryrun and not OUTPUT.quiet and len(CELLS) > LISTED:
 NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
 
 
+def any_of(names):
+    """Return the pattern of a wildcard that is one of some names."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    category="|".join(map(re.escape, CATEGORIES)),
-    teacher="|".join(map(re.escape, TEACHERS)),
-    notebook="|".join(NOTEBOOKS),
-    source="|".join(map(re.escape, SOURCES)),
+    category=any_of(CATEGORIES),
+    teacher=any_of(TEACHERS),
+    notebook=any_of(NOTEBOOKS),
+    source=any_of(SOURCES),
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
     seed=r"[0-9]+",
-    protocol=r"[a-z0-9_]+",
+    method=any_of(METHODS),
 
 
 def options(values):
@@ -139,21 +149,27 @@ def count_images(category, split):
 
 
 def images_to_do():
-    """Return how many images each cell trains on that is not done."""
+    """Return how many images each fit processes that is not done; its first cell stands for it."""
     images = {category: count_images(category, "train") for category in CATEGORIES}
-    return plan.images_to_do(CONFIG, CELLS, images)
+    return plan.images_to_do(CONFIG, grid.fits(TABLE), images)
 
 
 def announcement(todo):
     """Return what this run will do, before it starts: students, hours, downloads."""
     lines = [
-        f"stpm_bench: {len(todo)} of {len(CELLS)} students are still to do "
+        f"stpm_bench: {len(todo)} of {len(set(FIT_OF.values()))} fits are still to do, of which "
+        f"{len(CELLS)} cells are evaluated "
         f"({len(CATEGORIES)} categories; studies: {', '.join(STUDIES)})."
     ]
-    hours = plan.training_hours(CONFIG, todo, CORES)
+    if gone := models_gone():
+        lines.append(
+            f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
+            "kept (config key 'keep_models'): these are fitted again."
+        )
+    hours = plan.fit_hours(CONFIG, todo, CORES)
     if hours > 0.1:
         lines.append(
-            f"  They train on {sum(todo.values()):,} images, about {hours:,.1f} hours of "
+            f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
             f"{f'{CORES} cores' if CORES > 1 else 'one core'} at the rates of README.md ('Cost'); "
             "a GPU is faster."
         )
@@ -173,21 +189,20 @@ def memory(at_256, attempt):
     return round(1.25 * (1000 + (CONFIG["image_size"] / 256) ** 2 * at_256)) * 2 ** (attempt - 1)
 
 
-def student_memory(wildcards, attempt):
-    """Return the MB of a student: a batch on its way, and the features of all images."""
-    measured = plan.STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]]
-    batches = PROTOCOLS[wildcards.protocol].batch_size / 32
+def fit_memory(wildcards, attempt):
+    """Return the MB of a fit."""
     images = count_images(wildcards.category, "train") * float(wildcards.fraction)
-    return memory(batches * measured.batch_mb + images * measured.image_mb, attempt)
+    backbone = TEACHERS[wildcards.teacher]["backbone"]
+    return memory(METHODS[wildcards.method].memory_mb(backbone, images), attempt)
 
 
-def student_minutes(wildcards, attempt):
-    """Return three times the minutes that a student takes on one core, and a quarter of an hour."""
-    of_category = count_images(wildcards.category, "train")
-    protocol = PROTOCOLS[wildcards.protocol]
-    images = plan.training_images(protocol, float(wildcards.fraction), of_category)
-    images *= (CONFIG["image_size"] / 256) ** 2
-    rate = plan.STUDENT_COST[TEACHERS[wildcards.teacher]["backbone"]].images_per_second
+def fit_minutes(wildcards, attempt):
+    """Return three times the minutes that a fit takes on one core, and a quarter of an hour."""
+    settings, full = METHODS[wildcards.method], count_images(wildcards.category, "train")
+    images = (
+        settings.fit_images(full, float(wildcards.fraction)) * (CONFIG["image_size"] / 256) ** 2
+    )
+    rate = settings.images_per_second(TEACHERS[wildcards.teacher]["backbone"])
     return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
 
 
@@ -201,18 +216,52 @@ def prepare_memory(split):
     return lambda wildcards, attempt: memory(0.5 * count_images(wildcards.category, split), attempt)
 
 
-def protocol_part(part):
-    """Return a params function: the fields of a cell's protocol that `part` names, as JSON.
+@functools.cache
+def fit_settings_of(method, fraction):
+    """Return the fields of a method that a fit or its scores depend on, as JSON.
 
-    A step sees no other field, so that a change of another does not run it again.
+    The steps see no other field, so that a change of another does not run them again.
     """
-    return lambda wildcards: json.dumps(part(PROTOCOLS[wildcards.protocol]))
+    settings = METHODS[method]
+    return json.dumps({"file": settings.module} | settings.fit_part(float(fraction)))
 
 
-def ground_truth(wildcards):
-    """Return how a cell's protocol treats the masks, and what its set says of an image, as options."""
+def fit_settings(wildcards):
+    """Return the settings that the rules 'fit' and 'score' hand to their steps."""
+    return fit_settings_of(wildcards.method, wildcards.fraction)
+
+
+def method_code(stage):
+    """Return a params function: the version of the code of a method's fit or score."""
+    versions = {s.module: version_of(stage, s.module) for s in METHODS.values()}
+    return lambda wildcards: versions[METHODS[wildcards.method].module]
+
+
+def evaluation_options(wildcards):
+    """Return what the evaluation reads of a cell's method, and what its set says of an image."""
     truth = layouts.LAYOUTS[WHERE[wildcards.category].layout].truth
-    return options({"masks": PROTOCOLS[wildcards.protocol].masks, "truth": truth})
+    settings = json.dumps(METHODS[wildcards.method].evaluation_part())
+    return options({"settings": settings, "truth": truth})
+
+
+def fit_of(wildcards):
+    """Return the folder of the fit on which a cell rests."""
+    found = FIT_OF.get(grid.cell_of(wildcards))
+    if found is None:
+        raise WorkflowError(
+            f"{grid.CELL.format(**wildcards)}: no study of the config has this cell"
+        )
+    return found
+
+
+def cell_of(cell):
+    """Return the folder of a cell."""
+    return f"{RESULTS}/cells/{cell.folder}"
+
+
+def models_gone():
+    """Return the folders of fits that other code scored, and whose model was not kept."""
+    return plan.models_gone(CONFIG, grid.fits(TABLE))
 
 
 def interim():
@@ -220,15 +269,15 @@ def interim():
     done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
     if not (workflow.execution_settings.keep_going and Path(RESULTS, "studies.csv").exists()):
         return (
-            f"stpm_bench: {done} of {len(CELLS)} students are done and kept. The same command goes on; "
+            f"stpm_bench: {done} of {len(CELLS)} cells are done and kept. The same command goes on; "
             "with --keep-going it passes over what fails, and ends with tables that show it as gaps."
         )
     command = [sys.executable, "-m", "stpm_bench", "interim", "--results", RESULTS, "--main", MAIN]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
-        return f"stpm_bench: {done} of {len(CELLS)} students are done. No tables: {made.stderr}"
+        return f"stpm_bench: {done} of {len(CELLS)} cells are done. No tables: {made.stderr}"
     return (
-        f"stpm_bench: {done} of {len(CELLS)} students are done; the others are gaps in "
+        f"stpm_bench: {done} of {len(CELLS)} cells are done; the others are gaps in "
         f"{RESULTS}/tables/, {RESULTS}/figures/ and {RESULTS}/claims.md. Mend what failed (its log is "
         "named above) and type the same command again."
     )
@@ -247,11 +296,15 @@ def closing():
         f"Tables:      {RESULTS}/tables/\nFigures:     {RESULTS}/figures/",
         f"Claims:      {RESULTS}/claims.md\nNotebooks:   {RESULTS}/notebooks/",
     ]
-    folders = [Path(RESULTS, "cells", cell.folder) for cell in CELLS]
-    failures = {path: failure_of(path) for path in folders if (path / "provenance.json").exists()}
-    failed = [f"  {path.name}: {failure}" for path, failure in failures.items() if failure]
+    records = {cell: Path(cell_of(cell), "metrics.json") for cell in CELLS}
+    failures = {
+        cell: json.loads(path.read_text()).get("failure")
+        for cell, path in records.items()
+        if path.exists()
+    }
+    failed = [f"  {cell.folder}: {failure}" for cell, failure in failures.items() if failure]
     if failed:
-        lines.append(f"Training failed in {len(failed)} of {len(CELLS)} cells, which are gaps:")
+        lines.append(f"The fit failed of {len(failed)} of {len(CELLS)} cells, which are gaps:")
     return "\n".join(lines + failed)
 
 
@@ -260,6 +313,12 @@ def of_cells(*files):
     return lambda wildcards: [
         f"{RESULTS}/cells/{cell.folder}/{file}" for cell in CELLS for file in files
     ]
+
+
+def of_fits(wildcards):
+    """Return the level maps of every fit, and the models that are kept."""
+    kept = [f"{fit}/model.pt" for cell, fit in FIT_OF.items() if cell.method in KEPT]
+    return list(dict.fromkeys([f"{fit}/level_maps.npz" for fit in FIT_OF.values()] + kept))
 
 
 def sources_of(category, split):
@@ -410,6 +469,16 @@ def images_below(folder):
 
 
 def teacher_files(wildcards, input):
-    """Return the options that say where a teacher's files lie; another place is no other teacher."""
-    files = {"folder": f"{DATA}/weights"}
+    """Return where a teacher's files lie, and the levels that studies ask of it, as options.
+
+    Another place or study is no other teacher: these depend on the input, so that they are not
+    compared.
+    """
+    asked = {
+        level
+        for cell in CELLS
+        if cell.teacher == wildcards.teacher
+        for level in grid.parse_layers(cell.layers)
+    }
+    files = {"folder": f"{DATA}/weights", "levels": grid.spell_layers(asked)}
     return options(files | {"data": input.data} if "data" in input.keys() else files)

@@ -8,7 +8,7 @@ rule demo_data:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("demo_data"),
+        code=version_of("demo_data"),
         folder=subpath(output[0], parent=True),
     shell:
         "python -m stpm_bench demo-data --output {params.folder:q} --marker {output:q} --log {log:q}"
@@ -25,7 +25,7 @@ rule download:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("download"),
+        code=version_of("download"),
         folder=subpath(output[0], parent=True),
         options=download_options,
     shell:
@@ -48,7 +48,7 @@ rule prepare_train:
     resources:
         mem_mb=prepare_memory("train"),
     params:
-        code=code_version("prepare"),
+        code=version_of("prepare"),
         root=root_of,
         category=category_of("train"),
         image_size=CONFIG["image_size"],
@@ -76,7 +76,7 @@ rule prepare_test:
     resources:
         mem_mb=prepare_memory("test"),
     params:
-        code=code_version("prepare"),
+        code=version_of("prepare"),
         root=root_of,
         category=category_of("test"),
         image_size=CONFIG["image_size"],

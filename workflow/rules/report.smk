@@ -8,7 +8,7 @@ rule studies:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("studies"),
+        code=version_of("studies"),
         config=json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
     shell:
@@ -42,7 +42,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("tables"),
+        code=version_of("tables"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -71,7 +71,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("claims"),
+        code=version_of("claims"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -100,7 +100,7 @@ rule figures:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("figures"),
+        code=version_of("figures"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -111,10 +111,9 @@ rule panel:
     input:
         images=f"{TEST}/images.npy",
         masks=f"{TEST}/masks.npy",
-        maps=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/anomaly_maps.npy",
-        levels=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/level_maps.npz",
-        scores=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/image_scores.csv",
-        provenance=lambda wildcards: f"{PANEL_CELLS[wildcards.category]}/provenance.json",
+        maps=lambda wildcards: f"{FIT_OF[PANEL_CELLS[wildcards.category]]}/level_maps.npz",
+        scores=lambda wildcards: f"{cell_of(PANEL_CELLS[wildcards.category])}/image_scores.csv",
+        metrics=lambda wildcards: f"{cell_of(PANEL_CELLS[wildcards.category])}/metrics.json",
     output:
         pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
         png=report(
@@ -128,9 +127,9 @@ rule panel:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("panel"),
+        code=version_of("panel"),
         test=subpath(input.images, parent=True),
-        cell=subpath(input.maps, parent=True),
+        cell=subpath(input.scores, parent=True),
         figure=lambda wildcards, output: output.pdf.removesuffix(".pdf"),
     shell:
         "python -m stpm_bench panel --test {params.test:q} --cell {params.cell:q}"
@@ -147,9 +146,10 @@ rule failures:
         ),
         expand(
             "{cell}/{file}",
-            cell=PANEL_CELLS.values(),
-            file=["anomaly_maps.npy", "image_scores.csv", "provenance.json"],
+            cell=map(cell_of, PANEL_CELLS.values()),
+            file=["image_scores.csv", "metrics.json"],
         ),
+        [f"{FIT_OF[cell]}/level_maps.npz" for cell in PANEL_CELLS.values()],
     output:
         report(
             f"{RESULTS}/figures/failures.png",
@@ -164,7 +164,7 @@ rule failures:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("failures"),
+        code=version_of("failures"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -195,7 +195,7 @@ rule notebook:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("notebook"),
+        code=version_of("notebook"),
         results=subpath(input[0], parent=True),
         folder=subpath(output.ipynb, parent=True),
     shell:

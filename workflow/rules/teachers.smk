@@ -10,7 +10,7 @@ rule pretraining_set:
     conda:
         "../../environment.yml"
     params:
-        code=code_version("pretraining_set"),
+        code=version_of("pretraining_set"),
         options=source_options,
         state=source_state,
         folder=source_folder,
@@ -38,7 +38,7 @@ rule teacher:
         mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 240 * 2 ** (attempt - 1),
     params:
-        code=code_version("teacher"),
+        code=version_of("teacher"),
         options=teacher_options,
         files=teacher_files,
     shell:

@@ -9,18 +9,30 @@ import pytest
 import torch
 
 from stpm_bench import backbone
-from stpm_bench.anomaly_map import distance, score, unit
 from stpm_bench.device import choose_device, choose_precision, set_deterministic
 from stpm_bench.errors import InputError
-from stpm_bench.protocols import PAPER
-from stpm_bench.student import train, within_memory
+from stpm_bench.methods import student as module
+from stpm_bench.methods.distance import distance, unit
+from stpm_bench.methods.interface import Split
+from stpm_bench.methods.stpm import METHODS, level_maps
+from stpm_bench.methods.student import train, within_memory
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
+PAPER = METHODS["stpm"]
 SMALL = replace(PAPER, epochs=3, batch_size=4, learning_rate=0.1)
 
 
-def run(levels=(1, 2), precision=torch.float32, seed=0, training=range(8), whole=None, **changes):
+def run(
+    levels=(1, 2),
+    precision=torch.float32,
+    seed=0,
+    training=range(8),
+    full=None,
+    unfinished_file=None,
+    **changes,
+):
+    """Return what a training gives: a dict of the model, and `history`, `failure`; the networks."""
     set_deterministic(threads=1)
     teacher = backbone.create("resnet18", levels, seed=1)
     student = backbone.create("resnet18", levels, seed=2)
@@ -28,16 +40,21 @@ def run(levels=(1, 2), precision=torch.float32, seed=0, training=range(8), whole
         teacher,
         student,
         IMAGES,
-        training,
-        [8, 9],
+        Split(training, [8, 9], full or len(training)),
         replace(SMALL, **changes),
         levels=levels,
         seed=seed,
         device=CPU,
         precision=precision,
-        whole=whole,
+        progress=False,
+        unfinished_file=unfinished_file,
     )
     return trained, teacher, student
+
+
+def weights_of(**changes):
+    """Return the weights that a training keeps."""
+    return run(**changes)[0].model["weights"]
 
 
 def loss(weights, teacher, rows, levels=(1, 2)):
@@ -51,8 +68,12 @@ def loss(weights, teacher, rows, levels=(1, 2)):
 
 
 def test_training_lowers_the_loss_and_the_best_epoch_is_kept():
-    (weights, _, history, failure), teacher, _ = run(epochs=6)
-    assert failure is None
+    trained, teacher, _ = run(epochs=6)
+    weights, history = trained.model["weights"], trained.history
+    assert trained.failure is None
+    assert set(trained.model) == {"weights"}
+    assert trained.images == 6 * 8
+    assert trained.seconds == pytest.approx(history["seconds"][1:].sum())
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]
     kept = history.loc[history["kept"]]
@@ -127,7 +148,8 @@ def gradient_distance(target, student):
 def test_three_steps_are_those_of_a_plain_loop(changes, loss_of):
     # One batch an epoch, in whatever order; the later steps show the momentum.
     changes = {"batch_size": 8, "weight_decay": 0.0} | changes
-    (_, _, history, _), _, student = run(**changes)
+    trained, _, student = run(**changes)
+    history = trained.history
     states, losses = plain_loop(loss_of)
     scale = 0.1 / changes.get("learning_rate", 0.1) if changes.get("distance") == "l2" else 1
     np.testing.assert_allclose(history["train_loss"][1:], np.array(losses) * scale, rtol=1e-4)
@@ -148,23 +170,24 @@ def test_weight_decay_is_sgds():
 
 def test_cosine_trains_as_normalised_l2_up_to_its_factor():
     """Half the squared distance of unit vectors is one minus their cosine."""
-    (one, _, _, _), *_ = run(distance="normalised_l2", factor=0.5)
-    (other, _, _, _), *_ = run(distance="cosine", factor=1.0)
-    (scaled, _, _, _), *_ = run(distance="cosine", factor=0.5)
+    one = weights_of(distance="normalised_l2", factor=0.5)
+    other = weights_of(distance="cosine", factor=1.0)
+    scaled = weights_of(distance="cosine", factor=0.5)
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not torch.equal(one["conv1.weight"], scaled["conv1.weight"])
 
 
 @pytest.mark.parametrize("resolution", ["image", "finest"])
 def test_the_epoch_of_the_lowest_validation_map_is_kept(resolution):
-    (weights, _, history, _), teacher, _ = run(
+    trained, teacher, _ = run(
         epochs=4, checkpoint="validation_map", map_resolution=resolution, fusion="sum"
     )
+    weights, history = trained.model["weights"], trained.history
     means = history["validation_map"]
     assert history["kept"].idxmax() == means[1:].idxmin()
     student = backbone.create("resnet18", (1, 2), seed=0)
     backbone.load(student, weights, "")
-    _, levels, _ = score(teacher, student, IMAGES[8:], CPU)
+    levels = level_maps(teacher, student, IMAGES[8:], PAPER, CPU)
     # The mean of a sum of bilinear enlargements is that of its levels, but for the borders.
     expected = sum(level.mean() for level in levels)
     assert means[history["kept"]].item() == pytest.approx(expected, rel=0.05)
@@ -172,9 +195,11 @@ def test_the_epoch_of_the_lowest_validation_map_is_kept(resolution):
 
 def test_the_last_epoch_is_kept_beside_the_best():
     changes = {"learning_rate": 30}
-    (weights, last, history, _), *_ = run(**changes)
-    assert not history["kept"].iloc[-1], "the test needs a training that goes astray"
-    (again, same, _, _), *_ = run(checkpoint="last", **changes)
+    trained, *_ = run(last_epoch=True, **changes)
+    weights, last = (trained.model[name] for name in ("weights", "last_epoch_weights"))
+    assert not trained.history["kept"].iloc[-1], "the test needs a training that goes astray"
+    at_end, *_ = run(checkpoint="last", last_epoch=True, **changes)
+    again, same = (at_end.model[name] for name in ("weights", "last_epoch_weights"))
     assert all(torch.equal(last[key], again[key]) for key in last)
     assert not torch.equal(weights["conv1.weight"], last["conv1.weight"])
     assert again is same  # a file then holds it once
@@ -182,30 +207,66 @@ def test_the_last_epoch_is_kept_beside_the_best():
 
 def test_steps_make_up_for_few_images():
     """3 images in one batch take as many steps as 10 in three: 3 epochs of 3 steps are 9 epochs."""
-    (_, _, history, _), *_ = run(training=range(3), whole=10, schedule="steps")
-    assert history["epoch"].max() == 9
-    # Two steps an epoch of 5 images: the fifth epoch has one step left.
-    (_, last, history, _), *_ = run(
-        training=range(5), whole=10, schedule="steps", checkpoint="last"
-    )
-    assert history["epoch"].max() == 5
-    assert last["bn1.num_batches_tracked"] == 9
+    trained, *_ = run(training=range(3), full=10, schedule="steps")
+    assert trained.history["epoch"].max() == 9
+    # Two steps per epoch of 5 images: the fifth epoch has one step left.
+    trained, *_ = run(training=range(5), full=10, schedule="steps", checkpoint="last")
+    assert trained.history["epoch"].max() == 5
+    assert trained.model["weights"]["bn1.num_batches_tracked"] == 9
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
-    (first, _, history, _), *_ = run()
-    (second, _, again, _), *_ = run()
-    (other, _, _, _), *_ = run(seed=1)
+    one, two = run()[0], run()[0]
+    first, second, other = one.model["weights"], two.model["weights"], weights_of(seed=1)
     assert all(torch.equal(first[key], second[key]) for key in first)
     timeless = ["epoch", "train_loss", "validation_loss", "kept"]
-    assert history[timeless].equals(again[timeless])
+    assert one.history[timeless].equals(two.history[timeless])
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("checkpoint", ["validation_loss", "validation_map"])
+def test_a_training_goes_on_after_a_kill_to_the_same_bits(monkeypatch, tmp_path, checkpoint):
+    changes = {"epochs": 6, "checkpoint": checkpoint, "last_epoch": True}
+    expected, *_ = run(**changes)
+    monkeypatch.setattr(module.unfinished, "SAVE_SECONDS", 0)
+    save, file = module.unfinished.save, tmp_path / "unfinished.pt"
+
+    def killed(*arguments):
+        save(*arguments)
+        if len(arguments[-1]["history"]) == 4:  # the untrained student and three epochs
+            raise Killed
+
+    monkeypatch.setattr(module.unfinished, "save", killed)
+    with pytest.raises(Killed):
+        run(**changes, unfinished_file=file)
+    monkeypatch.setattr(module.unfinished, "save", save)
+    epochs = []
+    monkeypatch.setattr(module, "tqdm", lambda rest, **_: epochs.append(list(rest)) or Bar(rest))
+    trained, *_ = run(**changes, unfinished_file=file)
+    assert epochs == [[4, 5, 6]]
+    for name, weights in expected.model.items():
+        assert all(torch.equal(trained.model[name][key], weights[key]) for key in weights)
+    timeless = ["epoch", "train_loss", "validation_loss", "validation_map", "kept"]
+    assert trained.history[timeless].equals(expected.history[timeless])
+    # Other settings, another seed or a damaged file begin again.
+    for other in ({"weight_decay": 0.01}, {"seed": 1}, {"training": range(7)}):
+        run(**changes | other, unfinished_file=file)
+        assert epochs[-1] == [1, 2, 3, 4, 5, 6]
+
+
+class Bar(list):
+    def set_postfix(self, **_):
+        pass
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"levels": (1, 2, 3)}, {"factor": 1.0, "weight_decay": 0.1}, {"precision": torch.bfloat16}],
-    ids=["levels", "protocol", "precision"],
+    ids=["levels", "settings", "precision"],
 )
 def test_cells_that_differ_in_one_axis_see_the_same_images_in_the_same_order(monkeypatch, changes):
     normalise, seen = backbone.normalise, []
@@ -227,30 +288,31 @@ def test_cells_that_differ_in_one_axis_see_the_same_images_in_the_same_order(mon
 
 
 def test_bfloat16_trains_alike():
-    (_, _, full, _), *_ = run(epochs=5)
-    (_, _, half, _), *_ = run(epochs=5, precision=torch.bfloat16)
+    full = run(epochs=5)[0].history
+    half = run(epochs=5, precision=torch.bfloat16)[0].history
     np.testing.assert_allclose(half["train_loss"], full["train_loss"], rtol=0.05)
     assert half["train_loss"].tolist() != full["train_loss"].tolist()  # it was bfloat16 at all
 
 
 def test_a_loss_that_is_not_finite_is_a_failure_that_names_its_epoch():
-    (weights, last, history, failure), *_ = run(epochs=20, learning_rate=1e20)
+    trained, *_ = run(epochs=20, learning_rate=1e20)
+    history = trained.history
     epoch = history["epoch"].max()
     assert epoch < 20
-    assert failure.startswith(f"the loss is not finite at epoch {epoch} (training ")
-    assert (weights, last) == ({}, {})
+    assert trained.failure.startswith(f"the loss is not finite at epoch {epoch} (training ")
+    assert trained.model == {}
     assert not history["kept"].any()
 
 
 def test_a_student_that_ends_no_better_than_it_began_is_a_failure():
-    (weights, _, history, failure), *_ = run(epochs=1, learning_rate=1e-12)
-    began, ended = history["validation_loss"]
+    trained, *_ = run(epochs=1, learning_rate=1e-12)
+    began, ended = trained.history["validation_loss"]
     assert ended >= began
-    assert failure == (
+    assert trained.failure == (
         f"the student ended no better than it began: validation loss {ended:.4g} at the kept "
         f"epoch 1, {began:.4g} untrained"
     )
-    assert weights == {}
+    assert trained.model == {}
 
 
 SHORT_OF_MEMORY = """
@@ -260,8 +322,11 @@ import numpy as np
 import torch
 from stpm_bench import backbone
 from stpm_bench.device import set_deterministic
-from stpm_bench.protocols import PAPER
-from stpm_bench.student import train, within_memory
+from stpm_bench.methods import student as module
+from stpm_bench.methods.distance import distance, unit
+from stpm_bench.methods.interface import Split
+from stpm_bench.methods.stpm import METHODS, level_maps
+from stpm_bench.methods.student import train, within_memory
 
 set_deterministic(threads=1)
 images = np.zeros((40, 128, 128, 3), np.uint8)
@@ -271,10 +336,10 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
 cpu = torch.device("cpu")
 training = functools.partial(
-    train, teacher, student, images, range(32), range(32, 40),
+    train, teacher, student, images, Split(range(32), range(32, 40), 32),
     levels=[1], seed=0, device=cpu, precision=torch.float32,
 )
-within_memory(training, PAPER, cpu)
+within_memory(training, METHODS["stpm"], cpu)
 """
 
 
@@ -289,7 +354,7 @@ def test_memory_that_runs_out_names_a_batch_size_that_fits():
 
 def test_memory_that_does_not_suffice_for_one_image_and_other_errors():
     def failing(error):
-        def training(protocol):
+        def training(settings):
             raise error
 
         return training

@@ -1,0 +1,73 @@
+"""What a cell says of its category's test images: from level maps to metrics, curve and audit."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench import anomaly_map
+from stpm_bench.audit import COLUMNS, audit
+from stpm_bench.methods.interface import Scores
+from stpm_bench.metrics import evaluate
+
+
+class Evaluation(NamedTuple):
+    """What is measured of a cell.
+
+    Attributes:
+        metrics: name -> value in [0, 1]; of a variant of the scores NAME_METRIC.
+        image_scores: (N,) float32, as they were evaluated.
+        curve: columns `fpr`, `overlap`; no row of a set without regions.
+        definitions: columns `audit.COLUMNS`; no row of a set without regions.
+    """
+
+    metrics: dict[str, float]
+    image_scores: np.ndarray
+    curve: pd.DataFrame
+    definitions: pd.DataFrame
+
+
+def evaluated(
+    scores: Scores,
+    defects: Sequence[str],
+    masks: Mapping[str, np.ndarray],
+    own_masks: Sequence[np.ndarray],
+    settings: Mapping,
+    truth: str,
+    size: int,
+) -> Evaluation:
+    """Evaluate one cell.
+
+    Args:
+        scores: of its method.
+        defects: N names, 'good' where there is none.
+        masks: treatment -> (N, S, S) bool.
+        own_masks: N masks (H, W) bool at their images' own size.
+        settings: what `Settings.evaluation_part` returns.
+        truth: what the set says of an image, see `rows.Layout`.
+        size: S, the side of the images in pixels.
+
+    Raises:
+        ValueError: a metric is not defined, see `metrics.evaluate`.
+    """
+    fields = {key: value for key, value in settings.items() if key != "masks"}
+    labels = np.asarray(defects) != "good"
+    marked = masks[settings["masks"]]
+
+    def maps_of(level_maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        return anomaly_map.anomaly_maps(list(level_maps.values()), size, **fields)
+
+    maps = maps_of(scores.level_maps)
+    image_scores = anomaly_map.image_scores(maps, scores.image_scores)
+    values = evaluate(labels, image_scores, marked, maps, truth)
+    curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
+    definitions = pd.DataFrame(columns=COLUMNS)
+    if truth == "regions":
+        definitions = audit(masks, own_masks, maps)
+    others = {}
+    for variant, level_maps in scores.variants.items():
+        maps = maps_of(level_maps)
+        found = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
+        others |= {f"{variant}_{name}": found[name] for name in values}
+    return Evaluation(values | others, image_scores, pd.DataFrame(curve), definitions)

@@ -1,0 +1,73 @@
+"""Distances of two feature maps at each position: what STPM's loss and maps are made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """Scale features (N, C, H, W) to unit L2 norm over channels, in float32."""
+    return F.normalize(features.float(), dim=1)
+
+
+def squared(error: torch.Tensor) -> torch.Tensor:
+    """Squared L2 norm over channels: (N, C, H, W) to (N, H, W)."""
+    return error.square().sum(dim=1)
+
+
+def half_squared(error: torch.Tensor) -> torch.Tensor:
+    """Half the squared norm. Of unit vectors u and v it is 1 - cos: |u - v|² = 2 - 2 u·v.
+
+    1 - u·v itself would lose the small values, which a product of levels needs, to cancellation.
+    """
+    return 0.5 * squared(error)
+
+
+def squared_with_gradient(error: torch.Tensor) -> torch.Tensor:
+    """Squared norm of the error and of its spatial gradient, summed: (N, C, H, W) to (N, H, W).
+
+    The gradient of the error, the difference of the two maps' gradients, is taken forward:
+    e(i + 1, j) - e(i, j) and e(i, j + 1) - e(i, j); it is 0 at the last row or column.
+    """
+    down, right = error.diff(dim=2), error.diff(dim=3)
+    return squared(error) + F.pad(squared(down), (0, 0, 0, 1)) + F.pad(squared(right), (0, 1))
+
+
+class Distance(NamedTuple):
+    """What is compared of the features, and what is made of the difference at each position."""
+
+    features: Callable[[torch.Tensor], torch.Tensor]
+    of_error: Callable[[torch.Tensor], torch.Tensor]
+
+
+DISTANCES = {
+    "normalised_l2": Distance(unit, squared),
+    "l2": Distance(torch.Tensor.float, squared),
+    "cosine": Distance(unit, half_squared),
+    "gradient": Distance(unit, squared_with_gradient),
+}
+
+
+def distance(
+    target: torch.Tensor, student: torch.Tensor, kind: str = "normalised_l2", factor: float = 0.5
+) -> torch.Tensor:
+    """Return the distance of two feature maps at each position.
+
+    By default half the squared distance of unit vectors (STPM, section 3), in [0, 2].
+
+    Args:
+        target: (N, C, H, W), the teacher's, already as `DISTANCES[kind].features` gives it.
+        student: (N, C, H, W), as the network gives it.
+        kind: a key of `DISTANCES`.
+        factor: by which it is multiplied.
+
+    Returns:
+        (N, H, W) float32, 0 where the two agree, up to their norms where those are not compared.
+    """
+    features, of_error = DISTANCES[kind]
+    # On a CPU image by image: what lies between then stays in its cache. The same bits.
+    at_once = 1 if student.device.type == "cpu" else len(student)
+    pairs = zip(target.split(at_once), student.split(at_once), strict=True)
+    return factor * torch.cat([of_error(t.float() - features(s)) for t, s in pairs])

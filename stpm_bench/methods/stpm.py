@@ -1,0 +1,245 @@
+"""STPM: a student learns the teacher's features of anomaly-free images, and differs at defects.
+
+Wang, Han, Ding, Huang: Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021
+(arXiv 2103.04257). The paper, its authors' code and anomalib give different numbers under this
+name; `METHODS` is the one place that says in what they differ. The training is in `student.py`,
+what is compared of two feature maps in `distance.py`.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from stpm_bench.anomaly_map import FUSIONS
+from stpm_bench.methods.interface import Fitted, Scores, Settings, Split, Teacher, option
+from stpm_bench.seeds import stream
+
+DISTANCES = ["normalised_l2", "l2", "cosine", "gradient"]
+
+
+@dataclass(frozen=True)
+class Stpm(Settings):
+    """Everything in which readings of STPM differ; the defaults are the paper's.
+
+    How masks are resized the paper does not state: nearest leaves a defect as large as it is.
+    """
+
+    # Between the feature vectors of teacher and student, in the loss and in the maps: see
+    # `distance.DISTANCES`; times a factor.
+    distance: str = option("normalised_l2", enum=DISTANCES)
+    factor: float = option(0.5, exclusiveMinimum=0)
+    # The loss: the mean over an image's positions, then mean or sum over the batch; then the sum
+    # over levels, weighted by level_weights (levels 1 to 4). STPM, section 3: all weights are 1.
+    reduction: str = option("mean", enum=["mean", "sum"])
+    level_weights: tuple[float, ...] = option(
+        (1.0, 1.0, 1.0, 1.0), minItems=4, maxItems=4, items={"type": "number", "minimum": 0}
+    )
+    # Of the levels' maps: see `anomaly_map.anomaly_maps`.
+    fusion: str = option("product", evaluation=True, enum=list(FUSIONS))
+    map_resolution: str = option("image", evaluation=True, enum=["image", "finest"])
+    # The epoch that is kept: of the lowest validation_loss, of the lowest mean of the fused maps of
+    # the validation images (validation_map), or the last.
+    checkpoint: str = option("validation_loss", enum=["validation_loss", "validation_map", "last"])
+    # SGD with a constant learning rate. schedule: epochs, or steps: as many optimiser steps as a
+    # fraction of 1.0 would take in these epochs (5% of bottle is one step per epoch).
+    epochs: int = option(100, minimum=1)
+    schedule: str = option("epochs", enum=["epochs", "steps"])
+    batch_size: int = option(32, minimum=1)
+    learning_rate: float = option(0.4, exclusiveMinimum=0)
+    momentum: float = option(0.9, minimum=0, exclusiveMaximum=1)
+    weight_decay: float = option(1e-4, minimum=0)
+    # Share of the training images that validates.
+    validation_fraction: float = option(0.2, exclusiveMinimum=0, exclusiveMaximum=1)
+    # Whether the weights of the last epoch are kept and scored beside those of the kept epoch.
+    last_epoch: bool = option(False)
+
+    module: ClassVar[str] = "stpm"
+    keeps_model: ClassVar[bool] = True
+
+    def held_out(self) -> float:
+        return self.validation_fraction
+
+    def fit_part(self, fraction: float) -> dict:
+        part = super().fit_part(fraction)
+        if fraction == 1:  # both schedules take the same steps
+            part["schedule"] = "epochs"
+        if self.checkpoint == "validation_map":  # made of the fused maps
+            part |= {"fusion": self.fusion, "map_resolution": self.map_resolution}
+        return part
+
+    def fit_images(self, full: int, fraction: float) -> int:
+        at_all = full * (1 - self.validation_fraction)
+        used = max(1, round(at_all * fraction))
+        steps = optimiser_steps(self, used, round(at_all))
+        return round(used * steps / math.ceil(used / self.batch_size))
+
+    def map_levels(self, levels: Sequence[int]) -> list[int]:
+        return list(levels) * (1 + self.last_epoch)
+
+    def networks(self) -> int:
+        return 1 + self.last_epoch
+
+    def images_per_second(self, backbone: str) -> float:
+        return COST[backbone].images_per_second
+
+    def memory_mb(self, backbone: str, images: int) -> float:
+        cost = COST[backbone]
+        return self.batch_size / 32 * cost.batch_mb + images * cost.image_mb
+
+
+class Cost(NamedTuple):
+    """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
+
+    batch_mb: int  # memory while a batch of 32 is trained on
+    image_mb: float  # and of an image, whose features are kept
+    images_per_second: int
+
+
+COST = {
+    "resnet18": Cost(1900, 2.5, 10),
+    "resnet34": Cost(2500, 2.5, 5),
+    "resnet50": Cost(6400, 8, 2),
+    "wide_resnet50_2": Cost(8600, 8, 1),
+    "mobilenet_v2": Cost(4100, 1.1, 5),
+}
+
+METHODS = {
+    # The paper, as far as its figures, tables and later readers tell.
+    "stpm": Stpm(),
+    # The authors' released main.py: no 1/2; maps of 64 x 64 multiplied, then enlarged; the epoch
+    # whose validation map has the lowest mean; masks resized bilinearly, any non-zero pixel a
+    # defect. 100 epochs are main.py's default, its README's command has 200.
+    "stpm_authors": Stpm(
+        factor=1.0,
+        map_resolution="finest",
+        checkpoint="validation_map",
+        masks="bilinear_any",
+    ),
+    # anomalib's stfpm: the loss sums over the batch, weight decay is ten times the paper's. It
+    # trains on all of train/good and stops early on a metric of the *test* images: a leak that is
+    # not reproduced. Instead, as the paper, 20% validate and the lowest validation loss is kept, of
+    # at most 100 epochs, as its example config has.
+    "stpm_anomalib": Stpm(reduction="sum", weight_decay=1e-3),
+}
+
+
+def optimiser_steps(settings: Stpm, training: int, full: int) -> int:
+    """Return how many optimiser steps a student takes.
+
+    Args:
+        training: how many images train it.
+        full: how many would at a fraction of 1.0.
+    """
+    images = full if settings.schedule == "steps" else training
+    return settings.epochs * math.ceil(images / settings.batch_size)
+
+
+def fit(
+    teacher: Teacher,
+    images: np.ndarray,
+    split: Split,
+    *,
+    levels: Sequence[int],
+    settings: Stpm,
+    seed: int,
+    device,
+    precision,
+    title: str = "stpm",
+    progress: bool = True,
+    unfinished: Path | None = None,
+) -> Fitted:
+    """Train a student; see `interface` for the arguments, `student.train` for the training.
+
+    The model holds `weights` and, where the settings ask for it, `last_epoch_weights`: tensors
+    under torchvision's names.
+    """
+    from stpm_bench import backbone
+    from stpm_bench.methods import student
+
+    # One stream for each purpose: cells that differ in one axis share the draws of the others.
+    network = backbone.create(teacher.backbone, levels, stream(seed, "student"))
+    training = functools.partial(
+        student.train,
+        teacher.network,
+        network,
+        images,
+        split,
+        levels=levels,
+        seed=seed,
+        device=device,
+        precision=precision,
+        title=title,
+        progress=progress,
+        unfinished_file=unfinished,
+    )
+    return student.within_memory(training, settings, device)
+
+
+def score(
+    teacher: Teacher,
+    model: dict,
+    images: np.ndarray,
+    *,
+    levels: Sequence[int],
+    settings: Stpm,
+    device,
+    batch_size: int = 16,
+) -> Scores:
+    """Compare teacher and student on test images, in float32 whatever the student trained in."""
+    from stpm_bench import backbone
+
+    def maps_of(name: str) -> dict[str, np.ndarray]:
+        network = backbone.create(teacher.backbone, levels, seed=0)
+        backbone.load(network, model[name], "the student")
+        maps = level_maps(teacher.network, network.to(device), images, settings, device, batch_size)
+        return dict(zip(map(str, levels), maps, strict=True))
+
+    has_last = "last_epoch_weights" in model
+    return Scores(
+        maps_of("weights"),
+        variants={"last_epoch": maps_of("last_epoch_weights")} if has_last else {},
+    )
+
+
+def level_maps(
+    teacher, student, images: np.ndarray, settings: Stpm, device, batch_size: int = 16
+) -> list[np.ndarray]:
+    """Return the distances of two networks' features: one (N, H_l, W_l) float32 array per level.
+
+    Args:
+        teacher, student: networks that give the same levels, on `device`.
+        images: (N, S, S, 3) uint8.
+    """
+    import torch
+
+    teacher.eval()
+    student.eval()
+    # Filled in place: of a video's thousands of frames a list of batches takes the memory twice.
+    result: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            maps = distances(teacher, student, torch.from_numpy(images[rows]).to(device), settings)
+            if not result:
+                result = [np.empty((len(images), *m.shape[1:]), np.float32) for m in maps]
+            for target, level in zip(result, maps, strict=True):
+                target[rows] = level.cpu().numpy()
+    return result
+
+
+def distances(teacher, student, pixels, settings: Stpm) -> list:
+    """Return the distances of a batch (N, S, S, 3) uint8: a tensor (N, H_l, W_l) per level."""
+    from stpm_bench import backbone
+    from stpm_bench.methods.distance import DISTANCES, distance
+
+    batch = backbone.normalise(pixels)
+    features = DISTANCES[settings.distance].features
+    return [
+        distance(features(t), s, settings.distance, settings.factor)
+        for t, s in zip(teacher(batch), student(batch), strict=True)
+    ]

@@ -1,0 +1,241 @@
+"""The folder of the results: every path, file name and format of what lies there."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench import grid
+from stpm_bench.anomaly_map import anomaly_maps
+from stpm_bench.errors import InputError
+from stpm_bench.files import (
+    checked,
+    read_json,
+    seal,
+    unreadable,
+    unseal,
+    write_arrays,
+    write_json,
+)
+from stpm_bench.grid import Cell
+from stpm_bench.methods.interface import Scores, Teacher
+
+# The version of the layout: what lies where, under which name and in which format.
+LAYOUT = 2
+
+# The arrays of masks in the folder of the prepared test images, by treatment.
+MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
+OWN_MASKS = "masks_own.npz"  # at their images' own size, one array an image
+
+# The stages of a cell, and the file in which each records its settings, what it rests on and cost:
+# the first two in the folder of the fit, the last in that of the cell.
+STAGES = {"fit": "fit.json", "score": "score.json", "evaluate": "evaluation.json"}
+# Each stage's other files.
+FIT_FILES = ("model.pt", "history.csv", "split.csv")
+SCORE_FILES = ("level_maps.npz",)
+EVALUATION_FILES = ("metrics.json", "image_scores.csv", "pro_curve.csv", "pro_definitions.csv")
+UNFINISHED = "unfinished.pt"  # the state of a training that goes on, in the folder of the fit
+
+
+def cell_folder(results: str | Path, cell: Cell | str) -> Path:
+    """Return the folder of a cell: its metrics."""
+    return Path(results, "cells", cell if isinstance(cell, str) else cell.folder)
+
+
+def fit_folder(results: str | Path, fit: Cell | str) -> Path:
+    """Return the folder of a fit: its model, and the level maps of the test images."""
+    return Path(results, "fits", fit if isinstance(fit, str) else fit.folder)
+
+
+def prepared_folder(results: str | Path, category: str, split: str) -> Path:
+    """Return the folder of a category's prepared images of a split, 'train' or 'test'."""
+    return Path(results, "prepared", category, split)
+
+
+def stage_file(results: str | Path, cell: str, fit: str, stage: str) -> Path:
+    """Return the record of a stage of a cell.
+
+    Args:
+        cell, fit: names of their folders.
+    """
+    folder = cell_folder(results, cell) if stage == "evaluate" else fit_folder(results, fit)
+    return folder / STAGES[stage]
+
+
+def check_layout(results: str | Path) -> None:
+    """Refuse results of another layout; note that of a new folder.
+
+    Raises:
+        InputError: another version of this package made what lies there.
+    """
+    marker = Path(results, "layout.json")
+    if marker.exists():
+        found = read_json(marker).get("layout")
+    elif Path(results, "cells").is_dir():
+        found = 1  # it was not noted then
+    else:
+        write_json(marker, {"layout": LAYOUT})
+        return
+    if found != LAYOUT:
+        raise InputError(
+            f"config key 'results': {results} holds results of layout {found}, made by another "
+            f"version of stpm_bench; this one reads and writes layout {LAYOUT}. Name another "
+            "folder with the config key 'results', or delete the old results and run again"
+        )
+
+
+def failure_of(fit: Path) -> str | None:
+    """Return why a fit failed, None where it did not.
+
+    Args:
+        fit: its folder.
+    """
+    return read_json(fit / STAGES["fit"]).get("failure")
+
+
+def write_scores(fit: Path, scores: Scores) -> None:
+    """Write what a method says of the test images to level_maps.npz in the folder of its fit."""
+    arrays = dict(scores.level_maps)
+    for variant, maps in scores.variants.items():
+        arrays |= {f"{variant}/{name}": array for name, array in maps.items()}
+    if scores.image_scores is not None:
+        arrays["image_scores"] = scores.image_scores
+    write_arrays(fit / "level_maps.npz", arrays)
+
+
+def read_scores(fit: Path) -> Scores:
+    """Read what `write_scores` wrote."""
+    level_maps, variants = {}, {}
+    arrays = load_arrays(fit / "level_maps.npz")
+    image_scores = arrays.pop("image_scores", None)
+    for name, array in arrays.items():
+        variant, slash, level = name.rpartition("/")
+        (variants.setdefault(variant, {}) if slash else level_maps)[level] = array
+    return Scores(level_maps, image_scores, variants)
+
+
+def read_anomaly_maps(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the level maps on which an evaluated cell rests, and its anomaly maps (N, S, S).
+
+    Args:
+        cell: its folder.
+    """
+    record = read_json(cell / STAGES["evaluate"])
+    level_maps = read_scores(cell.parents[1] / "fits" / record["fit"]).level_maps
+    settings = {key: value for key, value in record["evaluation"].items() if key != "masks"}
+    maps = anomaly_maps(list(level_maps.values()), record["image_size"], **settings)
+    return level_maps, maps
+
+
+def write_teacher(path: Path, content: Mapping, description: dict) -> None:
+    """Write a teacher: its weights and, beside them as JSON, what it is."""
+    from stpm_bench.files import sha256, write_tensors
+
+    unseal(path.with_suffix(".sha256"))
+    write_tensors(path, dict(content))
+    write_json(path.with_suffix(".json"), description | {"sha256": sha256(path)})
+    seal(path.with_suffix(".sha256"), path.name, path.with_suffix(".json").name)
+
+
+def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
+    """Read a teacher, cut at `levels`, onto a device.
+
+    Raises:
+        InputError: the file is damaged, or the teacher does not have one of the levels.
+    """
+    from stpm_bench import backbone
+
+    content = load_tensors(path, {"backbone", "weights"})
+    missing = sorted(set(levels) - set(content["levels"]))
+    if missing:
+        raise InputError(
+            f"{path}: the teacher {path.stem} ({content['source']}) has the levels "
+            f"{', '.join(map(str, content['levels']))}, and not {', '.join(map(str, missing))}, "
+            "which a study asks for with 'layers'; take a file of weights with that level, or the "
+            "level out of the study"
+        )
+    network = backbone.create(content["backbone"], levels, seed=0)
+    backbone.load(network, content["weights"], str(path))
+    return Teacher(content["backbone"], network.eval().to(device))
+
+
+def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
+    """Return why nothing can be fitted on a teacher: a level that tells nothing apart."""
+    reasons = load_tensors(teacher, {"backbone", "weights"}).get("degenerate", {})
+    for level in levels:
+        if level in reasons:
+            return (
+                f"level {level} of the teacher {teacher.stem} tells nothing apart: "
+                f"{reasons[level]}; a student would match it perfectly and find no defect"
+            )
+    return None
+
+
+def read_model(fit: Path) -> dict:
+    """Read the model of a fit: the `model` of `interface.Fitted`."""
+    path = fit / "model.pt"
+    if not path.exists():
+        raise InputError(
+            f"{path}: is not there: the models of this method are not kept (config key "
+            "'keep_models'). Set it to true and fit again"
+        )
+    return load_tensors(path, set())
+
+
+def load_tensors(path: Path, keys: set[str]) -> dict:
+    """Load a file of tensors that a step wrote; `keys` are among its own."""
+    import torch
+
+    checked(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
+        raise unreadable(path, str(error).splitlines()[0]) from error
+    if not (isinstance(content, dict) and keys <= set(content)):
+        raise InputError(f"{path}: is not a file that the steps 'teacher' or 'fit' wrote")
+    return content
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Read a .npy file that a step wrote."""
+    checked(path)
+    try:
+        return np.load(path)
+    except (ValueError, EOFError) as error:
+        raise unreadable(path, error) from error
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a .npz file that a step wrote."""
+    checked(path)
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise unreadable(path, error) from error
+
+
+def read_names(path: Path) -> pd.DataFrame:
+    """Read a CSV of files and defects; a defect called 'NA' is a name, not a gap."""
+    return pd.read_csv(checked(path), keep_default_na=False)
+
+
+def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | None]:
+    """Return the test accuracy of each teacher of the studies, None of one not trained here."""
+    paths = {name: results / "teachers" / f"{name}.json" for name in studies["teacher"].unique()}
+    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    return {name: record.get("test_accuracy") for name, record in found.items()}
+
+
+def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
+    """Return a study's rows of studies.csv, columns `grid.AXES`."""
+    table = grid.read(studies)
+    rows = table.loc[table["study"] == study, list(grid.AXES)]
+    if rows.empty:
+        raise InputError(
+            f"{studies}: no study {study!r}; there: {', '.join(table['study'].unique())}"
+        )
+    return rows

@@ -1,0 +1,32 @@
+"""The steps: one plain function for each rule, files in, files out.
+
+`python -m stpm_bench STEP --help` makes its options of a step's parameters; what computes is
+imported inside the step, so that `--help` and the light steps do not wait for torch.
+"""
+
+from stpm_bench.steps import data, evaluate, fit, report, run
+
+STEPS = (
+    run.plan,
+    report.studies,
+    data.demo_data,
+    data.download,
+    data.check_data,
+    data.prepare,
+    data.pretraining_set,
+    fit.teacher,
+    fit.fit,
+    fit.score,
+    evaluate.evaluate,
+    evaluate.collect,
+    evaluate.export_maps,
+    report.tables,
+    report.claims,
+    report.figures,
+    report.interim,
+    report.panel,
+    report.failures,
+    report.notebook,
+    run.clean,
+    run.benchmark,
+)

@@ -1,0 +1,115 @@
+"""Steps of data.smk: sets made, downloaded and looked at; images to arrays."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from stpm_bench.errors import InputError
+from stpm_bench.files import seal, unseal, write_array, write_arrays, write_csv, write_json
+from stpm_bench.results import MASKS, OWN_MASKS, read_names
+from stpm_bench.steps.options import Every, Layout, Threads
+
+
+def demo_data(
+    *,
+    output: Annotated[Path, "folder of the set, in MVTec AD's layout"],
+    marker: Annotated[Path, "file written last: the set is whole"],
+    seed: Annotated[int, "of crops and defects"] = 0,
+) -> None:
+    """Make the embedded demo set from photographs that scikit-image ships."""
+    from stpm_bench.datasets import demo
+
+    demo.write(output, seed=seed)
+    write_json(marker, {"seed": seed, "categories": list(demo.CATEGORIES)})
+
+
+def download(
+    *,
+    archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
+    results: Annotated[Path, "folder whose disk must have room as well"] = Path("results"),
+    results_bytes: Annotated[int, "how much: the prepared images"] = 0,
+    output: Annotated[Path, "folder of the set; download.json appears last"],
+) -> None:
+    """Download and check MVTec AD, unless it is there already."""
+    from stpm_bench.datasets import download
+
+    download.download("mvtec_ad", output, archive=archive, room={results: results_bytes})
+
+
+def check_data(
+    path: Annotated[Path, "folder of a data set: one folder a category, or as its layout has it"],
+    *,
+    layout: Layout = "mvtec",
+    every: Every = 1,
+    every_test: Every = 1,
+    threads: Threads = 0,
+) -> None:
+    """Read a whole data set and print what is there and every problem; status 1 for an error."""
+    from stpm_bench.datasets.check import check
+
+    taken = {"train": every, "test": every_test}
+    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken)
+    if len(table):
+        print(table.to_markdown(index=False))
+        images, masks = table["images"].sum(), table["masks"].sum()
+        print(f"\n{images} images and {masks} masks in {table['category'].nunique()} categories")
+    for problem in problems:
+        print(f"{problem.severity}: {problem.text}")
+    errors = sum(problem.severity == "error" for problem in problems)
+    print(f"{errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise InputError(f"{path}: {errors} errors (see above); mend them before you train on it")
+
+
+def prepare(
+    *,
+    root: Annotated[Path, "folder with one folder a category"],
+    category: Annotated[str, "the category's folder"],
+    layout: Layout = "mvtec",
+    every: Every = 1,
+    split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
+    image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
+    threads: Threads = 0,
+    output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
+) -> None:
+    """Decode and resize one split of a category into arrays and a manifest."""
+    from stpm_bench.datasets import images
+
+    pixels, masks, manifest = images.prepare(
+        root, category, split, image_size, threads or None, layout=layout, every=every
+    )
+    if train is not None:
+        images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+    unseal(output / "images.sha256")
+    write_array(output / "images.npy", pixels)
+    names = ["images.npy", "images.csv"]
+    if masks is not None:
+        for name, file in MASKS.items():
+            write_array(output / file, masks[name])
+        own = {str(index): mask for index, mask in enumerate(masks["own"])}
+        write_arrays(output / OWN_MASKS, own, compress=True)
+        names += [*MASKS.values(), OWN_MASKS]
+    write_csv(output / "images.csv", manifest)
+    seal(output / "images.sha256", *names)
+
+
+def pretraining_set(
+    *,
+    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100, svhn or imagefolder"],
+    folder: Annotated[Path, "where downloads go, or are found; of imagefolder its folder"] = Path(
+        "data"
+    ),
+    size: Annotated[int, "side in pixels to which the images of a folder are resized"] = 32,
+    output: Annotated[Path, "the .npz to write"],
+) -> None:
+    """Get a pretraining set and write it as arrays."""
+    from stpm_bench.datasets import pretraining
+
+    if source == "imagefolder":
+        data = pretraining.load_folder(folder, size)
+    else:
+        data = pretraining.load(source, folder)
+    unseal(output.with_suffix(".sha256"))
+    write_arrays(output, data._asdict())
+    seal(output.with_suffix(".sha256"), output.name)

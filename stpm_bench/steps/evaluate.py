@@ -1,0 +1,154 @@
+"""Steps of evaluate.smk: metrics of stored level maps, and the long tables of all cells."""
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+
+from stpm_bench import grid, results
+from stpm_bench.code_version import version_of
+from stpm_bench.errors import InputError
+from stpm_bench.files import (
+    read_checked,
+    read_json,
+    recorded,
+    seal,
+    sha256,
+    unseal,
+    write_array,
+    write_csv,
+    write_json,
+)
+from stpm_bench.results import load_array, load_arrays, read_names
+from stpm_bench.steps.options import CellFolder, FitFolder, Results, TestFolder
+
+
+def evaluate(
+    *,
+    test: TestFolder,
+    fit: FitFolder,
+    settings: Annotated[str, "JSON of the fields that the evaluation reads"],
+    truth: Annotated[
+        Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
+    ] = "regions",
+    cell: CellFolder,
+) -> None:
+    """Evaluate a cell: metrics.json, image_scores.csv, pro_curve.csv and pro_definitions.csv.
+
+    pro_definitions.csv has the PRO by every definition. What the set does not say of an image has
+    no metric, and the two tables have no row.
+    """
+    start = time.perf_counter()  # its imports are part of what a step costs
+    from stpm_bench.audit import COLUMNS
+    from stpm_bench.cost import host_bytes
+    from stpm_bench.evaluation import evaluated
+
+    fields = json.loads(settings)
+    scored = read_json(fit / results.STAGES["score"])
+    record = {"fit": fit.name, "evaluation": fields, "code": version_of("evaluate")}
+    names = [*results.EVALUATION_FILES, results.STAGES["evaluate"]]
+    unseal(cell / "evaluation.sha256")
+    if failure := results.failure_of(fit):
+        write_json(cell / "metrics.json", {"failure": failure})
+        write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
+        write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
+        write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
+        write_json(cell / "evaluation.json", record | {"failure": failure})
+        seal(cell / "evaluation.sha256", *names)
+        return
+    if scored["manifest_sha256"] != sha256(test / "images.csv"):
+        raise InputError(
+            f"{fit}: its level maps are of other test images than those of {test} (the SHA-256 of "
+            "images.csv differs from manifest_sha256 in score.json); score the fit again"
+        )
+    table = read_names(test / "images.csv")[["file", "defect"]]
+    size = scored["image_size"]
+    masks = {name: load_array(test / file) for name, file in results.MASKS.items()}
+    own_masks = list(load_arrays(test / results.OWN_MASKS).values())
+    try:
+        evaluating = time.perf_counter()
+        found = evaluated(
+            results.read_scores(fit), table["defect"], masks, own_masks, fields, truth, size
+        )
+        evaluating = time.perf_counter() - evaluating
+    except InputError:  # a damaged file names itself
+        raise
+    except ValueError as error:
+        raise cannot_evaluate(cell, test, error) from error
+    write_json(cell / "metrics.json", found.metrics)
+    write_csv(cell / "image_scores.csv", table.assign(score=found.image_scores))
+    write_csv(cell / "pro_curve.csv", found.curve)
+    write_csv(cell / "pro_definitions.csv", found.definitions)
+    record |= {
+        "image_size": size,
+        "images": len(table),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(table) / evaluating, 1),
+        "peak_memory": {"host_bytes": host_bytes()},
+        "device": "cpu",
+        "threads": 1,
+    }
+    write_json(cell / "evaluation.json", record)
+    seal(cell / "evaluation.sha256", *names)
+
+
+def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
+    """Return the error for maps and masks on which a metric is not defined."""
+    return InputError(
+        f"{cell}: its maps cannot be evaluated with the masks of {masks}: {error}. If the defects "
+        "are too small to show in their masks, raise the config key 'image_size'"
+    )
+
+
+def collect(*, results: Results) -> None:
+    """Collect what every cell says into the long tables metrics.csv and pro_definitions.csv.
+
+    A cell that has not run, or whose fit failed, has no row.
+    """
+    from stpm_bench.audit import COLUMNS
+
+    values, audited = [], []
+    for cell in grid.cells(grid.read(results / "studies.csv")):
+        folder = results / "cells" / cell.folder
+        if (folder / "metrics.json").exists():
+            records = recorded(folder)
+            found = read_json(folder / "metrics.json", records)
+            if "failure" not in found:
+                values += [(*cell, metric, value) for metric, value in found.items()]
+                audit = read_checked(folder / "pro_definitions.csv", records).decode()
+                _, *lines = csv.reader(audit.splitlines())
+                audited += [(*cell, *line) for line in lines]
+    values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
+    unseal(results / "metrics.sha256")
+    write_csv(results / "metrics.csv", values)
+    audited = pd.DataFrame(audited, columns=[*grid.AXES, *COLUMNS])
+    write_csv(results / "pro_definitions.csv", audited)
+    seal(results / "metrics.sha256", "metrics.csv", "pro_definitions.csv")
+
+
+def export_maps(
+    *,
+    cell: CellFolder,
+    output: Annotated[Path, "folder for anomaly_maps.npy and CATEGORY/test/DEFECT/*.tiff"],
+) -> None:
+    """Write an evaluated cell's anomaly maps: as one array, and as the tree of TIFF files at the
+    images' own size that MVTec's evaluation code reads."""
+    from PIL import Image
+
+    from stpm_bench.audit import enlarged
+    from stpm_bench.files import whole
+
+    _, maps = results.read_anomaly_maps(cell)
+    table = read_names(cell / "image_scores.csv")
+    category = cell.name.removeprefix("category-").partition("_layers-")[0]
+    test = results.prepared_folder(cell.parents[1], category, "test")
+    own_masks = list(load_arrays(test / results.OWN_MASKS).values())
+    write_array(output / "anomaly_maps.npy", maps)
+    for index, file in enumerate(table["file"]):
+        shape = own_masks[index].shape if own_masks else maps.shape[1:]
+        (image,) = enlarged(maps[index : index + 1], shape)
+        with whole((output / category / file).with_suffix(".tiff")) as temporary:
+            Image.fromarray(image).save(temporary)

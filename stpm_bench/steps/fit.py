@@ -1,0 +1,246 @@
+"""Steps of fit.smk: a teacher, a method's fit on it, and the scores of the test images."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from stpm_bench import config, grid, methods, results
+from stpm_bench.code_version import version_of
+from stpm_bench.errors import InputError
+from stpm_bench.files import read_json, seal, sha256, unseal, write_csv, write_json, write_tensors
+from stpm_bench.results import load_array, load_arrays, read_names
+from stpm_bench.steps.options import (
+    Device,
+    FitFolder,
+    Levels,
+    Precision,
+    SettingsText,
+    TeacherFile,
+    TestFolder,
+    Threads,
+)
+
+
+def teacher(
+    *,
+    backbone: Annotated[
+        Literal["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "mobilenet_v2"],
+        "torchvision's name",
+    ],
+    weights: Annotated[str, "a file of weights, or torchvision's name, as IMAGENET1K_V1"] = "",
+    sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
+    source: Annotated[str, "what the file of weights declares itself to be"] = "",
+    folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
+    pretrain: Annotated[str, "name of the pretraining set"] = "",
+    data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
+    epochs: Annotated[int, "of pretraining"] = 10,
+    batch_size: Annotated[int, "of pretraining"] = 128,
+    learning_rate: Annotated[float, "highest, of pretraining"] = 0.1,
+    input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
+    flip: Annotated[
+        Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
+    ] = "auto",
+    seed: Annotated[int, "of an untrained or pretrained teacher"] = 0,
+    levels: Annotated[str, "levels that the teacher must have, as in 1+2+3"] = "1",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
+) -> None:
+    """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
+    start = time.perf_counter()  # its imports are part of what a step costs
+    from stpm_bench import files, provenance, teacher, unfinished
+    from stpm_bench.datasets.pretraining import photographs
+    from stpm_bench.device import choose_device, choose_precision, set_up
+    from stpm_bench.levels import PUBLISHED
+
+    hash_of = files.sha256  # the option has its name
+    set_up(threads)
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    report = {"backbone": backbone, "seed": seed}
+    resumable = output.with_suffix(".unfinished")
+    if pretrain:
+        if data is None:
+            raise InputError(
+                "--pretrain needs --data: expected the .npz that the step 'pretraining-set' wrote"
+            )
+        state, trained = teacher.pretrain(
+            backbone,
+            pretrain,
+            load_arrays(data),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            input_size=input_size,
+            flip=pretrain not in teacher.WITHOUT_FLIPS if flip == "auto" else flip == "always",
+            seed=seed,
+            device=where,
+            precision=dtype,
+            unfinished_file=resumable,
+        )
+        report |= {"source": pretrain, "data_sha256": hash_of(data)}
+        report |= {"precision": str(dtype).removeprefix("torch."), **trained}
+    elif weights in PUBLISHED[backbone]:
+        state = teacher.from_torchvision(backbone, weights, folder)
+        report |= {"source": f"torchvision {weights}"}
+    elif weights:
+        state = teacher.from_file(backbone, weights, sha256)
+        report |= {"source": weights, "weights_sha256": hash_of(weights)}
+        report |= {"declared": source} if source else {}
+    else:
+        state = teacher.untrained(backbone, seed)
+        report |= {"source": "untrained"}
+    known = teacher.levels_in(backbone, state)
+    if lacking := [level for level in grid.parse_layers(levels) if level not in known]:
+        raise InputError(
+            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study asks of the "
+            f"teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
+            "another file with the config key 'teachers', or take the level out of the study"
+        )
+    described = teacher.level_report(backbone, state, photographs(), known)
+    degenerate = {row["level"]: row["degenerate"] for row in described if row["degenerate"]}
+    for level, reason in degenerate.items():
+        text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
+        print(text, file=sys.stderr)
+    content = {"backbone": backbone, "weights": state, "levels": list(known)}
+    content |= {"source": report["source"], "degenerate": degenerate}
+    report |= {"levels": described}
+    report |= {"seconds": round(time.perf_counter() - start, 2)}
+    report |= {"peak_memory": provenance.peak_memory(where)}
+    results.write_teacher(output, content, report | provenance.environment(where))
+    unfinished.remove(resumable)
+
+
+def fit(
+    *,
+    train: Annotated[Path, "prepared training images: the folder of 'prepare --split train'"],
+    teacher: TeacherFile,
+    layers: Levels,
+    fraction: Annotated[float, "share of the training images to use"] = 1.0,
+    seed: Annotated[int, "of initialisation, split and order"] = 0,
+    settings: SettingsText = methods.DEFAULT,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    output: FitFolder,
+) -> None:
+    """Fit a method on a category; write model.pt, history.csv, split.csv and fit.json.
+
+    A fit that fails is a result: the files say what was seen, later steps pass it on.
+    """
+    start = time.perf_counter()  # its imports are part of what a step costs
+    from stpm_bench import provenance, unfinished
+    from stpm_bench.device import choose_device, choose_precision, set_up
+    from stpm_bench.methods.interface import Fitted, no_history
+    from stpm_bench.split import divide
+
+    set_up(threads)
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    levels = grid.parse_layers(layers)
+    method = config.settings(settings)
+    images = load_array(train / "images.npy")
+    files = list(read_names(train / "images.csv")["file"])
+    split, table = divide(files, fraction, method.held_out(), seed)
+    network = results.read_teacher(teacher, levels, where)
+    if unusable := results.degenerate(teacher, levels):
+        fitted = Fitted({}, no_history(), 0, 0.0, unusable)
+    else:
+        fitted = methods.module_of(method.module).fit(
+            network,
+            images,
+            split,
+            levels=levels,
+            settings=method,
+            seed=seed,
+            device=where,
+            precision=dtype,
+            title=output.name,
+            unfinished=output / results.UNFINISHED,
+        )
+    if fitted.failure:
+        print(f"warning: {output.name}: the fit failed: {fitted.failure}", file=sys.stderr)
+    unseal(output / "fit.sha256")
+    write_tensors(output / "model.pt", fitted.model)
+    write_csv(output / "history.csv", fitted.history)
+    write_csv(output / "split.csv", table)
+    record = {
+        "failure": fitted.failure,
+        "settings": {"file": method.module, **method.fit_part(fraction)},
+        "layers": layers,
+        "fraction": fraction,
+        "seed": seed,
+        "precision": str(dtype).removeprefix("torch."),
+        "image_size": images.shape[1],
+        "backbone": network.backbone,
+        "split": {"training": len(split.training), "validation": len(split.validation)},
+        "teacher_sha256": sha256(teacher),
+        "manifest_sha256": sha256(train / "images.csv"),
+        "model_sha256": sha256(output / "model.pt"),
+        "code": version_of("fit", method.module),
+        "images": fitted.images,
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
+        "peak_memory": provenance.peak_memory(where),
+    }
+    write_json(output / "fit.json", record | provenance.environment(where))
+    seal(output / "fit.sha256", *results.FIT_FILES, "fit.json")
+    unfinished.remove(output / results.UNFINISHED)
+
+
+def score(
+    *,
+    test: TestFolder,
+    teacher: TeacherFile,
+    fit: FitFolder,
+    layers: Levels,
+    settings: SettingsText = methods.DEFAULT,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Score the test images: level_maps.npz and score.json, in the folder of the fit."""
+    start = time.perf_counter()  # its imports are part of what a step costs
+    from stpm_bench import provenance
+    from stpm_bench.device import choose_device, set_up
+    from stpm_bench.methods.interface import Scores
+
+    names = [*results.SCORE_FILES, "score.json"]
+    unseal(fit / "score.sha256")
+    record = {"code": version_of("score", config.settings(settings).module)}
+    fitted = read_json(fit / "fit.json")
+    if failure := fitted["failure"]:
+        results.write_scores(fit, Scores({}))
+        write_json(fit / "score.json", record | {"failure": failure})
+        seal(fit / "score.sha256", *names)
+        return
+    if (found := sha256(teacher)) != fitted["teacher_sha256"]:
+        raise InputError(
+            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
+            f"fit.json is {fitted['teacher_sha256']}, that file's is {found}); name the teacher "
+            "of the fit, or fit again"
+        )
+    set_up(threads)
+    where = choose_device(device)
+    method = config.settings(settings)
+    levels = grid.parse_layers(layers)
+    network = results.read_teacher(teacher, levels, where)
+    model = results.read_model(fit)
+    images = load_array(test / "images.npy")
+    scoring = time.perf_counter()
+    scores = methods.module_of(method.module).score(
+        network, model, images, levels=levels, settings=method, device=where
+    )
+    scoring = time.perf_counter() - scoring
+    results.write_scores(fit, scores)
+    record |= {
+        "image_size": images.shape[1],
+        "manifest_sha256": sha256(test / "images.csv"),
+        "images": len(images),
+        "seconds": round(time.perf_counter() - start, 2),
+        "images_per_second": round(len(images) / scoring, 1),
+        "peak_memory": provenance.peak_memory(where),
+    }
+    write_json(fit / "score.json", record | provenance.environment(where))
+    seal(fit / "score.sha256", *names)

@@ -1,0 +1,24 @@
+"""The options that several steps share: their types and what the help says of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
+]
+Layout = Annotated[
+    Literal["mvtec", "visa", "btad", "mpdd", "cifar10_oneclass", "shanghaitech"],
+    "how the set's folder is laid out",
+]
+Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
+Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
+FitFolder = Annotated[Path, "the folder of the fit: its model, its level maps"]
+CellFolder = Annotated[Path, "the folder of the cell: its metrics"]
+TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
+TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
+Levels = Annotated[str, "levels, as in 1+2+3"]
+SettingsText = Annotated[
+    str, "name of a built-in method, or as JSON the 'file' of a method and some of its fields"
+]
+Results = Annotated[Path, "folder of the results"]

@@ -1,0 +1,304 @@
+"""Steps of report.smk: what a reader opens."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+
+from stpm_bench import grid
+from stpm_bench.errors import InputError
+from stpm_bench.files import (
+    checked,
+    read_checked,
+    read_json,
+    seal,
+    unseal,
+    whole,
+    write_csv,
+    write_json,
+)
+from stpm_bench.results import (
+    accuracies_of,
+    cell_folder,
+    cells_of_study,
+    fit_folder,
+    load_array,
+    prepared_folder,
+    read_anomaly_maps,
+    read_names,
+)
+from stpm_bench.steps.evaluate import collect
+from stpm_bench.steps.options import CellFolder, Results, TestFolder
+
+
+def studies(
+    *,
+    config: Annotated[str, "config file, or the config itself as JSON"],
+    output: Annotated[Path, "folder for config.yaml (completed) and studies.csv (the cells)"],
+) -> None:
+    """Check and complete a config; write it and the cells of every study."""
+    import yaml
+
+    from stpm_bench.config import complete, read
+
+    completed = complete(json.loads(config)) if config.startswith("{") else read(config)
+    unseal(output / "studies.sha256")
+    with whole(output / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
+    write_csv(output / "studies.csv", grid.studies(completed))
+    seal(output / "studies.sha256", "config.yaml", "studies.csv")
+
+
+def tables(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study that stands beside the published values"],
+) -> None:
+    """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
+    from stpm_bench import audit, cost, published, tables, typeset
+
+    folder, studies = results / "tables", grid.read(results / "studies.csv")
+    cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
+    literature = published.read()
+    audited = grid.read(results / "pro_definitions.csv")
+    audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
+    accuracies = accuracies_of(results, studies)
+    costs = cost.collect(results, grid.fits(studies), studies["teacher"].unique())
+
+    written = []  # names of files, for their record
+    unseal(folder / "tables.sha256")
+
+    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
+        write_csv(folder / f"{name}.csv", table)
+        written.extend([f"{name}.csv", *typeset.write(folder, name, sections)])
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    reference = of_main[list(grid.SETTING)].iloc[0]
+    for study, rows in studies.groupby("study", sort=False):
+        of_study = rows[list(grid.AXES)]
+        # The paper's entries are for its own setting: they stand beside the main study alone.
+        paper = published.paper(literature) if study == main else {}
+        names = tables.metrics_of(of_study.merge(long))
+        table = tables.study_table(long, of_study, paper, names)
+        rests_on = tables.coverage(of_study, long, costs)
+        sections = tables.study_sections(study, table, rests_on, accuracies)
+        if study == main:
+            methods = published.methods(literature, table)
+            sections += published.methods_sections(study, methods, rests_on)
+            write_csv(folder / f"{study}_methods.csv", methods)
+            written.append(f"{study}_methods.csv")
+        write(study, table, sections)
+        if grid.varying(of_study):
+            wide = tables.by_category_sections(study, table, rests_on)
+            write(f"{study}_by_category", tables.by_category(table), wide)
+            differences = tables.differences(long, of_study, reference)
+            sections = tables.differences_sections(study, differences, of_study, rests_on)
+            write(f"{study}_differences", differences, sections)
+        if study == main:
+            own = published.ours(long, audited, of_study)
+            table = published.reproductions(literature, own)
+            write("reproductions", table, published.reproductions_sections(table, rests_on))
+    table = audit.summary(audited, of_main)
+    write("pro_definitions", table, audit.sections(table))
+    write("cost", costs, cost.sections(costs, len(cells)))
+    seal(folder / "tables.sha256", *written)
+
+
+def claims(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study from which each ablation changes one axis"],
+) -> None:
+    """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
+    import yaml
+
+    from stpm_bench import claims, published, typeset
+
+    cells = grid.read(results / "studies.csv")
+    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    of_main = cells_of_study(results / "studies.csv", main)
+    setting = of_main[list(grid.SETTING)].iloc[0]
+    costs = grid.read(results / "tables" / "cost.csv")
+    scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "score")
+    scoring = costs[scored].astype({"seed": int})
+    names = [cell.folder for cell in grid.cells(scoring)]
+    found = claims.claims(
+        grid.read(results / "metrics.csv"),
+        cells,
+        setting,
+        config,
+        published.read(),
+        scoring.assign(cell=names),
+    )
+    scope = claims.scope(cells, config)
+    deviates = claims.deviations(config, setting.to_dict())
+    unseal(results / "claims.sha256")
+    write_json(results / "claims.json", claims.record(found, scope, deviates))
+    names = typeset.write(results, "claims", claims.sections(found, scope, deviates))
+    seal(results / "claims.sha256", "claims.json", *names)
+
+
+def figures(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose curves and differences are drawn"],
+) -> None:
+    """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
+    from stpm_bench import figures, published
+    from stpm_bench.style import save
+
+    def write(name: str, figure) -> None:
+        save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
+
+    studies = grid.read(results / "studies.csv")
+    fits = grid.fits(studies)
+    accuracies = accuracies_of(results, studies)
+    for study in studies["study"].unique():
+        table = grid.read(results / "tables" / f"{study}.csv")
+        write(study, figures.study(table, accuracies))
+        first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
+        histories = [
+            pd.read_csv(checked(path)).assign(**cell._asdict())
+            for cell in grid.cells(first)
+            if (path := fit_folder(results, fits[cell]) / "history.csv").exists()
+        ]
+        if histories:
+            write(f"training/{study}", figures.training(pd.concat(histories), study + cut))
+    of_main, table = (
+        cells_of_study(results / "studies.csv", main),
+        grid.read(results / "tables" / f"{main}.csv"),
+    )
+    if published.compared(published.read(), of_main):
+        write("difference_to_paper", figures.difference_to_paper(table))
+    setting = list(grid.SETTING)
+    shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
+    curves += [
+        pd.read_csv(checked(path)).assign(category=cell.category, seed=cell.seed)
+        for cell in grid.cells(shown)
+        if (path := cell_folder(results, cell) / "pro_curve.csv").exists()
+    ]
+    rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    scores = dict(zip(rows["category"], rows["pro"], strict=True)) if "pro" in rows else {}
+    write(
+        "pro_curves",
+        figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),
+    )
+    definitions = pd.read_csv(checked(results / "tables" / "pro_definitions.csv"))
+    write("pro_definitions", figures.definitions(definitions))
+
+
+def interim(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study that stands beside the published values"],
+) -> None:
+    """Make tables, claims and figures of the cells that are done; the others are gaps."""
+    collect(results=results)
+    for step in (tables, claims, figures):
+        step(results=results, main=main)
+
+
+def panel(
+    *,
+    test: TestFolder,
+    cell: CellFolder,
+    output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
+) -> None:
+    """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
+    from stpm_bench import pictures
+    from stpm_bench.style import save
+
+    paths = [output.with_name(output.name + suffix) for suffix in (".pdf", ".png")]
+    if failure := read_json(cell / "metrics.json").get("failure"):
+        save(pictures.gap(cell.name, f"the fit failed: {failure}"), *paths)
+        return
+    scores = read_names(cell / "image_scores.csv")
+    level_maps, maps = read_anomaly_maps(cell)
+    figure = pictures.panel(
+        load_array(test / "images.npy"),
+        load_array(test / "masks.npy"),
+        level_maps,
+        maps,
+        list(scores["defect"]),
+        scores["score"].to_numpy(),
+        title=cell.name,
+    )
+    save(figure, *paths)
+
+
+def failures(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose first seed is looked at"],
+    count: Annotated[int, "how many misses, and how many false alarms"] = 6,
+) -> None:
+    """Show the hardest misses and false alarms: figures/failures.pdf and .png, failures.csv."""
+    from stpm_bench import pictures
+    from stpm_bench.style import save
+
+    of_main = cells_of_study(results / "studies.csv", main)
+    first = of_main.drop_duplicates("category")
+    misses, alarms = [], []
+    for cell in grid.cells(first):
+        test = prepared_folder(results, cell.category, "test")
+        folder = cell_folder(results, cell)
+        if "failure" in read_json(folder / "metrics.json"):
+            continue
+        scores = read_names(folder / "image_scores.csv")
+        found = pictures.hardest(
+            cell.category,
+            list(scores["file"]),
+            list(scores["defect"]),
+            scores["score"].to_numpy(),
+            load_array(test / "images.npy"),
+            load_array(test / "masks.npy"),
+            read_anomaly_maps(folder)[1],
+            count,
+        )
+        misses, alarms = misses + found[0], alarms + found[1]
+    misses, alarms = pictures.worst(misses, count), pictures.worst(alarms, count)
+    title = f"the hardest of {len(first)} categories, seed {first['seed'].iloc[0]}"
+    if len(first) == 1:
+        title = f"the hardest of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
+    paths = (results / "figures" / f"failures.{suffix}" for suffix in ("pdf", "png"))
+    save(pictures.failures(misses, alarms, title), *paths)
+    columns = ["category", "file", "defect", "share", "ratio"]
+    rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
+    unseal(results / "tables" / "failures.sha256")
+    write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
+    seal(results / "tables" / "failures.sha256", "failures.csv")
+
+
+def notebook(
+    *,
+    source: Annotated[Path, "the notebook: a .py of jupytext's py:percent format"],
+    results: Results,
+    output: Annotated[Path, "folder for NAME.ipynb and NAME.html"],
+) -> None:
+    """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
+    import os
+
+    import jupytext
+    import nbformat
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
+
+    os.environ["STPM_BENCH_RESULTS"] = str(results)
+    content = jupytext.read(source)
+    for i, cell in enumerate(content.cells):
+        cell.id = f"cell-{i}"  # else random: the file would differ each time
+    try:
+        runner = ExecutePreprocessor(kernel_name="python3", timeout=None, record_timing=False)
+        runner.preprocess(content, {"metadata": {"path": "."}})
+    except CellExecutionError as error:
+        raise InputError(f"{source}: a cell failed:\n{error}") from error
+    # No script is loaded from elsewhere: the page is whole, and opens without a network.
+    page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
+    body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
+    with whole(output / f"{source.stem}.ipynb") as temporary:
+        nbformat.write(content, temporary)
+    with whole(output / f"{source.stem}.html") as temporary:
+        temporary.write_text(body)

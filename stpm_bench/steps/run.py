@@ -1,0 +1,52 @@
+"""Steps that no rule runs: what a person asks for before, during and after a run."""
+
+import importlib
+import shutil
+from typing import Annotated, Literal
+
+
+def plan(config: Annotated[str, "config file"]) -> None:
+    """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
+    from stpm_bench import plan, typeset
+    from stpm_bench.config import read
+
+    print(typeset.markdown(plan.sections(read(config)), "plan"))
+
+
+def clean(
+    config: Annotated[str, "config file"],
+    *,
+    yes: Annotated[bool, "remove them; without it they are only listed"] = False,
+) -> None:
+    """List the folders of the results that the config no longer asks for, and their size."""
+    from stpm_bench.config import read
+    from stpm_bench.plan import stale_folders
+
+    found = stale_folders(read(config))
+    for folder, size in found.items():
+        print(f"{size / 1e6:10,.1f} MB  {folder}")
+        if yes:
+            shutil.rmtree(folder)
+    total = sum(found.values()) / 1e6
+    done = "removed" if yes else "not asked for by this config; --yes removes them"
+    print(f"{total:10,.1f} MB in {len(found)} folders {done}")
+
+
+def benchmark(
+    name: Annotated[
+        Literal["grid", "inference", "metrics", "prepare", "pretraining", "training"],
+        "what to time",
+    ],
+    *,
+    runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
+) -> None:
+    """Time a part of the project, where there is one beside what others use; print one table."""
+    # Each module has run(runs) -> table, and note() -> what the table rests on.
+    module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
+    table = module.run(runs=runs)
+    # Not before: a process that is started counts the memory of the one that starts it as its own.
+    from stpm_bench import provenance
+
+    shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
+    print(shown.to_markdown(index=False, floatfmt=".3g"))
+    print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")

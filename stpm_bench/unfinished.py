@@ -1,0 +1,78 @@
+"""The state of a training between two epochs: written as it goes on, and taken up after a kill."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stpm_bench.files import checked, seal, unseal, write_tensors
+
+# A training of many short epochs writes its state no more often than this; a kill costs as much.
+SAVE_SECONDS = 20.0
+
+
+def save(
+    file: Path, described: dict, parts: Mapping, draws: torch.Generator, progress: dict
+) -> None:
+    """Write all that the next epoch depends on.
+
+    Args:
+        described: settings and data; only a training of the same may go on from this.
+        parts: what has a `state_dict`, by name.
+        draws: the generator of batch order and flips; dropout draws from PyTorch's own.
+        progress: what else the next epoch needs: texts, numbers, tensors, lists of them.
+    """
+    state = {
+        "described": described,
+        "progress": progress,
+        "draws": draws.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    state |= {key: part.state_dict() for key, part in parts.items()}
+    unseal(record_of(file))
+    write_tensors(file, state)
+    seal(record_of(file), file.name)
+
+
+def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) -> dict:
+    """Restore what `save` wrote and return its `progress`; {} where there is none.
+
+    A file of other settings or other data, or one that cannot be read, is passed over.
+    """
+    try:
+        state = torch.load(checked(file), map_location="cpu", weights_only=True)
+        if state["described"] != described:
+            return {}
+    except Exception:  # missing, or damaged in one of many ways: the training starts again
+        return {}
+    for key, part in parts.items():
+        part.load_state_dict(state[key])
+    draws.set_state(state["draws"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    return state["progress"]
+
+
+def remove(file: Path) -> None:
+    """Remove what `save` wrote, once the training's result is written."""
+    for path in (file, record_of(file)):
+        path.unlink(missing_ok=True)
+
+
+def record_of(file: Path) -> Path:
+    """Return where the checksum of an unfinished state lies."""
+    return file.with_name(f"{file.name}.sha256")
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a hash of named arrays."""
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        values = np.asarray(arrays[key])
+        digest.update(f"{key} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,47 @@
+# Evaluation: every metric from the stored level maps, so that another metric, fusion or definition
+# fits and scores nothing again.
+rule evaluate:
+    input:
+        manifest=f"{TEST}/images.csv",
+        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), OWN_MASKS], allow_missing=True),
+        maps=lambda wildcards: f"{fit_of(wildcards)}/level_maps.npz",
+    output:
+        metrics=f"{CELL}/metrics.json",
+        scores=f"{CELL}/image_scores.csv",
+        curve=f"{CELL}/pro_curve.csv",
+        definitions=f"{CELL}/pro_definitions.csv",
+        record=f"{CELL}/evaluation.json",
+    log:
+        f"{CELL}/evaluate.log",
+    priority: 20
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=test_memory,
+    params:
+        code=version_of("evaluate"),
+        options=evaluation_options,
+        test=subpath(input.manifest, parent=True),
+        fit=subpath(input.maps, parent=True),
+        cell=subpath(output.metrics, parent=True),
+    shell:
+        "python -m stpm_bench evaluate --test {params.test:q} --fit {params.fit:q}"
+        " {params.options} --cell {params.cell:q} --log {log:q}"
+
+
+rule collect:
+    input:
+        f"{RESULTS}/studies.csv",
+        of_cells("metrics.json", "pro_definitions.csv"),
+    output:
+        metrics=f"{RESULTS}/metrics.csv",
+        definitions=f"{RESULTS}/pro_definitions.csv",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=version_of("collect"),
+        results=subpath(output.metrics, parent=True),
+    shell:
+        "python -m stpm_bench collect --results {params.results:q} --log {log:q}"

@@ -1,0 +1,77 @@
+# Fits: teachers, once a name and draw; models; level maps of the test images.
+# What a model is fitted on is all among its rule's inputs; no test file is.
+rule fit:
+    input:
+        images=f"{TRAIN}/images.npy",
+        manifest=f"{TRAIN}/images.csv",
+        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+    output:
+        model=f"{FIT}/model.pt",
+        history=f"{FIT}/history.csv",
+        split=f"{FIT}/split.csv",
+        record=f"{FIT}/fit.json",
+    log:
+        f"{FIT}/fit.log",
+    wildcard_constraints:
+        method=any_of(KEPT),
+    conda:
+        "../../environment.yml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=1,
+        mem_mb=fit_memory,
+        runtime=fit_minutes,
+    params:
+        code=method_code("fit"),
+        settings=fit_settings,
+        device=CONFIG["device"],
+        precision=CONFIG["precision"],
+        train=subpath(input.images, parent=True),
+        fit=subpath(output.model, parent=True),
+    shell:
+        "python -m stpm_bench fit --train {params.train:q} --teacher {input.teacher:q}"
+        " --layers {wildcards.layers} --fraction {wildcards.fraction} --seed {wildcards.seed}"
+        " --settings {params.settings:q} --device {params.device}"
+        " --precision {params.precision} --threads {threads}"
+        " --output {params.fit:q} --log {log:q}"
+
+
+# The same, of methods whose models are removed once the test images are scored.
+use rule fit as fit_temporary with:
+    output:
+        model=temp(f"{FIT}/model.pt"),
+        history=f"{FIT}/history.csv",
+        split=f"{FIT}/split.csv",
+        record=f"{FIT}/fit.json",
+    wildcard_constraints:
+        method=any_of(TEMPORARY),
+
+
+rule score:
+    input:
+        images=f"{TEST}/images.npy",
+        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+        model=f"{FIT}/model.pt",
+    output:
+        maps=f"{FIT}/level_maps.npz",
+        record=f"{FIT}/score.json",
+    log:
+        f"{FIT}/score.log",
+    # A cell is finished before another is begun: its metrics are seen early, temp() files are few.
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=1,
+        mem_mb=test_memory,
+    params:
+        code=method_code("score"),
+        settings=fit_settings,
+        device=CONFIG["device"],
+        test=subpath(input.images, parent=True),
+        fit=subpath(output.maps, parent=True),
+    shell:
+        "python -m stpm_bench score --test {params.test:q} --teacher {input.teacher:q}"
+        " --fit {params.fit:q} --layers {wildcards.layers} --settings {params.settings:q}"
+        " --device {params.device} --threads {threads} --log {log:q}"
