@@ -99,8 +99,7 @@ def score(
     """Return each position's distance to the nearest position of the images retrieved.
 
     Positions are those of the finest level, to which the others are enlarged bilinearly. An
-    image's score is its mean distance to the images retrieved, by the averaged features: equations
-    1 to 3 of the paper, with one nearest position.
+    image's score is its mean distance to the images retrieved, by the averaged features.
     """
     import torch
 
