@@ -42,14 +42,17 @@ integers = st.integers(0, 2**31).flatmap(
 
 
 @settings(max_examples=150, deadline=None)
-@given(integers)
-def test_of_ties_the_first_is_nearest(drawn):
+@given(integers, st.integers(1, 9), st.integers(1, 9))
+def test_of_ties_the_first_is_nearest(drawn, at_once, block):
     seed, queries, rows, width, spread = drawn
     rng = np.random.default_rng(seed)
     queries = rng.integers(-spread, spread + 1, (queries, width))
     bank = rng.integers(-spread, spread + 1, (rows, width))
     every = cdist(queries, bank)
-    distances, indices = nearest(tensor(queries), tensor(bank))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "QUERIES", at_once)
+        patch.setattr(neighbours, "BANK", block)
+        distances, indices = nearest(tensor(queries), tensor(bank))
     np.testing.assert_array_equal(indices, every.argmin(1))
     np.testing.assert_allclose(distances, every.min(1), rtol=1e-6)
 
