@@ -24,6 +24,15 @@ CHANNELS = {
     "mobilenet_v2": (24, 32, 96, 320),
 }
 
+# Images a second through the levels 1 to 3 at 256 x 256: measured on one core, in float32.
+FORWARD = {
+    "resnet18": 26,
+    "resnet34": 13,
+    "resnet50": 9,
+    "wide_resnet50_2": 4,
+    "mobilenet_v2": 55,
+}
+
 
 # The names of torchvision's published weights of each backbone, all of ImageNet.
 PUBLISHED = {

@@ -62,7 +62,7 @@ def test_memory_grows_as_the_arrays_do():
 
     (s,) = padim.METHODS.values()
     model = fit_at_64(padim, s)
-    matrices = s.memory_mb("resnet18", 0) - padim.BASE_MB
+    matrices = s.memory_mb("resnet18", 0) - padim.BATCH_MB * 448
     assert matrices == pytest.approx(16 * size_mb(model), rel=0.02)  # the means beside them
     of_images = s.memory_mb("resnet18", 10) - s.memory_mb("resnet18", 0)
     assert of_images == pytest.approx(10 * 4096 * 100 * 4 / 1e6)
@@ -72,3 +72,11 @@ def test_memory_grows_as_the_arrays_do():
     bank = 16 * size_mb(model)
     of_images = s.memory_mb("resnet18", 10) - s.memory_mb("resnet18", 0)
     assert of_images == pytest.approx(bank * (10 + 1 + 10 * 128 / 384), rel=0.02)
+
+
+@pytest.mark.parametrize("name", levels.LEVELS)
+def test_every_backbone_has_its_cost(name):
+    for module in (padim, spade, patchcore):
+        (settings,) = module.METHODS.values()
+        assert settings.images_per_second(name) > 0
+        assert settings.memory_mb(name, 209) > settings.memory_mb(name, 60) > 0
