@@ -15,6 +15,24 @@ LEVELS = {
     "mobilenet_v2": ("features.3", "features.6", "features.13", "features.17"),
 }
 
+# How many channels each level has.
+CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet34": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "wide_resnet50_2": (256, 512, 1024, 2048),
+    "mobilenet_v2": (24, 32, 96, 320),
+}
+
+# Images a second through the levels 1 to 3 at 256 x 256: measured on one core, in float32.
+FORWARD = {
+    "resnet18": 26,
+    "resnet34": 13,
+    "resnet50": 9,
+    "wide_resnet50_2": 4,
+    "mobilenet_v2": 55,
+}
+
 
 # The names of torchvision's published weights of each backbone, all of ImageNet.
 PUBLISHED = {

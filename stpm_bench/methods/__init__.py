@@ -11,7 +11,8 @@ from types import ModuleType
 
 from stpm_bench.methods.interface import Settings
 
-FILES = ("stpm",)  # of this package; the order of their methods in messages and tables
+# Of this package; the order of their methods in messages and tables.
+FILES = ("stpm", "padim", "spade", "patchcore")
 DEFAULT = "stpm"  # what a study without `method` runs, and what `like` is without a value
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", tuple: "array"}
