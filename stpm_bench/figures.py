@@ -12,7 +12,15 @@ from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, set_of, varying
 from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
-from stpm_bench.tables import GROUPS, METRICS, divided, metrics_of, setting_names
+from stpm_bench.tables import (
+    GROUPS,
+    METRICS,
+    counted_seeds,
+    divided,
+    metrics_of,
+    seeds,
+    setting_names,
+)
 
 MOST = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
@@ -162,10 +170,9 @@ def with_accuracy(teacher: str, accuracy: float | None) -> str:
 def legend(table: pd.DataFrame, by_setting: bool) -> str:
     """Return what the marks are and how many categories and seeds they rest on."""
     categories = parts(table)[0]["category"].nunique()
-    seeds = int(table["seeds"].max())
     n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
-    n += f" × {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    spread = " ± sd over seeds" if seeds > 1 else ""
+    n += f" × {seeds(table)}"
+    spread = " ± sd over seeds" if table["seeds"].max() > 1 else ""
     if by_setting:
         return f"diamond: mean over categories{spread}; circle: a category\n{n}"
     return f"mean{spread}; {n}"
@@ -225,7 +232,7 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         )
         for category, rows in curves.groupby("category", sort=False)
     }
-    seeds = curves["seed"].nunique()
+    over = counted_seeds(curves.groupby("category")["seed"].nunique())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
         for line in lines.values():
@@ -255,7 +262,7 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         )
         n = f"n = {len(lines)} {'category' if len(lines) == 1 else 'categories'}"
         grey = "grey: each category, " if len(lines) > 1 else ""
-        n += f", mean over {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        n += f", mean over {over}"
         axis.set_title(f"{grey}{n}")
     return figure
 

@@ -307,9 +307,24 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """Return the number of seeds as a caption says it."""
-    count = table["seeds"].max()
-    return "1 seed" if count == 1 else f"{count} seeds"
+    """Return the number of seeds that a study's rows rest on, as a caption says it.
+
+    Rows without a value rest on none, and are left out. Where rows differ, the number of the means
+    is said as well: '1 to 3 seeds (the mean: 2)'.
+    """
+    complete = table.loc[table["seeds"] > 0]
+    text = counted_seeds(complete["seeds"])
+    means = complete.loc[complete["category"] == "mean", "seeds"]
+    if complete["seeds"].nunique() > 1 and len(means):
+        text += f" (the mean: {counted_seeds(means).removesuffix(' seeds').removesuffix(' seed')})"
+    return text
+
+
+def counted_seeds(counts: pd.Series) -> str:
+    """Return '1 seed', '3 seeds' or '1 to 3 seeds'."""
+    low, high = (counts.min(), counts.max()) if len(counts) else (0, 0)
+    number = f"{high}" if low == high else f"{low} to {high}"
+    return f"{number} seed" if high == 1 else f"{number} seeds"
 
 
 def by_category(table: pd.DataFrame) -> pd.DataFrame:
@@ -417,7 +432,7 @@ def differences_sections(
             "p": [p_value(v) for v in shown["p"]],
             "p, Holm": [p_value(v) for v in shown["p_holm"]],
             "effect": [number(v, signed=True) for v in shown["effect"]],
-            "pairs": shown["pairs"].astype(str),
+            "values": shown["values"].astype(str),
             "categories": shown["categories"].astype(str),
             "note": shown["note"],
         }
@@ -429,8 +444,8 @@ def differences_sections(
     of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
-        f"and seed, seeds averaged within a category; {rests_on}. Interval: bootstrap over "
-        f"categories, {statistics.RESAMPLES:,} resamples. p: Wilcoxon's signed-rank test over "
+        f"after averaging its seeds; {rests_on}. Values: how many the row rests on. Interval: over "
+        "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
         f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
         "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
         f"{statistics.FEWEST_PAIRS} categories no p below 0.05 is possible, and none is given."

@@ -171,6 +171,19 @@ def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
     np.testing.assert_allclose(drawn, expected)
 
 
+def test_a_figure_says_on_how_many_seeds_it_rests():
+    long = long_table(["bottle", "carpet"])
+    long = long[(long["category"] != "carpet") | (long["seed"] < 2)]
+    figure = figures.study(
+        tables.study_table(long, cells(long_table(["bottle", "carpet"])), {}), {}
+    )
+    assert figure.get_suptitle().endswith("n = 2 categories × 2 to 3 seeds (the mean: 2)")
+    some = curves(["bottle", "tile"])
+    some = some[(some["category"] != "tile") | (some["seed"] == 0)]
+    figure = figures.pro_curves(some, {"bottle": 0.8, "tile": 0.9})
+    assert "mean over 1 to 2 seeds" in figure.axes[0].get_title()
+
+
 def test_pro_curves_name_the_highest_and_the_lowest():
     three = ["bottle", "tile", "wood"]
     figure = figures.pro_curves(curves(three), dict(zip(three, (0.7, 0.8, 0.9), strict=True)))

@@ -85,6 +85,18 @@ def test_a_missing_cell_is_a_gap_and_is_counted():
     assert "3 of 6 cells; the others failed or have not run: gaps" in text
 
 
+def test_a_caption_names_the_seeds_that_the_mean_rests_on():
+    long = long_table(["bottle", "cable"])
+    whole = tables.study_table(long, cells(long), {})
+    assert tables.seeds(whole) == "3 seeds"
+    gone = (long["category"] == "cable") & (long["seed"] == 2)
+    part = tables.study_table(long[~gone], cells(long), {})
+    assert tables.seeds(part) == "2 to 3 seeds (the mean: 2)"
+    assert "over 2 to 3 seeds (the mean: 2);" in markdown(tables.study_sections("s", part, ""))
+    none = tables.study_table(long[long["category"] != "cable"], cells(long), {})
+    assert tables.seeds(none) == "3 seeds"  # the mean has no value: it rests on none
+
+
 def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
     long = long_table(["bottle", "cable"])
     made = cells(long)
@@ -285,7 +297,7 @@ def test_every_two_settings_are_compared_and_corrected_together():
     first = of_pro.iloc[0]
     assert first["difference"] == pytest.approx(difference.mean())
     assert first["p"] == pytest.approx(scipy.stats.wilcoxon(difference).pvalue)
-    assert (first["pairs"], first["categories"]) == (45, 15)
+    assert (first["values"], first["categories"]) == (90, 15)
     np.testing.assert_allclose(differences["p_holm"], statistics.holm(differences["p"]))
     text = markdown(tables.differences_sections("layers", differences, cells(long), ""))
     assert "corrected for the 9 tests of the study" in text
