@@ -605,7 +605,7 @@ def claims(
     """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
     import yaml
 
-    from stpm_bench import claims, published, typeset
+    from stpm_bench import claims, claims_table, published, questions, typeset, verdict
 
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_checked(results / "config.yaml"))
@@ -615,19 +615,31 @@ def claims(
     scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "anomaly_maps")
     scoring = costs[scored].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
+    long, learned = grid.read(results / "metrics.csv"), learned_of(results, cells)
+    others = of_the_users(results, config)
+    speed = results / "speed.csv"
     found = claims.claims(
-        grid.read(results / "metrics.csv"),
+        long,
         cells,
         setting,
         config,
         published.read(),
         scoring.assign(cell=names),
+        learned,
+        pd.read_csv(checked(speed)) if speed.exists() else None,
+        others,
     )
-    scope = claims.scope(cells, config)
+    data = verdict.evidence(long, cells, setting, config, learned)
+    asked = questions.questions(data, cells)
+    scope = claims.scope(long, config, others)
     deviates = claims.deviations(config, setting.to_dict())
+    teacher = setting["teacher"]
+    declared = claims.file_declared(config, teacher)
+    remarks = [f"Teacher {teacher}: {declared}"] if declared else []
     unseal(results / "claims.sha256")
-    write_json(results / "claims.json", claims.record(found, scope, deviates))
-    names = typeset.write(results, "claims", claims.sections(found, scope, deviates))
+    write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
+    sections = claims_table.sections(found, scope, deviates, asked, remarks)
+    names = typeset.write(results, "claims", sections)
     seal(results / "claims.sha256", "claims.json", *names)
 
 
@@ -897,6 +909,44 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     paths = {name: results / "teachers" / f"{name}.json" for name in studies["teacher"].unique()}
     found = {name: read_json(path) for name, path in paths.items() if path.exists()}
     return {name: record.get("test_accuracy") for name, record in found.items()}
+
+
+def learned_of(results: Path, studies: pd.DataFrame) -> dict:
+    """Return what the draws of each teacher learned of their task; none of one not trained here."""
+    from stpm_bench.verdict import Learned
+
+    found = {}
+    for name in studies["teacher"].unique():
+        path = results / "teachers" / f"{name}.json"
+        record = read_json(path) if path.exists() else {}
+        if record.get("test_accuracy") is not None and record.get("classes"):
+            found[name] = [Learned(record["test_accuracy"], len(record["classes"]))]
+    return found
+
+
+def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+    """Return the categories that have the name of one of MVTec AD's, but not its images.
+
+    What was downloaded or unpacked here was checked; of a user's folder the prepared images are
+    counted.
+
+    Returns:
+        category -> its numbers of training and of test images.
+    """
+    from stpm_bench.config import unpacks_mvtec_ad
+    from stpm_bench.datasets import mvtec
+
+    if config["data"]["demo"] or unpacks_mvtec_ad(config["data"]):
+        return {}
+    found = {}
+    for category in set(config["data"]["categories"]) & set(mvtec.CATEGORIES):
+        folder = results / "prepared" / category
+        manifests = [folder / split / "images.csv" for split in ("train", "test")]
+        if all(path.exists() for path in manifests):
+            counts = tuple(len(read_names(path)) for path in manifests)
+            if counts != mvtec.COUNTS[category]:
+                found[category] = counts
+    return dict(sorted(found.items()))
 
 
 def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
