@@ -280,16 +280,13 @@ class Evidence(NamedTuple):
         if all(fixed):
             return []
         seeds = [set(plan["seed"]) for plan, f in zip(plans, fixed, strict=True) if not f]
-        tables = [
-            part.pivot_table(index="category", columns="seed", values="value") for part in rows
-        ]
         effects = []
         for seed in sorted(set.intersection(*seeds)):
-            one, other = (
-                table.mean(axis=1) if f else table.get(seed, pd.Series(dtype=float))
-                for table, f in zip(tables, fixed, strict=True)
-            )
-            effects.append(float((one - other).mean()))
+            of_seed = [
+                part if f else part[part["seed"] == seed]
+                for part, f in zip(rows, fixed, strict=True)
+            ]
+            effects.append(float(statistics.paired_differences(*of_seed)["difference"].mean()))
         return effects
 
     def doubt_of(self, teacher: str) -> str:
