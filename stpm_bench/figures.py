@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, set_of, varying
-from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
+from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
 from stpm_bench.tables import (
     GROUPS,
     METRICS,
@@ -76,7 +76,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         axis_label, shown = "category", pd.concat([single, mean])
     lines = sum(name.count("\n") + 1 for name in names_shown)
     metrics = {name: METRICS[name] for name in metrics_of(table)}
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
@@ -110,7 +110,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
     single, mean = parts(table)
     fractions = sorted(table["fraction"].unique())
     metrics = {name: METRICS[name] for name in metrics_of(table)}
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             1, len(metrics), figsize=(COLUMN_WIDTH, 1.6), squeeze=False, layout="constrained"
         )
@@ -192,7 +192,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
     by_category = {m: rows for m, rows in known.items() if table[rows]["category"].nunique() > 1}
     rows = table[np.any(list(by_category.values()), axis=0)]
     metrics = {metric: METRICS[metric] for metric in by_category}
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
@@ -233,7 +233,7 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         for category, rows in curves.groupby("category", sort=False)
     }
     over = counted_seeds(curves.groupby("category")["seed"].nunique())
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
         for line in lines.values():
             axis.plot(fpr, line, color=GREY, linewidth=0.5, zorder=1)
@@ -280,7 +280,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
     columns = min(3, len(settings))
     rows = -(-len(settings) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             rows,
             columns,
@@ -335,7 +335,7 @@ def definitions(table: pd.DataFrame) -> Figure:
     rows = rows.assign(name=names)
     order = list(dict.fromkeys(rows["name"]))
     single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.0), layout="constrained")
         axis.axvline(0, color="0.3", linewidth=0.8)
         sns.stripplot(

@@ -782,6 +782,7 @@ def notebook(
 ) -> None:
     """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
     import os
+    import tempfile
 
     import jupytext
     import nbformat
@@ -789,14 +790,19 @@ def notebook(
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 
     os.environ["STPM_BENCH_RESULTS"] = str(results)
+    # The profile's files, which a kernel runs as it starts, are the user's.
+    profile = tempfile.TemporaryDirectory()
+    os.environ["IPYTHONDIR"] = profile.name
     content = jupytext.read(source)
     for i, cell in enumerate(content.cells):
         cell.id = f"cell-{i}"  # else random: the file would differ each time
     try:
-        runner = ExecutePreprocessor(kernel_name="python3", timeout=None, record_timing=False)
-        runner.preprocess(content, {"metadata": {"path": "."}})
+        runner = ExecutePreprocessor(timeout=None, record_timing=False)
+        runner.preprocess(content, {"metadata": {"path": "."}}, km=this_python())
     except CellExecutionError as error:
         raise InputError(f"{source}: a cell failed:\n{error}") from error
+    finally:
+        profile.cleanup()
     # No script is loaded from elsewhere: the page is whole, and opens without a network.
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
@@ -805,6 +811,20 @@ def notebook(
         nbformat.write(content, temporary)
     with whole(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body)
+
+
+def this_python():
+    """Return the manager of a notebook kernel that is this Python, whatever kernels are installed.
+
+    A kernel called python3 may be another Python's, as one on JUPYTER_PATH.
+    """
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    # Without folders to look in, 'python3' is the kernel of the Python that asks.
+    return AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
+    )
 
 
 STEPS = (

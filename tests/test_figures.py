@@ -102,6 +102,19 @@ def test_the_same_figure_is_the_same_file(tmp_path, draw):
         assert one == other
 
 
+@pytest.mark.parametrize("draw", [DRAWINGS[1], DRAWINGS[0]])
+def test_the_users_settings_of_matplotlib_change_no_figure(tmp_path, draw):
+    save(draw(), tmp_path / "a.png", tmp_path / "a.pdf")
+    theirs = {"text.usetex": True, "axes.facecolor": "black", "font.family": "serif"}
+    theirs |= {"savefig.facecolor": "red", "savefig.dpi": 50, "lines.linewidth": 9}
+    with plt.rc_context(theirs):
+        save(draw(), tmp_path / "b.png", tmp_path / "b.pdf")
+        assert plt.rcParams["lines.linewidth"] == 9  # and they are left as they were
+    for suffix in ("png", "pdf"):
+        a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+        assert a == b
+
+
 @pytest.mark.parametrize("draw", DRAWINGS[1:])
 def test_a_figure_of_numbers_is_a_column_wide_and_clips_nothing(tmp_path, draw):
     save(draw(), tmp_path / "a.png")
