@@ -181,17 +181,24 @@ def legend(table: pd.DataFrame, by_setting: bool) -> str:
 def difference_to_paper(table: pd.DataFrame) -> Figure:
     """Draw by how much each category's value differs from the paper's, a dot a category.
 
+    Where no category has both values, the figure says so.
+
     Args:
         table: what `tables.study_table` returns.
     """
-    known = {
-        metric: table[f"{metric}_paper"].notna() & ~table["category"].isin(GROUPS)
-        for metric in metrics_of(table)
-    }
+    table = table[~table["category"].isin(GROUPS)]
+    single = parts(table)[0]
     # Of image AUROC the paper prints the mean alone: nothing to draw by category.
-    by_category = {m: rows for m, rows in known.items() if table[rows]["category"].nunique() > 1}
-    rows = table[np.any(list(by_category.values()), axis=0)]
-    metrics = {metric: METRICS[metric] for metric in by_category}
+    metrics = {
+        metric: METRICS[metric]
+        for metric in metrics_of(table)
+        if single[f"{metric}_difference"].notna().any()
+    }
+    if not metrics:
+        return empty("no category here has a value of the paper to compare with")
+    known = [table[f"{metric}_difference"].notna() for metric in metrics]
+    rows = table[np.any(known, axis=0)]
+    means = ~rows["category"].isin(single["category"])
     with drawing():
         figure, axes = plt.subplots(
             1,
@@ -209,12 +216,22 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
             )
             axis.set(title=label, yticks=place, yticklabels=rows["category"])
             axis.set_ylim(len(rows) - 0.4, -0.6)
-            axis.axhline(len(rows) - 1.5, color="0.3", linewidth=0.4)
+            if means.any():
+                axis.axhline((~means).sum() - 0.5, color="0.3", linewidth=0.4)
             axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             axis.margins(x=0.12)
         figure.supxlabel("ours less the paper's", fontsize=7)
         axes[0, 0].set_ylabel("category")
         figure.suptitle(legend(rows, by_setting=False))
+    return figure
+
+
+def empty(text: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    with drawing():
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 0.5))
+        axis.axis("off")
+        axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
     return figure
 
 

@@ -548,11 +548,16 @@ def tables(
     main: Annotated[str, "name of the study that stands beside the published values"],
 ) -> None:
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
+    import yaml
+
     from stpm_bench import audit, cost, published, tables, typeset
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
-    literature = published.read()
+    # What only has the name of one of MVTec AD's categories is not set beside the paper's.
+    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    others = of_the_users(results, config)
+    literature = published.without(published.read(), others)
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
@@ -572,11 +577,11 @@ def tables(
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(literature) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
-        table = tables.study_table(long, of_study, paper, names)
-        rests_on = tables.coverage(of_study, long, costs)
+        table = tables.study_table(long, of_study, paper, names, others)
+        rests_on = tables.coverage(of_study, long, costs, others)
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
-            methods = published.methods(literature, table)
+            methods = published.methods(literature, table, others)
             sections += published.methods_sections(study, methods, rests_on)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
@@ -588,7 +593,7 @@ def tables(
             sections = tables.differences_sections(study, differences, of_study, rests_on)
             write(f"{study}_differences", differences, sections)
         if study == main:
-            own = published.ours(long, audited, of_study)
+            own = published.ours(long, audited, of_study, others)
             table = published.reproductions(literature, own)
             write("reproductions", table, published.reproductions_sections(table, rests_on))
     table = audit.summary(audited, of_main)
@@ -672,6 +677,7 @@ def figures(
         cells_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),
     )
+    # Planned by the categories' names; whether they are the paper's, their images say.
     if published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     setting = list(grid.SETTING)

@@ -1,7 +1,8 @@
 """From the long table of metrics to the tables of a study."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -73,6 +74,7 @@ def study_table(
     cells: pd.DataFrame,
     paper: Mapping[tuple[str, str], float],
     names: Sequence[str] = tuple(METRICS),
+    others: Collection[str] = (),
 ) -> pd.DataFrame:
     """Summarise a study: a row for each setting and category, then textures, objects, each set
     where there are several, and mean.
@@ -88,6 +90,8 @@ def study_table(
         paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
             and there beside the first teacher and protocol of the study.
         names: the metrics to summarise.
+        others: categories that have the name of one of MVTec AD's, but are not it: they are in no
+            group.
 
     Returns:
         Columns `SETTING`, `category`, `seeds`, and for each metric `METRIC` (the mean),
@@ -116,7 +120,10 @@ def study_table(
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         averaged = [c for c in categories if set_of(c) not in alone] or categories
-        groups = {name: [c for c in categories if c in members] for name, members in GROUPS.items()}
+        groups = {
+            name: [c for c in categories if c in members and c not in others]
+            for name, members in GROUPS.items()
+        }
         groups |= {name: [c for c in categories if set_of(c) == name] for name in known}
         parts = {category: [category] for category in categories}
         parts |= {
@@ -194,8 +201,16 @@ def setting_names(table: pd.DataFrame) -> pd.Series:
     return texts[axes[0]].str.cat(texts[axes[1:]], sep=", ")
 
 
-def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) -> str:
+def coverage(
+    cells: pd.DataFrame,
+    metrics: pd.DataFrame,
+    costs: pd.DataFrame,
+    others: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> str:
     """Return how many cells of a study have their metrics, as a caption says it.
+
+    Of categories that only have the name of one of MVTec AD's (`others`: category -> its numbers of
+    training and of test images) it says so.
 
     Where the cells were not all made by the same code (`costs`, what `cost.collect` returns), it
     says so: tables do not mix versions unsaid.
@@ -212,7 +227,12 @@ def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) ->
             text += (
                 f"; MIXED: their step {stage} ran with {len(counts)} versions of its code ({each})"
             )
-    return text
+    return text + "".join(
+        f"; {category}, of {train} training and {test} test images, is not MVTec AD's category of "
+        f"that name ({' and '.join(map(str, mvtec.COUNTS[category]))}) and is not compared with it"
+        for category, (train, test) in others.items()
+        if (cells["category"] == category).any()
+    )
 
 
 def fixed_axes(table: pd.DataFrame) -> str:
