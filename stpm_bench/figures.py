@@ -353,7 +353,8 @@ def definitions(table: pd.DataFrame) -> Figure:
     order = list(dict.fromkeys(rows["name"]))
     single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
     with drawing():
-        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.0), layout="constrained")
+        height = 0.9 + 0.12 * max(len(order), 6)
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
         axis.axvline(0, color="0.3", linewidth=0.8)
         sns.stripplot(
             single,

@@ -26,6 +26,7 @@ COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"
 PAPER, METHOD = "paper v3", "STFPM"
 # The authors' own definition of PRO is another quantity: it has a name and a table of its own.
 AUTHORS_PRO = "linear_4000_both_rescaled"
+AUTHORS_MASKS = "bilinear_any"  # theirs too: what their README prints is of both
 NAMES = METRICS | {
     "pro_rescaled": "PRO by the authors' own definition (both axes rescaled)",
     "pixel_ap": "pixel average precision",
@@ -195,7 +196,7 @@ def ours(
     if cells.empty:
         return {}
     of_authors = definitions[
-        (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == "nearest")
+        (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == AUTHORS_MASKS)
     ].rename(columns={"pro": "value"})
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
     long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
@@ -273,7 +274,8 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
         if metric == "pro_rescaled":
             caption += (
                 " This is not the PRO of the other tables: a curve rescaled on both axes gives "
-                "weak categories more. Ours: the same definition on our maps."
+                "weak categories more. Ours: the same definition and their treatment of the masks "
+                "(bilinear, any non-zero pixel a defect) on our maps."
             )
         sections.append(Section(f"Reproductions: {NAMES[metric]}", body, caption))
     return sections
