@@ -17,7 +17,7 @@ class Protocol:
     """Everything in which readings of STPM differ. Configs and provenance spell these names."""
 
     # Between the feature vectors of teacher and student, in the loss and in the maps:
-    # normalised_l2, l2, cosine or gradient (see `anomaly_map.DISTANCES`), times a factor.
+    # normalised_l2, l2, angle or gradient (see `anomaly_map.DISTANCES`), times a factor.
     distance: str
     factor: float
     # The loss: the mean over an image's positions, then mean or sum over the batch; then the sum
