@@ -80,7 +80,8 @@ PROTOCOLS = {
     # anomalib's stfpm: the loss sums over the batch, weight decay is ten times the paper's. It
     # trains on all of train/good and stops early on a metric of the *test* images: a leak that is
     # not reproduced. Instead, as the paper, 20% validate and the lowest validation loss is kept, of
-    # at most 100 epochs, as its example config has.
+    # at most 100 epochs, as its example config has. Its teacher is another: timm's resnet18, by
+    # default of the tag a1_in1k, not torchvision's IMAGENET1K_V1; here the study's is taken.
     "anomalib": replace(
         PAPER,
         reduction="sum",

@@ -77,9 +77,11 @@ def studies(
     """Check and complete a config; write it and the cells of every study."""
     import yaml
 
-    from stpm_bench.config import complete, read
+    from stpm_bench.config import complete, read, warnings_of
 
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
+    for text in warnings_of(completed):
+        print(f"warning: {text}", file=sys.stderr)
     unseal(output / "studies.sha256")
     with whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
@@ -552,6 +554,7 @@ def tables(
     import yaml
 
     from stpm_bench import audit, cost, published, tables, typeset
+    from stpm_bench.config import warnings_of
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
@@ -580,6 +583,7 @@ def tables(
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
         rests_on = tables.coverage(of_study, long, costs, others)
+        rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
             methods = published.methods(literature, table, others)

@@ -19,6 +19,10 @@ PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "protocol"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
+ANOMALIB = (
+    " anomalib's own teacher is another (timm's resnet18.a1_in1k): here all share the study's, and "
+    "its own numbers differ for that too."
+)
 EVERY_TWO = 16  # how many settings are compared every two, see `differences`
 NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
 NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
@@ -310,6 +314,8 @@ def study_section(
             "and by which optimiser the paper's authors trained theirs is not known; here it is "
             "as config.yaml says."
         )
+    if table[SETTING[-1]].astype(str).str.endswith("anomalib").any():
+        caption += ANOMALIB
     if compared:
         caption += (
             " Paper: the entries of its Tables 1 and 2 (v3); a group's is the mean of its entries, "

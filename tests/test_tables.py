@@ -414,3 +414,12 @@ def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
     assert tables.fixed_axes(table) == "Teacher random, fraction 0.5, protocol paper. "
     table.loc[2] = ["3", "mnist", 1.0, "authors"]
     assert tables.fixed_axes(table) == ""
+
+
+def test_a_table_with_anomalibs_reading_says_that_its_teacher_is_another():
+    long = long_table(["bottle"])
+    for name, expected in (("stpm_anomalib", True), ("paper", False)):
+        part = long.assign(**{grid.SETTING[-1]: name})
+        table = tables.study_table(part, cells(part), {})
+        caption = tables.study_sections("s", table, "")[0].caption
+        assert ("resnet18.a1_in1k" in caption) is expected
