@@ -8,7 +8,7 @@ import pandas as pd
 from stpm_bench import statistics
 from stpm_bench.grid import SETTING, varying
 from stpm_bench.tables import METRICS
-from stpm_bench.verdict import Comparison, Evidence, drawn
+from stpm_bench.verdict import Comparison, Evidence, drawn, label
 
 COLUMNS = ["study", "question", "metric", "setting", "reference", "effect", "low", "high", "p"]
 COLUMNS += ["p_holm", "values", "planned", "categories", "draws", "comparisons", "note"]
@@ -42,21 +42,29 @@ def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
             pairs = compared(cells, axis, data.main)
             for metric in METRICS:
                 made = [data.compare(metric, "", *pair) for pair in pairs]
-                rows.append(answer(name, WORDS.get(axis, METHOD), metric, axis, pairs, made))
+                rows.append(answer(name, WORDS.get(axis, METHOD), metric, pairs, made))
         for fixed, other in drawn_twice(cells, data.config):
             rows += [spread(data, name, metric, fixed, other) for metric in METRICS]
     return pd.DataFrame([row for row in rows if row], columns=COLUMNS)
 
 
 def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dict]]:
-    """Return the pairs of settings that differ in one axis alone: (setting, reference)."""
+    """Return the pairs of settings that differ in one axis alone: (setting, reference).
+
+    A method that is alone with its levels, as one whose default levels are others, is compared with
+    the study's reference itself.
+    """
     settings = cells[list(SETTING)].drop_duplicates()
+    every = settings.to_dict("records")
+    whole = next((row for row in every if row == main), every[0])
     others = [name for name in SETTING if name != axis]
     pairs = []
     for _, group in settings.groupby(others, sort=False):
         rows = group.to_dict("records")
         reference = next((row for row in rows if row[axis] == main[axis]), rows[0])
         pairs += [(row, reference) for row in rows if row is not reference]
+        if len(rows) == 1 and axis == SETTING[-1] and reference[axis] != whole[axis]:
+            pairs.append((reference, whole))
     return pairs
 
 
@@ -64,7 +72,6 @@ def answer(
     study: str,
     question: str,
     metric: str,
-    axis: str,
     pairs: Sequence[tuple[dict, dict]],
     made: Sequence[Comparison],
 ) -> dict | None:
@@ -80,15 +87,13 @@ def answer(
     sizes = [abs(c.effect) if np.isfinite(c.effect) else -1.0 for _, c in planned]
     largest = int(np.argmax(sizes))
     (setting, reference), found = planned[largest]
-    others = {key: value for key, value in setting.items() if key != axis}
-    vary = [key for key in others if len({pair[0][key] for pair in pairs}) > 1]
-    beside = "".join(f", {key} {others[key]}" for key in vary)
+    shown = [key for key in SETTING if len({row[key] for pair in pairs for row in pair}) > 1]
+    names = (label({key: row[key] for key in shown}) for row in (setting, reference))
     return row_of(
         study,
         question,
         metric,
-        f"{axis} {setting[axis]}{beside}",
-        f"{axis} {reference[axis]}{beside}",
+        *names,
         found._replace(p_holm=float(corrected[largest])),
         len(planned),
     )

@@ -58,11 +58,21 @@ def test_a_study_of_two_axes_asks_for_each_with_the_other_held():
     table = ask(made_up({("1+2+3", "t", *setting): v for setting, v in levels.items()}))
     assert set(table.index) == {questions.WORDS["fraction"], questions.METHOD}
     row = table.loc[questions.METHOD]
-    assert row["setting"] == f"{METHOD_AXIS} steps, fraction 0.05"
-    assert row["reference"] == f"{METHOD_AXIS} a, fraction 0.05"
+    assert row["setting"] == f"fraction 0.05, {METHOD_AXIS} steps"
+    assert row["reference"] == f"fraction 0.05, {METHOD_AXIS} a"
     assert (row["effect"], row["comparisons"]) == (pytest.approx(0.25, abs=0.005), 2)
     row = table.loc[questions.WORDS["fraction"]]
     assert row["setting"] == f"fraction 0.05, {METHOD_AXIS} a"
+
+
+def test_a_method_with_levels_of_its_own_is_compared_with_the_main_setting():
+    levels = {("1+2+3", "a"): 0.9, ("1+2+3", "b"): 0.91, ("2+3", "c"): 0.97}
+    table = ask(made_up({(at, "t", 1.0, name): v for (at, name), v in levels.items()}))
+    assert table.index.tolist() == [questions.METHOD]
+    row = table.loc[questions.METHOD]
+    assert row["setting"] == f"layers 2+3, {METHOD_AXIS} c"
+    assert row["reference"] == f"layers 1+2+3, {METHOD_AXIS} a"
+    assert (row["effect"], row["comparisons"]) == (pytest.approx(0.07, abs=0.005), 2)
 
 
 def test_what_is_missing_is_named_and_what_has_not_run_is_no_answer():

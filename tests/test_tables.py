@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from stpm_bench import claims, cost, grid, published, statistics, tables, typeset
+from stpm_bench import claims_table, cost, grid, published, statistics, tables, typeset, verdict
 from stpm_bench.datasets import mvtec
 
 SEEDS = (0, 1, 2)
@@ -356,8 +356,8 @@ def test_latex_compiles(tmp_path):
     literature = published.read()
     sections += published.methods_sections("main", published.methods(literature, table), "")
     sections += published.reproductions_sections(published.reproductions(literature, {}), "")
-    found = claims.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
-    sections += claims.sections([found], "50% of it", ["epochs 3"])
+    found = verdict.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
+    sections += claims_table.sections([found], "50% of it", ["epochs 3"])
     typeset.write(tmp_path, "tables", sections)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\begin{document}"
