@@ -15,7 +15,6 @@ from stpm_bench.verdict import (
     VERDICTS,
     Claim,
     Comparison,
-    counted,
     judged,
     verdict,
 )
@@ -67,8 +66,6 @@ def notes(claim: Claim, shown: Comparison) -> list[str]:
     found = [*missing, *doubts, shown.note]
     split = [c for c in counts if 0 < c.draws_above < c.draws]
     found += [f"{c.name}: above in {c.draws_above} of {c.draws} draws" for c in split]
-    if shown.draws:
-        found.append(counted(shown.draws, "draw"))
     absent = [c.name for c in claim.comparisons if c.counted and not c.planned]
     if absent and counts:
         whole = sum(c.counted for c in claim.comparisons)

@@ -226,7 +226,6 @@ def test_each_seed_is_a_draw_of_a_teacher_and_the_sign_must_hold_in_each():
     metrics = grid_of(as_claimed)
     _, table = judge(metrics)
     assert table.loc[("2c", "pro"), "draws"] == 3
-    assert "3 draws" in table.loc[("2c", "pro"), "note"]
     lucky = (metrics["teacher"] == "svhn") & (metrics["seed"] == 2)
     metrics.loc[lucky, "value"] += 0.25  # beats imagenet in this draw; not on average
     _, table = judge(metrics)
