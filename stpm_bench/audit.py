@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stpm_bench.metrics import evaluate
-from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.metrics import auroc
+from stpm_bench.metrics.definitions import DEFINITIONS, every_definition
 from stpm_bench.typeset import Section, number
 
+TREATMENTS = {
+    "nearest": "Masks resized by nearest neighbour.",
+    "bilinear_any": "Masks resized bilinearly, any non-zero pixel a defect: the STPM authors' way.",
+    "own": "Masks at the images' own size, to which the maps are enlarged.",
+}
 COLUMNS = ["definition", "masks", "pro", "pixel_auroc"]
 
 
@@ -24,31 +29,27 @@ def audit(
         anomaly_maps: (N, S, S) float.
 
     Returns:
-        Columns `definition`, `masks`, `pro`, `pixel_auroc` (NaN where it is that of a row above):
-        each of `DEFINITIONS` with masks 'nearest', then the exact one ('mvtec') with masks
-        'bilinear_any' (see `images.TREATMENTS`) and with masks 'own' (see `enlarged`); NaN in 'own'
-        where the images have several sizes.
+        Columns `definition`, `masks`, `pro`, `pixel_auroc`: each of `DEFINITIONS` with each
+        treatment: 'nearest' and 'bilinear_any' (see `images.TREATMENTS`), and 'own', the images'
+        own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' where the images
+        have several sizes. `pixel_auroc` does not depend on the definition: it stands beside
+        'mvtec', and is NaN beside the others.
     """
-    labels = np.array([mask.any() for mask in own_masks])
-    scores = anomaly_maps.max(axis=(1, 2))
-
-    def exact(treatment: str, masks: np.ndarray, maps: np.ndarray) -> tuple:
-        values = evaluate(labels, scores, masks, maps)
-        return ("mvtec", treatment, values["pro"], values["pixel_auroc"])
-
-    rows = [exact("nearest", masks["nearest"], anomaly_maps)]
-    rows += [
-        (name, "nearest", definition(masks["nearest"], anomaly_maps), np.nan)
-        for name, definition in DEFINITIONS.items()
-        if name != "mvtec"
-    ]
-    rows.append(exact("bilinear_any", masks["bilinear_any"], anomaly_maps))
+    rows = of_treatment("nearest", masks["nearest"], anomaly_maps)
+    rows += of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
     if len({mask.shape for mask in own_masks}) == 1:
         own = np.stack(own_masks)
-        rows.append(exact("own", own, enlarged(anomaly_maps, own.shape[1:])))
+        rows += of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
     else:
-        rows.append(("mvtec", "own", np.nan, np.nan))
+        rows += [(name, "own", np.nan, np.nan) for name in DEFINITIONS]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> list[tuple]:
+    """Return the rows of one treatment of the masks: (N, H, W) bool, with maps (N, H, W)."""
+    values = every_definition(masks, maps)
+    pixels = {"mvtec": auroc(masks, maps)}
+    return [(name, treatment, pro, pixels.get(name, np.nan)) for name, pro in values.items()]
 
 
 def enlarged(anomaly_maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -93,28 +94,32 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def sections(table: pd.DataFrame) -> list[Section]:
-    """Set the summary: a row a category, a column a definition."""
-    shown = table.assign(
-        name=[
-            f"{definition}, masks {masks}" if masks != "nearest" else definition
-            for definition, masks in zip(table["definition"], table["masks"], strict=True)
-        ],
+    """Format the summary: a section per treatment of the masks, a column per definition."""
+    if table.empty:
+        return [section("nearest", table.assign(cells=0), 0)]
+    return [
+        section(treatment, rows, table["cells"].max())
+        for treatment, rows in table.groupby("masks", sort=False)
+    ]
+
+
+def section(treatment: str, rows: pd.DataFrame, cells: float) -> Section:
+    """Format the rows of one treatment of the masks."""
+    shown = rows.assign(
         text=[
             number(pro)
             if np.isnan(pro) or difference == 0
             else f"{number(pro)} ({number(difference, signed=True)})"
-            for pro, difference in zip(table["pro"], table["difference"], strict=True)
+            for pro, difference in zip(rows["pro"], rows["difference"], strict=True)
         ],
     )
-    order = list(dict.fromkeys(shown["name"]))
-    wide = shown.pivot(index="category", columns="name", values="text")[order]
+    order = list(dict.fromkeys(shown["definition"]))
+    wide = shown.pivot(index="category", columns="definition", values="text")[order]
     wide = wide.loc[list(dict.fromkeys(shown["category"]))].reset_index()
-    cells = table["cells"].max() if len(table) else 0
     caption = (
-        f"In brackets the difference to the exact value (mvtec); {cells:.0f} cells "
-        "of the main study. The definitions are those of `stpm_bench/metrics/definitions.py`, each "
-        "with its source. 'masks bilinear_any': resized bilinearly, any non-zero pixel a defect; "
-        "'masks own': maps enlarged to the images' own size. n/a: the definition has no value for "
-        "one of the cells, or the images have several sizes."
+        f"{TREATMENTS[treatment]} In brackets the difference to the exact value (mvtec, masks by "
+        f"nearest neighbour); {cells:.0f} cells of the main study. The definitions are those of "
+        "`stpm_bench/metrics/definitions.py`, each with its source. n/a: the definition has no "
+        "value for one of the cells, or the images have several sizes."
     )
-    return [Section(f"One set of maps, {len(order)} values of PRO", wide, caption)]
+    return Section(f"One set of maps, {len(order)} values of PRO: masks {treatment}", wide, caption)

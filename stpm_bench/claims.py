@@ -1,88 +1,61 @@
-"""The paper's claims, and what the cells at hand say of each.
+"""The paper's claims: what each compares, in the order of the paper's questions.
 
-The rule of the verdicts is `verdict` and the constants beside it; it was written before any result
-of MVTec AD was seen. What each claim compares is `claims`, in the order of the paper's questions.
+The rule of the verdicts is `verdict.verdict`. The margins below were written before any result of
+MVTec AD was seen, each with its reason.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from stpm_bench import methods, statistics
 from stpm_bench.datasets import demo, mvtec
-from stpm_bench.grid import SETTING, Cell
-from stpm_bench.levels import PUBLISHED
+from stpm_bench.grid import SETTING
 from stpm_bench.published import METHOD, PAPER
 from stpm_bench.tables import METRICS
-from stpm_bench.typeset import NO_VALUE, Section, interval, number, p_value
+from stpm_bench.verdict import (
+    Claim,
+    Comparison,
+    Evidence,
+    Learned,
+    evidence,
+    gap,
+    source_of,
+    with_holm,
+)
 
-ALPHA = 0.05
-# 'Still works' with few images: no more than this is lost against all images. The paper's own
-# few-shot table could not be found; the margin is ours.
-FEW_SHOT_LOSS = 0.05
-# 'Reaches' a printed mean: no more than this below it. The means that others report for the same
-# method differ by more (the table of reproductions).
-HEADLINE_LOSS = 0.01
+# The axis whose values say which method a cell has, and its values that claims are about.
+METHOD_AXIS = SETTING[-1]
+STPM = methods.DEFAULT
+BASELINES = ("padim", "spade")  # the methods of the paper's tables that are run here
+LATER = ("patchcore",)  # came after the paper: shown, not counted
+
+# 'Still works' with few images: it loses less than this against all images. The paper's few-shot
+# table could not be found; the margins are ours. After such a loss the mean that the paper prints
+# would still be ahead of, or level with, a rival of its tables that was fitted on all images:
+# Patch-SVDD's image AUROC (0.955 against 0.921), Cut-Paste's pixel AUROC (0.970, 0.960),
+# PaDiM-R18's PRO (0.921, 0.901). The nearest rivals are 0.002 to 0.004 away, which is less than
+# the means of six reproductions of STPM differ by (standard deviation 0.010 of image AUROC, 0.001
+# of pixel AUROC): a margin of that size would test the seeds.
+FEW_SHOT_LOSS = {"image_auroc": 0.03, "pixel_auroc": 0.01, "pro": 0.02}
+# 'Reaches' a printed mean: no more than this below it. Five sources that follow the paper's recipe
+# print means of image AUROC with a standard deviation of 0.010, and of pixel AUROC down to 0.003
+# below the paper's. Nobody prints such a mean of PRO; the paper's own entries average 0.003 more
+# than its mean, and as for image AUROC 0.01 is allowed.
+HEADLINE_LOSS = {"image_auroc": 0.01, "pixel_auroc": 0.003, "pro": 0.01}
+# Half a unit of the last digit that is printed: within it neither is ahead.
+ROUNDING = 0.0005
 FRAMES_PER_SECOND = 100
+DOZENS = 24  # 'dozens of times faster': at least two dozen times
+# How the rate of scoring is measured, see `methods.stpm.score`.
+SCORING_BATCH = 16
 
-# The paper's, besides its method. A number that it claims is tested at its setting alone.
+# The paper's, besides its method's settings: what it claims of its numbers is tested there alone.
 IMAGE_SIZE = 256
 WEIGHTS = "IMAGENET1K_V1"
 ABLATION = "its table could not be found"
-VERDICTS = ("supported", "contradicted", "undecided", "not tested")
-
-
-class Comparison(NamedTuple):
-    """One measured effect, claimed to lie above `threshold`; `cells` are their folders' names."""
-
-    name: str
-    threshold: float
-    effect: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    p: float = np.nan
-    p_holm: float = np.nan
-    rank_biserial: float = np.nan
-    pairs: int = 0
-    categories: int = 0
-    cells: tuple[str, ...] = ()
-    note: str = ""
-
-
-class Claim(NamedTuple):
-    """A statement and the comparisons that test it; none where it is not tested here."""
-
-    claim: str
-    statement: str
-    where: str
-    metric: str
-    comparisons: Sequence[Comparison]
-    note: str = ""
-
-
-def verdict(comparisons: Sequence[Comparison]) -> str:
-    """Return what the comparisons say of a claim that each effect lies above its threshold.
-
-    An effect lies above (below) if its 95% interval does as a whole and, where there is a p, its
-    Holm-corrected p is at most `ALPHA`.
-
-    - supported: every effect lies above.
-    - contradicted: at least one lies below.
-    - not tested: no effect was measured.
-    - undecided: all else; so too where one of several effects was not measured, or too few pairs
-      or seeds give no interval.
-    """
-    if not any(np.isfinite(c.effect) for c in comparisons):
-        return "not tested"
-    certain = [np.isnan(c.p_holm) or c.p_holm <= ALPHA for c in comparisons]
-    pairs = list(zip(comparisons, certain, strict=True))
-    if any(c.high < c.threshold and sure for c, sure in pairs):
-        return "contradicted"
-    if all(c.low > c.threshold and sure for c, sure in pairs):
-        return "supported"
-    return "undecided"
+SPEED_COLUMNS = ["method", "device", "frames_per_second", "p50", "p95"]
 
 
 def claims(
@@ -92,6 +65,9 @@ def claims(
     config: dict,
     published: pd.DataFrame,
     scoring: pd.DataFrame,
+    learned: Mapping[str, Sequence[Learned]] | None = None,
+    speed: pd.DataFrame | None = None,
+    others: Sequence[str] = (),
 ) -> list[Claim]:
     """Compare what the paper's claims compare.
 
@@ -99,118 +75,75 @@ def claims(
         metrics: the long table. cells: every cell of the config, columns `AXES`.
         main: values of `SETTING`: the main study's, from which each ablation changes one.
         config: completed. published: what `published.read` returns.
-        scoring: columns `cell` (its folder's name), `device` and `images_per_second`, a row for
-            each cell of the main setting.
+        scoring: columns `cell` (its folder's name), `device` and `images_per_second`, one row per
+            cell of the main setting.
+        learned: teacher -> what each draw of it learned.
+        speed: columns `SPEED_COLUMNS`, one row per method and device: frames scored a second one
+            by one, and the seconds of a frame that half and 95 % of the frames stay below. None
+            where it was not measured.
+        others: categories that have the name of one of MVTec AD's, but are not it.
     """
-    data = Data(metrics, cells, dict(zip(SETTING, main, strict=True)), config)
+    data = evidence(metrics, cells, main, config, learned, others)
     found = [*layer_claims(data), *teacher_claims(data), *few_shot_claims(data)]
-    found += [*headline_claims(data, published)]
-    found += [*speed_claims(data, scoring), *other_claims(data, published)]
-    return found
+    found += [*headline_claims(data, published), *speed_claims(data, scoring, speed)]
+    found += other_claims(data, published)
+    return [with_holm(claim) for claim in found]
 
 
-class Data(NamedTuple):
-    """What the claims are computed from."""
-
-    metrics: pd.DataFrame
-    cells: pd.DataFrame
-    main: dict
-    config: dict
-
-    def values(self, metric: str, **changes) -> pd.DataFrame:
-        """Return category, seed, value of the main setting with some axes changed."""
-        wanted = self.main | changes | {"metric": metric}
-        rows = np.all([self.metrics[axis] == value for axis, value in wanted.items()], axis=0)
-        return self.metrics.loc[rows, ["category", "seed", "value"]]
-
-    def planned(self, **changes) -> bool:
-        """Return whether the config has cells of such a setting."""
-        wanted = self.main | changes
-        rows = np.all([self.cells[axis] == value for axis, value in wanted.items()], axis=0)
-        return bool(rows.any())
-
-    def compare(self, metric: str, name: str, one: dict, other: dict, threshold: float = 0.0):
-        """Return the comparison of two settings, paired by category and seed."""
-        parts = self.values(metric, **one), self.values(metric, **other)
-        pairs = statistics.paired_differences(*parts)
-        found = statistics.compare(pairs, threshold)
-        keys = ("low", "high", "p", "pairs", "categories", "note")
-        return Comparison(
-            name,
-            threshold,
-            found["difference"],
-            rank_biserial=found["effect"],
-            cells=self.folders(pairs, one) + self.folders(pairs, other),
-            **{key: found[key] for key in keys},
-        )
-
-    def folders(self, rows: pd.DataFrame, changes: dict) -> tuple[str, ...]:
-        """Return the names of the cells of a setting at each row's category and seed."""
-        at = zip(rows["category"], rows["seed"], strict=True)
-        setting = self.main | changes
-        return tuple(Cell(**setting, category=c, seed=s).folder for c, s in at)
-
-
-def with_holm(found: Sequence[Claim]) -> list[Claim]:
-    """Correct the p of all comparisons of one study's claims, as one family."""
-    corrected = iter(statistics.holm([c.p for claim in found for c in claim.comparisons]))
-    return [
-        claim._replace(comparisons=[c._replace(p_holm=next(corrected)) for c in claim.comparisons])
-        for claim in found
-    ]
-
-
-def layer_claims(data: Data) -> list[Claim]:
-    """Claim 1, for each metric; level 4, which the method does not use, where it was run."""
+def layer_claims(data: Evidence) -> list[Claim]:
+    """Claim 1, for each metric; level 4, which the method does not use, where it was planned."""
+    fourth = len(data.planned(layers="4")) > 0
+    where = f"ablation of layers ({ABLATION})"
     found = []
-    levels = [level for level in ("1", "2", "3", "4") if level != "4" or data.planned(layers="4")]
-    outer = [level for level in levels if level in ("1", "4")]
 
     def compare(metric: str, one: str, other: str) -> Comparison:
         name = f"layers {one} less {other}"
         return data.compare(metric, name, {"layers": one}, {"layers": other})
 
     for metric in METRICS:
+        levels = ["1", "2", "3", *(["4"] if fourth else [])]
         found.append(
             Claim(
                 "1a",
                 "Matching levels 1, 2 and 3 together beats each single level",
-                f"ablation of layers ({ABLATION})",
+                where,
                 metric,
                 [compare(metric, "1+2+3", level) for level in levels],
             )
         )
     for metric in METRICS:
+        # Against level 1 alone the middle would be the deeper half of three levels.
+        pairs = [(middle, outer) for middle in "23" for outer in "14"] if fourth else []
         found.append(
             Claim(
                 "1b",
                 "The middle levels (2: conv3_x, 3: conv4_x) carry most: each beats the outer ones",
-                f"ablation of layers ({ABLATION})",
+                where,
                 metric,
-                [compare(metric, middle, other) for middle in ("2", "3") for other in outer],
+                [compare(metric, *pair) for pair in pairs],
+                "" if fourth else "level 4 is not planned: levels 2 and 3 have no outer level 4",
             )
         )
-    return with_holm(found)
+    return found
 
 
-def teachers_of(config: dict, one: str, other: str) -> tuple[str, str] | None:
+def teachers_of(data: Evidence, one: str, other: str) -> tuple[str, str] | None:
     """Return two teachers that have seen `one` and `other` and share a backbone, None without.
 
-    A teacher from a file or folder is taken for what its name says.
+    Of several pairs one that the config plans at the main setting.
     """
-    found = {}
-    for name, teacher in config["teachers"].items():
-        source = teacher.get("pretrain")
-        published = PUBLISHED[teacher["backbone"]]
-        if teacher.get("weights") in published or teacher.get("source") in published:
-            source = "imagenet"
-        source = source if isinstance(source, str) else name
-        found.setdefault(teacher["backbone"], {}).setdefault(source, name)
-    pairs = ((names.get(one), names.get(other)) for names in found.values())
-    return next((pair for pair in pairs if all(pair)), None)
+    teachers = data.config["teachers"]
+    pairs = [
+        (first, second)
+        for first, a in teachers.items()
+        for second, b in teachers.items()
+        if (source_of(a), source_of(b)) == (one, other) and a["backbone"] == b["backbone"]
+    ]
+    planned = [pair for pair in pairs if all(len(data.planned(teacher=t)) for t in pair)]
+    return next(iter(planned or pairs), None)
 
 
-def teacher_claims(data: Data) -> list[Claim]:
+def teacher_claims(data: Evidence) -> list[Claim]:
     """Claim 2, for each metric."""
     orders = {
         "2a": (["imagenet"], ["cifar10", "cifar100"]),
@@ -219,47 +152,93 @@ def teacher_claims(data: Data) -> list[Claim]:
     }
     found = []
     for claim, (better, worse) in orders.items():
+        pairs = {(a, b): teachers_of(data, a, b) for a in better for b in worse}
         for metric in METRICS:
             comparisons = []
-            for one in better:
-                for other in worse:
-                    name = f"teacher {one} less {other}"
-                    pair = teachers_of(data.config, one, other)
-                    comparisons.append(
-                        data.compare(metric, name, *({"teacher": teacher} for teacher in pair))
-                        if pair
-                        else Comparison(name, 0.0, note="no pairs")
-                    )
+            for (one, other), pair in pairs.items():
+                name = f"teacher {one} less {other}"
+                settings = [{"teacher": teacher} for teacher in pair or ()]
+                comparisons.append(
+                    data.compare(metric, name, *settings, sources=True)
+                    if pair
+                    else Comparison(name, 0.0, note="not planned")
+                )
             statement = f"A teacher of {' or '.join(better)} beats one of {' or '.join(worse)}"
             where = f"ablation of the pretraining ({ABLATION})"
-            found.append(Claim(claim, statement, where, metric, comparisons))
-    return with_holm(found)
+            used = dict.fromkeys(teacher for pair in pairs.values() for teacher in pair or ())
+            found.append(Claim(claim, statement, where, metric, comparisons, taught(data, used)))
+    return found
 
 
-def few_shot_claims(data: Data) -> list[Claim]:
+def taught(data: Evidence, teachers: Sequence[str]) -> str:
+    """Return each teacher's accuracy on its own task, over its draws, as a note says it."""
+    texts = []
+    for teacher in teachers:
+        accuracies = [one.accuracy for one in data.learned.get(teacher, ())]
+        if accuracies:
+            low, high = min(accuracies), max(accuracies)
+            texts.append(f"{teacher} {low:.3f}" + (f" to {high:.3f}" if high > low else ""))
+        if file_declared(data.config, teacher):
+            texts.append(f"{teacher} {file_declared(data.config, teacher)}")
+    return f"accuracy on their own task: {', '.join(texts)}" if texts else ""
+
+
+def few_shot_claims(data: Evidence) -> list[Claim]:
     """Claim 3, for each metric."""
     found = []
     for claim, fraction in (("3a", 0.1), ("3b", 0.05)):
         for metric in METRICS:
+            margin = FEW_SHOT_LOSS[metric]
             name = f"fraction {fraction} less 1.0"
             pair = {"fraction": fraction}, {"fraction": 1.0}
             found.append(
                 Claim(
                     claim,
                     f"With {fraction:.0%} of the training images the method still works: it loses "
-                    f"less than {FEW_SHOT_LOSS}",
+                    f"less than {margin}",
                     f"few-shot experiment ({ABLATION}; the margin is ours)",
                     metric,
-                    [data.compare(metric, name, *pair, threshold=-FEW_SHOT_LOSS)],
+                    [data.compare(metric, name, *pair, threshold=-margin)],
                 )
             )
-    found = with_holm(found)
-    note = "the baselines' few-shot numbers are not at hand"
-    statement = "With 5% and 10% of the training images it is ahead of its baselines"
-    return [*found, Claim("3c", statement, "few-shot experiment", "", [], note)]
+    statement = "With 5% and 10% of the training images it is ahead of PaDiM and SPADE"
+    for metric in METRICS:
+        comparisons = [
+            comparison
+            for fraction in (0.05, 0.1)
+            for comparison in against_methods(data, metric, fraction)
+        ]
+        where = "few-shot experiment (its numbers could not be found)"
+        found.append(Claim("3c", statement, where, metric, comparisons))
+    return found
 
 
-def headline_claims(data: Data, published: pd.DataFrame) -> list[Claim]:
+def against_methods(data: Evidence, metric: str, fraction: float) -> list[Comparison]:
+    """Compare STPM with each baseline that is run here, at a fraction of the training images.
+
+    Each has the levels that the config plans for it: the main study's where it has them.
+    """
+    stpm = {METHOD_AXIS: STPM, "fraction": fraction}
+    found = []
+    for method in (*BASELINES, *LATER):
+        other = {METHOD_AXIS: method, "fraction": fraction}
+        layers = {
+            setting[SETTING.index("layers")]
+            for setting in data.plans
+            if setting == data.setting(**other, layers=setting[SETTING.index("layers")])
+        }
+        if layers and data.main["layers"] not in layers:
+            other["layers"] = min(layers)
+        name = f"{STPM} less {method}" + (f" at {fraction:.0%}" if fraction < 1 else "")
+        comparison = data.compare(metric, name, stpm, other)
+        if method in LATER:
+            text = "; ".join(t for t in (comparison.note, "not counted: after the paper") if t)
+            comparison = comparison._replace(counted=False, note=text)
+        found.append(comparison)
+    return found
+
+
+def headline_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
     """Claim 4: the mean of MVTec AD's 15 categories, against the printed one."""
     rows = published[(published["source"] == PAPER) & (published["category"] == "mean")]
     rows = rows[rows["method"] == METHOD].set_index("metric")
@@ -268,61 +247,115 @@ def headline_claims(data: Data, published: pd.DataFrame) -> list[Claim]:
             data,
             claim,
             f"The mean over MVTec AD's 15 categories reaches {rows.loc[metric, 'value']:.3f} (no "
-            f"more than {HEADLINE_LOSS} below)",
+            f"more than {HEADLINE_LOSS[metric]} below)",
             f"v3, {rows.loc[metric, 'table']}, mean",
             metric,
             rows.loc[metric, "value"],
-            f"mean of 15 less {rows.loc[metric, 'value']:.3f}",
-            -HEADLINE_LOSS,
+            -HEADLINE_LOSS[metric],
         )
         for claim, metric in (("4a", "image_auroc"), ("4b", "pixel_auroc"), ("4c", "pro"))
     ]
 
 
+def of_another_setting(data: Evidence) -> list[str]:
+    """Return why the cells do not test what the paper says of its own data and setting."""
+    reasons = []
+    run = set(data.planned()["category"]) - set(data.others)
+    if data.config["data"]["demo"] or run & set(demo.CATEGORIES):
+        reasons.append("the demo set")
+    elif not run & set(mvtec.CATEGORIES):
+        reasons.append("no category of MVTec AD")
+    if deviations(data.config, data.main):
+        reasons.append("another setting (see the caption)")
+    return reasons
+
+
+def not_tested(reasons: Sequence[str]) -> str:
+    """Return the note of a claim of the paper's data and setting that is not tested."""
+    return f"claimed of the paper's data and setting; here: {', '.join(reasons)}"
+
+
 def against_constant(
-    data: Data,
+    data: Evidence,
     claim: str,
     statement: str,
     where: str,
     metric: str,
     constant: float,
-    name: str,
-    threshold: float,
+    threshold: float = 0.0,
+    tolerance: float = 0.0,
+    note: str = "",
 ) -> Claim:
     """Compare the mean of the 15 categories with a printed one; the interval is over seeds.
 
     The 15 categories are all that the number is about, so that only the seeds vary. It is not
     tested elsewhere, nor at another setting than the paper's.
     """
-    reasons = []
-    rows = data.values(metric)
+    reasons = of_another_setting(data)
+    known = [category for category in mvtec.CATEGORIES if category not in data.others]
+    rows, plan = data.found(metric), data.planned()
+    rows, plan = (part[part["category"].isin(known)] for part in (rows, plan))
     values = rows.pivot(index="category", columns="seed", values="value")
-    if set(data.cells["category"]) & set(demo.CATEGORIES) or data.config["data"]["demo"]:
-        reasons.append("the demo set")
-    elif set(mvtec.CATEGORIES) - set(values.index):
-        run = len(set(mvtec.CATEGORIES) & set(values.index))
-        reasons.append(f"{run} of 15 categories have a value")
-    if deviations(data.config, data.main):
-        reasons.append("another setting (see the caption)")
+    if len(values) < len(mvtec.CATEGORIES) and not reasons:
+        reasons.append(f"{len(values)} of {len(mvtec.CATEGORIES)} categories have a value")
     if reasons:
-        note = f"claimed of the paper's data and setting; here: {', '.join(reasons)}"
-        return Claim(claim, statement, where, metric, [], note)
-    means = values.loc[list(mvtec.CATEGORIES)].mean(skipna=False).dropna()
+        return Claim(claim, statement, where, metric, [], not_tested(reasons))
+    means = values.mean(skipna=False).dropna()
     by_seed = means.to_numpy() - constant
     low, high = statistics.seed_interval(by_seed)
-    note = "" if len(by_seed) >= statistics.FEWEST_SEEDS else f"too few seeds: {len(by_seed)}"
+    few = f"too few seeds: {len(by_seed)}" if len(by_seed) < statistics.FEWEST_SEEDS else ""
     comparison = Comparison(
-        name,
+        f"mean of 15 less {constant:.3f}",
         threshold,
         float(by_seed.mean()) if len(by_seed) else np.nan,
         low,
         high,
-        pairs=len(by_seed),
+        tolerance=tolerance,
+        values=len(rows),
+        planned=len(plan),
         categories=len(mvtec.CATEGORIES),
         cells=data.folders(rows[rows["seed"].isin(means.index)], {}),
-        note=note,
+        missing=gap("the main setting", plan, rows),
+        note=few,
     )
-    return Claim(claim, statement, where, metric, [comparison])
+    return Claim(claim, statement, where, metric, [comparison], note)
+
+
+def against_entries(
+    data: Evidence,
+    claim: str,
+    statement: str,
+    where: str,
+    metric: str,
+    entries: pd.Series,
+    note: str,
+) -> Claim:
+    """Compare the main setting with printed entries, paired by category.
+
+    Args:
+        entries: category -> value.
+    """
+    reasons = of_another_setting(data)
+    if reasons:
+        return Claim(claim, statement, where, metric, [], not_tested(reasons))
+    known = [category for category in entries.index if category not in data.others]
+    rows, plan = data.found(metric), data.planned()
+    rows, plan = (part[part["category"].isin(known)] for part in (rows, plan))
+    printed = entries.rename_axis("category").rename("value").reset_index()
+    found = statistics.compare(statistics.paired_differences(rows, printed))
+    comparison = Comparison(
+        "entries, paired",
+        0.0,
+        found["difference"],
+        **{key: found[key] for key in ("low", "high", "p", "categories", "note")},
+        rank_biserial=found["effect"],
+        tolerance=ROUNDING,
+        values=len(rows),
+        planned=len(plan),
+        cells=data.folders(rows, {}),
+        missing=gap("the main setting", plan, rows),
+    )
+    return Claim(claim, statement, where, metric, [comparison], note)
 
 
 def deviations(config: dict, main: dict) -> list[str]:
@@ -331,16 +364,14 @@ def deviations(config: dict, main: dict) -> list[str]:
     teacher = config["teachers"][main["teacher"]]
     if teacher["backbone"] != "resnet18":
         found.append(f"backbone {teacher['backbone']}")
-    if teacher.get("source") == WEIGHTS:
-        found.append(f"teacher {main['teacher']} from a file declared as {WEIGHTS}")
-    elif teacher.get("weights") != WEIGHTS:
+    if WEIGHTS not in (teacher.get("weights"), teacher.get("source")):
         found.append(f"teacher {main['teacher']}, not torchvision's ImageNet weights")
     if main["layers"] != "1+2+3":
         found.append(f"layers {main['layers']}")
     if main["fraction"] != 1:
         found.append(f"fraction {main['fraction']}")
-    if main["method"] != methods.DEFAULT:
-        found.append(f"method {main['method']}")
+    if main[METHOD_AXIS] != STPM:
+        found.append(f"{METHOD_AXIS} {main[METHOD_AXIS]}")
     if config["image_size"] != IMAGE_SIZE:
         found.append(f"image_size {config['image_size']}")
     found += [
@@ -351,28 +382,48 @@ def deviations(config: dict, main: dict) -> list[str]:
     return found
 
 
-def speed_claims(data: Data, scoring: pd.DataFrame) -> list[Claim]:
-    """Claim 5; the interval is over the cells that were scored.
+def file_declared(config: dict, teacher: str) -> str:
+    """Return 'from a file declared as SOURCE' of such a teacher, '' of another."""
+    entry = config["teachers"][teacher]
+    return f"from a file declared as {entry['source']}" if entry.get("source") else ""
 
-    On what machine the paper measured is not known: a processor without a GPU tests nothing.
+
+def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | None) -> list[Claim]:
+    """Claim 5; the interval of 5a is over the cells that were scored.
+
+    On what machine the paper measured is not known: a processor without a GPU does not test 5a. A
+    ratio of two methods on one machine, 5b, is tested on any.
     """
     rates, reasons = scoring["images_per_second"].to_numpy(float), []
     if data.config["teachers"][data.main["teacher"]]["backbone"] != "resnet18":
         reasons.append("another backbone than ResNet-18")
     if data.config["image_size"] != IMAGE_SIZE:
         reasons.append(f"images of {data.config['image_size']}²")
+    statement = f"At least {DOZENS} times SPADE's frames a second ('dozens of times faster')"
+    ratios, note = [], "results/speed.csv is not there: speed was not measured"
+    if speed is not None and not reasons:
+        ratios, note = faster(speed), "a frame at a time"
+        note = note if ratios else "STPM and SPADE were not timed on one device"
+    elif reasons:
+        note = f"a claim of the paper's own setting; here: {', '.join(reasons)}"
+    fifth = Claim("5b", statement, "v1; the factor is ours", "", ratios, note)
+
     if (scoring["device"] == "cpu").any():
         reasons.append("no GPU")
     comparisons = []
+    how = (
+        f"in batches of {SCORING_BATCH}, the first of them included (no warm-up), beside whatever "
+        "else ran on the machine"
+    )
     if not len(rates):
         note = "no cell of the main setting says its rate of scoring"
     elif reasons:
-        rate = f"{np.median(rates):.0f} images a second"
+        rate = f"{np.median(rates):.0f} images a second {how}"
         note = f"a claim of the paper's own setting; here, with {', '.join(reasons)}: {rate}"
     else:
         low, high = statistics.seed_interval(rates)
         few = "" if len(rates) >= statistics.FEWEST_SEEDS else f"too few cells: {len(rates)}"
-        note = "in batches, beside whatever else ran on the machine"
+        note = how
         comparisons = [
             Comparison(
                 "images/s of scoring",
@@ -380,187 +431,133 @@ def speed_claims(data: Data, scoring: pd.DataFrame) -> list[Claim]:
                 float(rates.mean()),
                 low,
                 high,
+                values=len(rates),
+                planned=len(rates),
                 cells=tuple(scoring["cell"]),
                 note=few,
             )
         ]
-    times = "It is dozens of times faster than the methods of its time"
-    return [
-        Claim("5a", "100 frames a second at 256²", "v1", "", comparisons, note),
-        Claim("5b", times, "v1", "", [], "no other method is run here"),
-    ]
+    return [Claim("5a", "100 frames a second at 256²", "v1", "", comparisons, note), fifth]
 
 
-def other_claims(data: Data, published: pd.DataFrame) -> list[Claim]:
-    """Claim 6; on MVTec AD against the best mean that the paper's tables print for another."""
-    rows = published[(published["source"] == PAPER) & (published["category"] == "mean")]
-    rows = rows[rows["method"] != METHOD]
+def faster(speed: pd.DataFrame) -> list[Comparison]:
+    """Return how many times SPADE's frames a second STPM scores, one comparison per device.
+
+    The bounds set the slow frames (95th percentile) of one beside the median frame of the other.
+
+    Args:
+        speed: columns `SPEED_COLUMNS`.
+    """
     found = []
+    for device, rows in speed.groupby("device", sort=False):
+        by_method = rows.set_index("method")
+        if {STPM, "spade"} <= set(by_method.index):
+            ours, theirs = by_method.loc[STPM], by_method.loc["spade"]
+            found.append(
+                Comparison(
+                    f"frames/s, {STPM} over spade ({device})",
+                    DOZENS,
+                    float(ours["frames_per_second"] / theirs["frames_per_second"]),
+                    float(theirs["p50"] / ours["p95"]),
+                    float(theirs["p95"] / ours["p50"]),
+                    values=2,
+                    planned=2,
+                    note="bounds: the slow frames of one beside the median frame of the other",
+                )
+            )
+    return found
+
+
+def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
+    """Claim 6; on MVTec AD against baselines run here, against entries, and against means."""
+    first = "State of the art on MVTec AD"
+    found = [
+        Claim(
+            "6a.1",
+            f"{first}: ahead of PaDiM and SPADE, run here",
+            "v1; ours",
+            metric,
+            against_methods(data, metric, 1.0),
+        )
+        for metric in METRICS
+    ]
+    rows = published[(published["source"] == PAPER) & (published["method"] != METHOD)]
+    printed = rows[rows["category"] == "mean"].pivot(
+        index="method", columns="metric", values="value"
+    )
+    entries = rows[rows["category"].isin(mvtec.CATEGORIES)]
+    averaged = entries.pivot_table(index="method", columns="metric", values="value")
+    means, lines = [], []
     for metric, label in METRICS.items():
-        best = rows[rows["metric"] == metric].nlargest(1, "value").iloc[0]
-        found.append(
+        where = f"v1; the numbers are v3's, {rows.loc[rows['metric'] == metric, 'table'].iloc[0]}"
+        if metric in averaged:
+            best = averaged[metric].idxmax()
+            both = both_means(best, averaged[metric][best], printed[metric][best])
+            of_best = entries[(entries["method"] == best) & (entries["metric"] == metric)]
+            lines.append(
+                against_entries(
+                    data,
+                    "6a.2",
+                    f"{first}: ahead of {best}, the best other {label} of its tables, by category",
+                    where,
+                    metric,
+                    of_best.set_index("category")["value"],
+                    both,
+                )
+            )
+        best = printed[metric].idxmax()
+        value = printed[metric][best]
+        both = both_means(best, averaged[metric][best], value) if metric in averaged else ""
+        means.append(
             against_constant(
                 data,
-                "6a",
-                f"State of the art on MVTec AD: ahead of {best['method']}, the best other {label} "
-                f"of its tables ({best['value']:.3f})",
-                f"v1; the numbers are v3's, {best['table']}",
+                "6a.3",
+                f"{first}: ahead of the best other mean of {label} that it prints, {best}'s "
+                f"{value:.3f}",
+                where,
                 metric,
-                best["value"],
-                f"mean of 15 less {best['value']:.3f}",
-                0.0,
+                value,
+                tolerance=ROUNDING,
+                note=both,
             )
         )
     absent = "the paper's numbers are not at hand"
     return [
         *found,
+        *lines,
+        *means,
         Claim("6b", "State of the art on ShanghaiTech Campus", "v1 (unread)", "", [], absent),
         Claim("6c", "State of the art on one-class CIFAR-10", "v1 (unread)", "", [], absent),
     ]
 
 
-def scope(cells: pd.DataFrame, config: dict) -> str:
-    """Return what data the verdicts are about."""
-    run = list(dict.fromkeys(cells["category"]))
+def both_means(method: str, entries: float, printed: float) -> str:
+    """Return the two means of a rival: they differ where the paper's mean is not its entries'."""
+    return f"{method}: mean of its entries {entries:.4f}, printed mean {printed:.3f}"
+
+
+def scope(found: pd.DataFrame, config: dict, others: Sequence[str] = ()) -> str:
+    """Return what data the verdicts are about: the categories that have a value.
+
+    Args:
+        found: column `category`: the long table. others: as of `claims`.
+    """
     if config["data"]["demo"]:
         return "the demo set: says nothing about the paper"
-    known = [category for category in run if category in mvtec.CATEGORIES]
-    others = [category for category in run if category not in known]
-    if others:
+    run = list(dict.fromkeys(found["category"]))
+    if not run:
+        return "no category has a value yet"
+    known = [
+        category for category in run if category in mvtec.CATEGORIES and category not in others
+    ]
+    rest = [
+        f"{category} (not MVTec AD's category of that name)" if category in others else category
+        for category in run
+        if category not in known
+    ]
+    if rest:
         some = f"MVTec AD, {len(known)} of 15 categories, and " if known else "not MVTec AD: "
-        return some + ", ".join(others)
+        return some + ", ".join(rest)
     if len(known) == len(mvtec.CATEGORIES):
         return "MVTec AD, all 15 categories"
     return f"MVTec AD, {len(known)} of 15 categories: {', '.join(known)}"
-
-
-def table(found: Sequence[Claim]) -> pd.DataFrame:
-    """Return a row a claim and metric; of several comparisons, the one that speaks least for it.
-
-    Columns `claim, statement, where, metric, comparison, effect, low, high, p_holm, pairs,
-    categories, cells, comparisons, verdict, note`.
-    """
-    rows = []
-    for claim in found:
-        measured = [c for c in claim.comparisons if np.isfinite(c.effect)]
-        missing = [c.name for c in claim.comparisons if not np.isfinite(c.effect)]
-        shown = min(measured, key=lambda c: c.effect - c.threshold, default=None)
-        shown = shown or Comparison("", np.nan)
-        notes = [claim.note, shown.note]
-        if measured and missing:
-            notes.append(f"not run: {', '.join(missing)}")
-        elif missing:
-            notes.append("no cells of these settings")
-        rows.append(
-            {
-                "claim": claim.claim,
-                "statement": claim.statement,
-                "where": claim.where,
-                "metric": claim.metric,
-                "comparison": shown.name,
-                "effect": shown.effect,
-                "low": shown.low,
-                "high": shown.high,
-                "p_holm": shown.p_holm,
-                "pairs": shown.pairs,
-                "categories": shown.categories,
-                "cells": len({cell for c in claim.comparisons for cell in c.cells}),
-                "comparisons": len(claim.comparisons),
-                "verdict": verdict(claim.comparisons),
-                "note": "; ".join(note for note in notes if note),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def sections(found: Sequence[Claim], scope: str, deviates: Sequence[str]) -> list[Section]:
-    """Set the claims: one line each, then every comparison.
-
-    Args:
-        scope: what `scope` returns. deviates: what `deviations` returns.
-    """
-    rows = table(found)
-    body = pd.DataFrame(
-        {
-            "claim": rows["claim"],
-            "statement": rows["statement"],
-            "where": rows["where"],
-            "metric": rows["metric"].map(METRICS).fillna(""),
-            "verdict": [f"**{v}**" if v != "not tested" else v for v in rows["verdict"]],
-            "comparison": [
-                f"{name} (weakest of {n})" if n > 1 and name else name
-                for name, n in zip(rows["comparison"], rows["comparisons"], strict=True)
-            ],
-            "effect": [number(effect, signed=True) for effect in rows["effect"]],
-            "95% interval": [interval(*v) for v in zip(rows["low"], rows["high"], strict=True)],
-            "cells": [
-                f"{n} ({categories} {'category' if categories == 1 else 'categories'})"
-                if categories
-                else str(n or "")
-                for n, categories in zip(rows["cells"], rows["categories"], strict=True)
-            ],
-            "note": rows["note"],
-        }
-    )
-    counts = ", ".join(f"{(rows['verdict'] == v).sum()} {v}" for v in VERDICTS)
-    setting = f"Other than the paper's setting: {'; '.join(deviates)}. " if deviates else ""
-    caption = (
-        f"Data: {scope}. {setting}{len(rows)} rows: {counts}. Supported: the whole 95% interval of "
-        "every comparison lies on the claimed side, and its p, Holm-corrected within the study, "
-        f"is at most {ALPHA}; contradicted: one lies wholly on the other side; undecided: neither, "
-        "too few pairs or seeds, or a setting that was not run; not tested: nothing to compare. "
-        "Ablations: paired by category and seed, the interval a bootstrap over categories; printed "
-        "means: over seeds. Of several comparisons the one that speaks least for the claim is "
-        "shown."
-    )
-    lines = [
-        [
-            claim.claim,
-            METRICS.get(claim.metric, ""),
-            c.name,
-            number(c.effect, signed=True),
-            interval(c.low, c.high),
-            p_value(c.p_holm),
-            number(c.rank_biserial, signed=True),
-            str(c.pairs),
-            str(c.categories),
-            c.note,
-        ]
-        for claim in found
-        for c in claim.comparisons
-    ]
-    names = ["claim", "metric", "comparison", "effect", "95% interval", "p, Holm"]
-    names += ["rank-biserial", "pairs", "categories", "note"]
-    details = pd.DataFrame(lines, columns=names)
-    thresholds = (
-        f"The effect is compared with 0; of 3a and 3b with -{FEW_SHOT_LOSS}, of 4 with "
-        f"-{HEADLINE_LOSS}, of 5a with {FRAMES_PER_SECOND}. {NO_VALUE}: not run, or too few pairs."
-    )
-    return [
-        Section(f"The paper's claims ({scope})", body, caption),
-        Section("Every comparison", details, thresholds),
-    ]
-
-
-def record(found: Sequence[Claim], scope: str, deviates: Sequence[str]) -> dict:
-    """Return the claims as JSON takes them: NaN is None."""
-
-    def plain(value):
-        return None if isinstance(value, float) and np.isnan(value) else value
-
-    rows = table(found).to_dict("records")
-    return {
-        "data": scope,
-        "deviations_from_the_papers_setting": list(deviates),
-        "claims": [
-            {key: plain(value) for key, value in row.items()}
-            | {
-                "cells": sorted({cell for c in claim.comparisons for cell in c.cells}),
-                "comparisons": [
-                    {key: plain(value) for key, value in c._asdict().items() if key != "cells"}
-                    for c in claim.comparisons
-                ],
-            }
-            for claim, row in zip(found, rows, strict=True)
-        ],
-    }

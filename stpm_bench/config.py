@@ -346,6 +346,35 @@ def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def warnings_of(config: dict, study: str | None = None) -> list[str]:
+    """Return what a user must know of what a completed config asks for, though it can be run.
+
+    A teacher that was trained on CIFAR-10 with its labels has seen one-class CIFAR-10's defects,
+    which are its other classes.
+
+    Args:
+        study: of this study alone.
+    """
+    sets = config["data"]["sets"]
+    seen = [name for name, part in sets.items() if part["layout"] == "cifar10_oneclass"]
+    taught = [
+        name
+        for name, teacher in config["teachers"].items()
+        if "cifar10" in (teacher.get("pretrain"), str(teacher.get("source")).lower())
+    ]
+    return [
+        f"teacher {teacher} was trained on CIFAR-10 with its labels: it has seen the defects of "
+        f"{name}, which are CIFAR-10's other classes"
+        for name in seen
+        for teacher in taught
+        if any(
+            teacher in part["teacher"] and any(c.startswith(f"{name}.") for c in part["category"])
+            for key, part in config["studies"].items()
+            if study in (None, key)
+        )
+    ]
+
+
 def contradictions(config: dict) -> Iterator[str]:
     """Yield a line for each name that one part of the config uses and no other part defines."""
     for name, teacher in config["teachers"].items():

@@ -11,8 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, set_of, varying
-from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, STYLE
-from stpm_bench.tables import GROUPS, METRICS, divided, metrics_of, setting_names
+from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
+from stpm_bench.tables import (
+    GROUPS,
+    METRICS,
+    counted_seeds,
+    divided,
+    metrics_of,
+    seeds,
+    setting_names,
+)
 
 MOST = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
@@ -68,7 +76,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         axis_label, shown = "category", pd.concat([single, mean])
     lines = sum(name.count("\n") + 1 for name in names_shown)
     metrics = {name: METRICS[name] for name in metrics_of(table)}
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
@@ -102,7 +110,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
     single, mean = parts(table)
     fractions = sorted(table["fraction"].unique())
     metrics = {name: METRICS[name] for name in metrics_of(table)}
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             1, len(metrics), figsize=(COLUMN_WIDTH, 1.6), squeeze=False, layout="constrained"
         )
@@ -162,10 +170,9 @@ def with_accuracy(teacher: str, accuracy: float | None) -> str:
 def legend(table: pd.DataFrame, by_setting: bool) -> str:
     """Return what the marks are and how many categories and seeds they rest on."""
     categories = parts(table)[0]["category"].nunique()
-    seeds = int(table["seeds"].max())
     n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
-    n += f" × {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    spread = " ± sd over seeds" if seeds > 1 else ""
+    n += f" × {seeds(table)}"
+    spread = " ± sd over seeds" if table["seeds"].max() > 1 else ""
     if by_setting:
         return f"diamond: mean over categories{spread}; circle: a category\n{n}"
     return f"mean{spread}; {n}"
@@ -174,18 +181,25 @@ def legend(table: pd.DataFrame, by_setting: bool) -> str:
 def difference_to_paper(table: pd.DataFrame) -> Figure:
     """Draw by how much each category's value differs from the paper's, a dot a category.
 
+    Where no category has both values, the figure says so.
+
     Args:
         table: what `tables.study_table` returns.
     """
-    known = {
-        metric: table[f"{metric}_paper"].notna() & ~table["category"].isin(GROUPS)
-        for metric in metrics_of(table)
-    }
+    table = table[~table["category"].isin(GROUPS)]
+    single = parts(table)[0]
     # Of image AUROC the paper prints the mean alone: nothing to draw by category.
-    by_category = {m: rows for m, rows in known.items() if table[rows]["category"].nunique() > 1}
-    rows = table[np.any(list(by_category.values()), axis=0)]
-    metrics = {metric: METRICS[metric] for metric in by_category}
-    with plt.rc_context(STYLE):
+    metrics = {
+        metric: METRICS[metric]
+        for metric in metrics_of(table)
+        if single[f"{metric}_difference"].notna().any()
+    }
+    if not metrics:
+        return empty("no category here has a value of the paper to compare with")
+    known = [table[f"{metric}_difference"].notna() for metric in metrics]
+    rows = table[np.any(known, axis=0)]
+    means = ~rows["category"].isin(single["category"])
+    with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
@@ -202,12 +216,22 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
             )
             axis.set(title=label, yticks=place, yticklabels=rows["category"])
             axis.set_ylim(len(rows) - 0.4, -0.6)
-            axis.axhline(len(rows) - 1.5, color="0.3", linewidth=0.4)
+            if means.any():
+                axis.axhline((~means).sum() - 0.5, color="0.3", linewidth=0.4)
             axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             axis.margins(x=0.12)
         figure.supxlabel("ours less the paper's", fontsize=7)
         axes[0, 0].set_ylabel("category")
         figure.suptitle(legend(rows, by_setting=False))
+    return figure
+
+
+def empty(text: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    with drawing():
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 0.5))
+        axis.axis("off")
+        axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
     return figure
 
 
@@ -225,8 +249,8 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         )
         for category, rows in curves.groupby("category", sort=False)
     }
-    seeds = curves["seed"].nunique()
-    with plt.rc_context(STYLE):
+    over = counted_seeds(curves.groupby("category")["seed"].nunique())
+    with drawing():
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.8), layout="constrained")
         for line in lines.values():
             axis.plot(fpr, line, color=GREY, linewidth=0.5, zorder=1)
@@ -255,7 +279,7 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         )
         n = f"n = {len(lines)} {'category' if len(lines) == 1 else 'categories'}"
         grey = "grey: each category, " if len(lines) > 1 else ""
-        n += f", mean over {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        n += f", mean over {over}"
         axis.set_title(f"{grey}{n}")
     return figure
 
@@ -273,7 +297,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
     columns = min(3, len(settings))
     rows = -(-len(settings) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(
             rows,
             columns,
@@ -328,8 +352,9 @@ def definitions(table: pd.DataFrame) -> Figure:
     rows = rows.assign(name=names)
     order = list(dict.fromkeys(rows["name"]))
     single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.0), layout="constrained")
+    with drawing():
+        height = 0.9 + 0.12 * max(len(order), 6)
+        figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
         axis.axvline(0, color="0.3", linewidth=0.8)
         sns.stripplot(
             single,

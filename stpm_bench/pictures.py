@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from stpm_bench.style import PAGE_WIDTH, STYLE
+from stpm_bench.style import PAGE_WIDTH, drawing
 
 
 class Case(NamedTuple):
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 def gap(title: str, text: str) -> Figure:
     """Draw a frame that says why there is nothing to draw."""
-    with plt.rc_context(STYLE):
+    with drawing():
         figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 1.2), layout="constrained")
         axis.set(xticks=[], yticks=[], title=title)
         axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
@@ -71,7 +71,7 @@ def panel(
     maps[f"fused\n({anomaly_maps.shape[-1]}²)"] = anomaly_maps
     first = ["image", "ground truth"] if len(masks) else ["image"]
     n_columns = len(first) + len(maps)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         cell = PAGE_WIDTH / n_columns
         figure, axes = plt.subplots(
             len(rows),
@@ -175,7 +175,7 @@ def failures(misses: Sequence[Case], alarms: Sequence[Case], title: str) -> Figu
     """
     columns = max(len(misses), len(alarms), 1)
     size = PAGE_WIDTH / max(columns, 4)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         figure, axes = plt.subplots(
             4,
             columns,

@@ -1,6 +1,6 @@
 """The literature's numbers, published.csv, and ours beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"
 PAPER, METHOD = "paper v3", "STFPM"
 # The authors' own definition of PRO is another quantity: it has a name and a table of its own.
 AUTHORS_PRO = "linear_4000_both_rescaled"
+AUTHORS_MASKS = "bilinear_any"  # theirs too: what their README prints is of both
 NAMES = METRICS | {
     "pro_rescaled": "PRO by the authors' own definition (both axes rescaled)",
     "pixel_ap": "pixel average precision",
@@ -62,6 +63,18 @@ def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
     return table
 
 
+def without(published: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
+    """Return what can stand beside results in which some categories are not MVTec AD's.
+
+    Args:
+        others: categories that have the name of one of MVTec AD's, but are not it. Their entries
+            are left out, and the means, which are of all 15 categories.
+    """
+    if not others:
+        return published
+    return published[~published["category"].isin([*others, "mean"])]
+
+
 def paper(published: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the paper's own STPM values: (category or 'mean', metric) -> value.
 
@@ -90,11 +103,15 @@ def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
     return bool(at_papers_setting(cells)["category"].isin(known).any())
 
 
-def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def methods(
+    published: pd.DataFrame, table: pd.DataFrame, others: Collection[str] = ()
+) -> pd.DataFrame:
     """Set the published methods beside ours: a row for each metric and category.
 
     Args:
+        published: without what has no counterpart here, see `without`.
         table: what `tables.study_table` returns; its rows at the paper's setting are taken.
+        others: as of `without`.
 
     Returns:
         Columns `metric`, `category`, one for each published method that has a value here, 'STPM
@@ -114,7 +131,8 @@ def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
     sets = set(map(set_of, table["category"]))
     run = [c for c in table["category"] if c not in (*GROUPS, *sets, "mean")]
-    groups = GROUPS | {name: [c for c in run if set_of(c) == name] for name in sets}
+    groups = {name: set(members) - set(others) for name, members in GROUPS.items()}
+    groups |= {name: [c for c in run if set_of(c) == name] for name in sets}
     lines = []
     for metric in metrics_of(table):
         for _, ours in table.iterrows():
@@ -123,7 +141,7 @@ def methods(published: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
             lines.append({"metric": metric, "category": name})
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
-        if set(mvtec.CATEGORIES) <= set(run):
+        if set(mvtec.CATEGORIES) <= set(run) - set(others):
             lines.append({"metric": metric, "category": PRINTED})
             lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
             lines[-1] |= {OURS: np.nan, "ours sd": np.nan}
@@ -163,16 +181,22 @@ def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Sect
 
 
 def ours(
-    metrics: pd.DataFrame, definitions: pd.DataFrame, cells: pd.DataFrame
+    metrics: pd.DataFrame,
+    definitions: pd.DataFrame,
+    cells: pd.DataFrame,
+    others: Collection[str] = (),
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
 
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
-        cells: the study's cells.
+        cells: the study's cells. others: as of `without`; they are left out.
     """
+    cells = cells[~cells["category"].isin(others)]
+    if cells.empty:
+        return {}
     of_authors = definitions[
-        (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == "nearest")
+        (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == AUTHORS_MASKS)
     ].rename(columns={"pro": "value"})
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
     long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
@@ -250,7 +274,8 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
         if metric == "pro_rescaled":
             caption += (
                 " This is not the PRO of the other tables: a curve rescaled on both axes gives "
-                "weak categories more. Ours: the same definition on our maps."
+                "weak categories more. Ours: the same definition and their treatment of the masks "
+                "(bilinear, any non-zero pixel a defect) on our maps."
             )
         sections.append(Section(f"Reproductions: {NAMES[metric]}", body, caption))
     return sections

@@ -230,6 +230,44 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return {name: record.get("test_accuracy") for name, record in found.items()}
 
 
+def learned_of(results: Path, studies: pd.DataFrame) -> dict:
+    """Return what the draws of each teacher learned of their task; none of one not trained here."""
+    from stpm_bench.verdict import Learned
+
+    found = {}
+    for name in studies["teacher"].unique():
+        path = results / "teachers" / f"{name}.json"
+        record = read_json(path) if path.exists() else {}
+        if record.get("test_accuracy") is not None and record.get("classes"):
+            found[name] = [Learned(record["test_accuracy"], len(record["classes"]))]
+    return found
+
+
+def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+    """Return the categories that have the name of one of MVTec AD's, but not its images.
+
+    What was downloaded or unpacked here was checked; of a user's folder the prepared images are
+    counted.
+
+    Returns:
+        category -> its numbers of training and of test images.
+    """
+    from stpm_bench.config import unpacks_mvtec_ad
+    from stpm_bench.datasets import mvtec
+
+    if config["data"]["demo"] or unpacks_mvtec_ad(config["data"]):
+        return {}
+    found = {}
+    for category in set(config["data"]["categories"]) & set(mvtec.CATEGORIES):
+        folder = results / "prepared" / category
+        manifests = [folder / split / "images.csv" for split in ("train", "test")]
+        if all(path.exists() for path in manifests):
+            counts = tuple(len(read_names(path)) for path in manifests)
+            if counts != mvtec.COUNTS[category]:
+                found[category] = counts
+    return dict(sorted(found.items()))
+
+
 def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
     """Return a study's rows of studies.csv, columns `grid.AXES`."""
     table = grid.read(studies)

@@ -1,6 +1,9 @@
 """The look of every figure, and how it becomes a file."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib
 
@@ -37,10 +40,23 @@ STYLE = {
 }
 
 
+@contextmanager
+def drawing(changes: Mapping = MappingProxyType({})) -> Iterator[None]:
+    """Draw in this style on top of matplotlib's defaults, whatever the user's matplotlibrc says.
+
+    Args:
+        changes: of matplotlib's settings, for this figure alone.
+    """
+    with plt.rc_context():
+        matplotlib.rcdefaults()
+        plt.rcParams.update(STYLE | changes)
+        yield
+
+
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write a figure to each path, in the format of its suffix, without the date in the file."""
     for path in paths:
-        with whole(path) as temporary:
+        with whole(path) as temporary, drawing():
             dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None
             figure.savefig(temporary, metadata=dated, bbox_inches="tight")
     plt.close(figure)

@@ -1,7 +1,8 @@
 """From the long table of metrics to the tables of a study."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,10 @@ PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
+ANOMALIB = (
+    " anomalib's own teacher is another (timm's resnet18.a1_in1k): here all share the study's, and "
+    "its own numbers differ for that too."
+)
 EVERY_TWO = 16  # how many settings are compared every two, see `differences`
 NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
 NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
@@ -73,6 +78,7 @@ def study_table(
     cells: pd.DataFrame,
     paper: Mapping[tuple[str, str], float],
     names: Sequence[str] = tuple(METRICS),
+    others: Collection[str] = (),
 ) -> pd.DataFrame:
     """Summarise a study: a row for each setting and category, then textures, objects, each set
     where there are several, and mean.
@@ -88,6 +94,8 @@ def study_table(
         paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
             and there beside the first teacher and method of the study.
         names: the metrics to summarise.
+        others: categories that have the name of one of MVTec AD's, but are not it: they are in no
+            group.
 
     Returns:
         Columns `SETTING`, `category`, `seeds`, and for each metric `METRIC` (the mean),
@@ -116,7 +124,10 @@ def study_table(
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         averaged = [c for c in categories if set_of(c) not in alone] or categories
-        groups = {name: [c for c in categories if c in members] for name, members in GROUPS.items()}
+        groups = {
+            name: [c for c in categories if c in members and c not in others]
+            for name, members in GROUPS.items()
+        }
         groups |= {name: [c for c in categories if set_of(c) == name] for name in known}
         parts = {category: [category] for category in categories}
         parts |= {
@@ -194,8 +205,16 @@ def setting_names(table: pd.DataFrame) -> pd.Series:
     return texts[axes[0]].str.cat(texts[axes[1:]], sep=", ")
 
 
-def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) -> str:
+def coverage(
+    cells: pd.DataFrame,
+    metrics: pd.DataFrame,
+    costs: pd.DataFrame,
+    others: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> str:
     """Return how many cells of a study have their metrics, as a caption says it.
+
+    Of categories that only have the name of one of MVTec AD's (`others`: category -> its numbers of
+    training and of test images) it says so.
 
     Where the cells were not all made by the same code (`costs`, what `cost.collect` returns), it
     says so: tables do not mix versions unsaid.
@@ -212,7 +231,12 @@ def coverage(cells: pd.DataFrame, metrics: pd.DataFrame, costs: pd.DataFrame) ->
             text += (
                 f"; MIXED: their step {stage} ran with {len(counts)} versions of its code ({each})"
             )
-    return text
+    return text + "".join(
+        f"; {category}, of {train} training and {test} test images, is not MVTec AD's category of "
+        f"that name ({' and '.join(map(str, mvtec.COUNTS[category]))}) and is not compared with it"
+        for category, (train, test) in others.items()
+        if (cells["category"] == category).any()
+    )
 
 
 def fixed_axes(table: pd.DataFrame) -> str:
@@ -290,6 +314,8 @@ def study_section(
             "and by which optimiser the paper's authors trained theirs is not known; here it is "
             "as config.yaml says."
         )
+    if table[SETTING[-1]].astype(str).str.endswith("anomalib").any():
+        caption += ANOMALIB
     if compared:
         caption += (
             " Paper: the entries of its Tables 1 and 2 (v3); a group's is the mean of its entries, "
@@ -307,9 +333,24 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """Return the number of seeds as a caption says it."""
-    count = table["seeds"].max()
-    return "1 seed" if count == 1 else f"{count} seeds"
+    """Return the number of seeds that a study's rows rest on, as a caption says it.
+
+    Rows without a value rest on none, and are left out. Where rows differ, the number of the means
+    is said as well: '1 to 3 seeds (the mean: 2)'.
+    """
+    complete = table.loc[table["seeds"] > 0]
+    text = counted_seeds(complete["seeds"])
+    means = complete.loc[complete["category"] == "mean", "seeds"]
+    if complete["seeds"].nunique() > 1 and len(means):
+        text += f" (the mean: {counted_seeds(means).removesuffix(' seeds').removesuffix(' seed')})"
+    return text
+
+
+def counted_seeds(counts: pd.Series) -> str:
+    """Return '1 seed', '3 seeds' or '1 to 3 seeds'."""
+    low, high = (counts.min(), counts.max()) if len(counts) else (0, 0)
+    number = f"{high}" if low == high else f"{low} to {high}"
+    return f"{number} seed" if high == 1 else f"{number} seeds"
 
 
 def by_category(table: pd.DataFrame) -> pd.DataFrame:
@@ -417,7 +458,7 @@ def differences_sections(
             "p": [p_value(v) for v in shown["p"]],
             "p, Holm": [p_value(v) for v in shown["p_holm"]],
             "effect": [number(v, signed=True) for v in shown["effect"]],
-            "pairs": shown["pairs"].astype(str),
+            "values": shown["values"].astype(str),
             "categories": shown["categories"].astype(str),
             "note": shown["note"],
         }
@@ -429,8 +470,8 @@ def differences_sections(
     of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
-        f"and seed, seeds averaged within a category; {rests_on}. Interval: bootstrap over "
-        f"categories, {statistics.RESAMPLES:,} resamples. p: Wilcoxon's signed-rank test over "
+        f"after averaging its seeds; {rests_on}. Values: how many the row rests on. Interval: over "
+        "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
         f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
         "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
         f"{statistics.FEWEST_PAIRS} categories no p below 0.05 is possible, and none is given."

@@ -11,7 +11,7 @@ from conftest import small_config
 from stpm_bench import grid
 from stpm_bench import methods as registry
 from stpm_bench.anomaly_map import FUSIONS
-from stpm_bench.config import SCHEMA, complete, methods, read, settings
+from stpm_bench.config import SCHEMA, complete, methods, read, settings, warnings_of
 from stpm_bench.datasets import images, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
@@ -333,3 +333,28 @@ def test_files_that_are_no_config(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(InputError, match=r"the config: found .*, expected keys with values"):
         read(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "warned"),
+    [
+        ({"pretrain": "cifar10"}, True),
+        ({"weights": "mine.pth", "source": "cifar10"}, True),
+        ({"pretrain": "cifar100"}, False),
+        ({}, False),
+    ],
+)
+def test_a_teacher_that_has_seen_the_defects_with_labels_is_warned_of(teacher, warned):
+    config = {
+        "data": {"sets": {"one_class": {"layout": "cifar10_oneclass"}}},
+        "teachers": {"seen": {"backbone": "resnet18"} | teacher},
+        "studies": {
+            "main": {"teacher": ["seen"], "category": ["one_class.cat", "bottle"]},
+            "other": {"teacher": ["seen"], "category": ["bottle"]},
+        },
+    }
+    texts = warnings_of(config)
+    assert len(texts) == warned
+    assert all("teacher seen" in text and "defects of one_class" in text for text in texts)
+    assert warnings_of(config, "main") == texts
+    assert warnings_of(config, "other") == []

@@ -102,6 +102,19 @@ def test_the_same_figure_is_the_same_file(tmp_path, draw):
         assert one == other
 
 
+@pytest.mark.parametrize("draw", [DRAWINGS[1], DRAWINGS[0]])
+def test_the_users_settings_of_matplotlib_change_no_figure(tmp_path, draw):
+    save(draw(), tmp_path / "a.png", tmp_path / "a.pdf")
+    theirs = {"text.usetex": True, "axes.facecolor": "black", "font.family": "serif"}
+    theirs |= {"savefig.facecolor": "red", "savefig.dpi": 50, "lines.linewidth": 9}
+    with plt.rc_context(theirs):
+        save(draw(), tmp_path / "b.png", tmp_path / "b.pdf")
+        assert plt.rcParams["lines.linewidth"] == 9  # and they are left as they were
+    for suffix in ("png", "pdf"):
+        a, b = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+        assert a == b
+
+
 @pytest.mark.parametrize("draw", DRAWINGS[1:])
 def test_a_figure_of_numbers_is_a_column_wide_and_clips_nothing(tmp_path, draw):
     save(draw(), tmp_path / "a.png")
@@ -169,6 +182,19 @@ def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
     drawn = np.asarray(figure.axes[1].containers[0].lines[0].get_xdata(), float)
     expected = table.set_index("category").loc[[*mvtec.CATEGORIES, "mean"], "pro_difference"]
     np.testing.assert_allclose(drawn, expected)
+
+
+def test_a_figure_says_on_how_many_seeds_it_rests():
+    long = long_table(["bottle", "carpet"])
+    long = long[(long["category"] != "carpet") | (long["seed"] < 2)]
+    figure = figures.study(
+        tables.study_table(long, cells(long_table(["bottle", "carpet"])), {}), {}
+    )
+    assert figure.get_suptitle().endswith("n = 2 categories × 2 to 3 seeds (the mean: 2)")
+    some = curves(["bottle", "tile"])
+    some = some[(some["category"] != "tile") | (some["seed"] == 0)]
+    figure = figures.pro_curves(some, {"bottle": 0.8, "tile": 0.9})
+    assert "mean over 1 to 2 seeds" in figure.axes[0].get_title()
 
 
 def test_pro_curves_name_the_highest_and_the_lowest():

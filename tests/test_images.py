@@ -12,6 +12,7 @@ from PIL import Image
 from stpm_bench.datasets import images as module
 from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.datasets.check import check
+from stpm_bench.datasets.regions import count_regions
 from stpm_bench.errors import InputError
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "mvtec_ad"
@@ -239,6 +240,29 @@ def test_a_vanished_defect_stays_a_defect(nut):
     assert table["defect"][1] == "bent"
     assert table["defect_pixels"][1] == 0
     assert not masks[1].any()
+
+
+def test_a_region_that_vanishes_beside_one_that_stays_is_counted_and_named(nut):
+    two = defect_mask()
+    two[30, 30] = 255  # a speck that no sample falls on at half the size
+    save(nut / "ground_truth" / "bent" / "001_mask.png", two)
+    with pytest.warns(UserWarning, match=r"nut: at 16 x 16 1 of 5 regions.*bent/001_mask\.png"):
+        _, _, table = prepare(nut, size=16)
+    assert table["regions"].tolist() == [1, 2, 0, 0, 1, 1]
+    assert table["regions_left"].tolist() == [1, 1, 0, 0, 1, 1]
+    _, problems = check(nut.parent, progress=False, image_size=16)
+    (warning,) = [p for p in problems if "regions" in p.text]
+    assert warning.severity == "warning"
+    assert "1 of 5 regions" in warning.text
+    assert "bent/001_mask.png" in warning.text
+    assert not [p for p in check(nut.parent, progress=False)[1] if "regions" in p.text]
+
+
+def test_regions_that_come_to_touch_are_both_left():
+    mask = np.zeros((8, 8), bool)
+    mask[1:3, 0:3] = mask[1:3, 4:7] = True
+    assert count_regions(mask, 4) == (2, 2)
+    assert count_regions(np.zeros((8, 8), bool), 4) == (0, 0)
 
 
 # --- image modes ---

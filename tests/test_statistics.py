@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from stpm_bench import statistics
+from stpm_bench.benchmarks import intervals
 
 RNG = np.random.default_rng(0)
 
@@ -17,12 +19,13 @@ def frame(values):
     return pd.DataFrame(rows, columns=["category", "seed", "value"])
 
 
-def test_pairs_are_those_that_both_settings_have():
-    one = frame({("a", 0): 0.9, ("a", 1): 0.8, ("b", 0): 0.5, ("c", 0): 0.4})
-    other = frame({("b", 0): 0.25, ("a", 1): 0.5, ("a", 0): 0.5, ("c", 1): 0.1})
+def test_seeds_are_averaged_before_categories_are_paired():
+    one = frame({("a", 0): 0.9, ("a", 1): 0.7, ("b", 0): 0.5, ("c", 0): np.nan, ("d", 1): 0.5})
+    other = frame({("b", 3): 0.25, ("a", 5): 0.5, ("c", 0): 0.1, ("e", 0): 0.5})
     pairs = statistics.paired_differences(one, other)
-    assert pairs[["category", "seed"]].to_numpy().tolist() == [["a", 0], ["a", 1], ["b", 0]]
-    assert pairs["difference"].tolist() == pytest.approx([0.4, 0.3, 0.25])
+    assert pairs["category"].tolist() == ["a", "b"]
+    assert pairs["difference"].tolist() == pytest.approx([0.3, 0.25])
+    assert pairs["values"].tolist() == [3, 2]
 
 
 def test_each_category_counts_once_however_many_seeds_it_has():
@@ -32,7 +35,7 @@ def test_each_category_counts_once_however_many_seeds_it_has():
     )
     other = frame({(name, seed): i / 10 for i, name in enumerate(names) for seed in range(3)})
     found = statistics.compare(statistics.paired_differences(one, other))
-    assert (found["pairs"], found["categories"]) == (16, 6)
+    assert (found["values"], found["categories"]) == (34, 6)
     assert found["difference"] == pytest.approx(0.75)
     assert found["p"] == pytest.approx(2 / 2**6)
     assert found["effect"] == 1
@@ -58,22 +61,52 @@ def test_no_pairs_say_so():
     assert np.isnan(found["difference"])
 
 
-def test_the_bootstrap_interval_is_that_of_every_resample():
-    values = RNG.normal(0.01, 0.03, 6)
-    every = [np.mean(draw) for draw in itertools.product(values, repeat=6)]
-    expected = np.quantile(every, [0.025, 0.975])
-    found = statistics.bootstrap_interval(values, resamples=200_000)
-    np.testing.assert_allclose(found, expected, atol=4e-4)
+@pytest.mark.parametrize("count", [6, 15])
+def test_the_interval_solves_halls_equation(count):
+    """Each bound against a root of the cubic, found by bisection."""
+    for values in (RNG.normal(0.01, 0.03, count), RNG.exponential(0.03, count)):
+        skewness = scipy.stats.skew(values, bias=False)
+        sd, mean = values.std(ddof=1), values.mean()
+
+        def transformed(bound, skewness=skewness, sd=sd, mean=mean):
+            u = (mean - bound) / sd
+            cubic = u + skewness * u**2 / 3 + skewness**2 * u**3 / 27 + skewness / (6 * count)
+            return np.sqrt(count) * cubic
+
+        quantile = scipy.stats.t.ppf(0.975, count - 1)
+        expected = [
+            scipy.optimize.brentq(lambda b, q=q: transformed(b) - q, mean - 99 * sd, mean + 99 * sd)
+            for q in (quantile, -quantile)
+        ]
+        np.testing.assert_allclose(statistics.mean_interval(values), expected, rtol=1e-6)
 
 
-def test_the_bootstrap_interval_agrees_with_scipys():
-    values = RNG.normal(0.01, 0.03, 15)
-    reference = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    found = statistics.bootstrap_interval(values)
-    np.testing.assert_allclose(found, reference, atol=1e-3)
-    assert found == statistics.bootstrap_interval(values)
+def test_the_interval_of_a_symmetric_sample_is_students():
+    values = np.array([-3, -2, -1, 1, 2, 3]) / 100
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(statistics.mean_interval(values), expected, atol=1e-6)
+
+
+def test_the_interval_of_equal_values_is_their_value():
+    for value in (0.0, 0.1, -0.01):
+        np.testing.assert_allclose(statistics.mean_interval(np.full(6, value)), [value, value])
+
+
+@pytest.mark.parametrize("count", [6, 15])
+@pytest.mark.parametrize("name", intervals.DISTRIBUTIONS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_95_percent_intervals_cover_93_to_97_percent(name, count, sign):
+    rng = np.random.default_rng(0)
+    low, high = statistics.mean_interval(sign * intervals.sample(name, (20_000, count), rng))
+    assert 0.93 <= np.mean((low <= 0) & (high >= 0)) <= 0.97
+
+
+def test_the_percentile_bootstrap_that_was_used_before_covers_less():
+    table = intervals.run(runs=1).set_index(["interval", "differences", "n"])
+    assert table.loc[("percentile bootstrap", "normal", 6), "coverage"] < 0.9
+    assert 0.92 < table.loc[("used here", "normal", 6), "coverage"] < 0.98
+    tails = table["low above the mean"] + table["high below the mean"]
+    np.testing.assert_allclose(tails, 1 - table["coverage"])
 
 
 def test_the_seed_interval_agrees_with_scipys():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from stpm_bench import claims, cost, grid, published, statistics, tables, typeset
+from stpm_bench import claims_table, cost, grid, published, statistics, tables, typeset, verdict
 from stpm_bench.datasets import mvtec
 
 SEEDS = (0, 1, 2)
@@ -83,6 +83,18 @@ def test_a_missing_cell_is_a_gap_and_is_counted():
     text = markdown(tables.study_sections("main", empty, rests_on))
     assert "| cable      | n/a " in text
     assert "3 of 6 cells; the others failed or have not run: gaps" in text
+
+
+def test_a_caption_names_the_seeds_that_the_mean_rests_on():
+    long = long_table(["bottle", "cable"])
+    whole = tables.study_table(long, cells(long), {})
+    assert tables.seeds(whole) == "3 seeds"
+    gone = (long["category"] == "cable") & (long["seed"] == 2)
+    part = tables.study_table(long[~gone], cells(long), {})
+    assert tables.seeds(part) == "2 to 3 seeds (the mean: 2)"
+    assert "over 2 to 3 seeds (the mean: 2);" in markdown(tables.study_sections("s", part, ""))
+    none = tables.study_table(long[long["category"] != "cable"], cells(long), {})
+    assert tables.seeds(none) == "3 seeds"  # the mean has no value: it rests on none
 
 
 def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
@@ -285,7 +297,7 @@ def test_every_two_settings_are_compared_and_corrected_together():
     first = of_pro.iloc[0]
     assert first["difference"] == pytest.approx(difference.mean())
     assert first["p"] == pytest.approx(scipy.stats.wilcoxon(difference).pvalue)
-    assert (first["pairs"], first["categories"]) == (45, 15)
+    assert (first["values"], first["categories"]) == (90, 15)
     np.testing.assert_allclose(differences["p_holm"], statistics.holm(differences["p"]))
     text = markdown(tables.differences_sections("layers", differences, cells(long), ""))
     assert "corrected for the 9 tests of the study" in text
@@ -344,8 +356,8 @@ def test_latex_compiles(tmp_path):
     literature = published.read()
     sections += published.methods_sections("main", published.methods(literature, table), "")
     sections += published.reproductions_sections(published.reproductions(literature, {}), "")
-    found = claims.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
-    sections += claims.sections([found], "50% of it", ["epochs 3"])
+    found = verdict.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
+    sections += claims_table.sections([found], "50% of it", ["epochs 3"])
     typeset.write(tmp_path, "tables", sections)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\begin{document}"
@@ -402,3 +414,12 @@ def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
     assert tables.fixed_axes(table) == "Teacher random, fraction 0.5, method stpm. "
     table.loc[2] = ["3", "mnist", 1.0, "authors"]
     assert tables.fixed_axes(table) == ""
+
+
+def test_a_table_with_anomalibs_reading_says_that_its_teacher_is_another():
+    long = long_table(["bottle"])
+    for name, expected in (("stpm_anomalib", True), ("paper", False)):
+        part = long.assign(**{grid.SETTING[-1]: name})
+        table = tables.study_table(part, cells(part), {})
+        caption = tables.study_sections("s", table, "")[0].caption
+        assert ("resnet18.a1_in1k" in caption) is expected

@@ -21,6 +21,7 @@ from stpm_bench.datasets.layouts import (
     scan,
     thinned,
 )
+from stpm_bench.datasets.regions import count_regions, vanished_regions
 from stpm_bench.datasets.rows import Problem, Row
 from stpm_bench.errors import InputError
 
@@ -36,6 +37,7 @@ class Seen(NamedTuple):
     mode: str | None
     pixels: str
     problem: str
+    regions: tuple[int, int] | None = None
 
 
 def check(
@@ -44,6 +46,7 @@ def check(
     workers: int | None = None,
     progress: bool = True,
     every: Mapping[str, int] = NOT_THINNED,
+    image_size: int = 256,
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read every image and mask of a data set as `images.prepare` does, and go on after an error.
 
@@ -57,6 +60,7 @@ def check(
         workers: threads that decode; the processor's cores by default.
         progress: show a progress bar where the output is a terminal.
         every: split -> of its images every so many are read, see `layouts.thinned`.
+        image_size: the side in pixels at which defects must show in their masks.
 
     Returns:
         table: columns `COLUMNS`, a row for each category, split and defect: the numbers of images
@@ -82,7 +86,7 @@ def check(
         ThreadPoolExecutor(workers or os.cpu_count()) as executor,
         tqdm(desc=str(root), total=total, unit="image", disable=not progress) as bar,
     ):
-        results = executor.map(lambda job: _look(root, *job, layout), jobs)
+        results = executor.map(lambda job: _look(root, *job, layout, image_size), jobs)
         for (category, _, rows_read), result in zip(jobs, results, strict=True):
             seen[category] += result
             bar.update(len(rows_read))
@@ -93,11 +97,15 @@ def check(
         folder = LAYOUTS[layout].folder(root, category)
         problems += _same_pixels(folder, group, layout)
         problems += _sizes(folder, group)
+        regions = {one.row.mask: one.regions for one in group if one.regions}
+        problems += vanished_regions(folder, regions, image_size)
     once = list(dict.fromkeys(problems))
     return pd.DataFrame(rows, columns=COLUMNS), sorted(once, key=lambda p: p.severity)
 
 
-def _look(root: Path, category: str, split: str, rows: list[Row], layout: str) -> list[Seen]:
+def _look(
+    root: Path, category: str, split: str, rows: list[Row], layout: str, image_size: int
+) -> list[Seen]:
     """Read some images, those of one of `groups`, and their masks."""
     folder = LAYOUTS[layout].folder(root, category)
     found = []
@@ -105,16 +113,19 @@ def _look(root: Path, category: str, split: str, rows: list[Row], layout: str) -
     for row in rows:
         size = mode = None
         pixels = problem = ""
+        regions = None
         try:
             _, image = next(images)
             size, mode = image.size, image.mode
             rgb = to_8_bits(image, folder / row.file).convert("RGB")
             pixels = hashlib.sha256(repr(size).encode() + np.asarray(rgb).tobytes()).hexdigest()
             if row.mask:
-                read_mask(folder / row.mask, image, layout)
+                mask = read_mask(folder / row.mask, image, layout)
+                if LAYOUTS[layout].truth == "regions":
+                    regions = count_regions(mask, image_size)
         except InputError as error:
             problem = str(error)
-        found.append(Seen(split, row, size, mode, pixels, problem))
+        found.append(Seen(split, row, size, mode, pixels, problem, regions))
         if size is None:  # of what lies in the same file nothing more can be read
             break
     return found

@@ -17,6 +17,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from stpm_bench.datasets.layouts import LAYOUTS, container_of, list_images, refuse
+from stpm_bench.datasets.regions import count_regions, vanished_regions
 from stpm_bench.datasets.rows import INSIDE, SUFFIXES
 from stpm_bench.errors import InputError
 
@@ -76,7 +77,8 @@ def prepare(
             set without regions (see `rows.Layout`); None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
             image file's bytes (inside a larger file, of the image's RGB values), then, where there
-            are masks, `defect_pixels`, how many pixels of the nearest one are True.
+            are masks, `defect_pixels`, how many pixels of the nearest one are True, then, of a set
+            with regions, `regions` and `regions_left`, see `regions.count_regions`.
 
     Raises:
         InputError: whatever `list_images` raises; an image or mask that cannot be read, is
@@ -92,6 +94,7 @@ def prepare(
     masks = {name: np.zeros(shape, bool) for name in TREATMENTS}
     masks["own"] = [None] * len(table) if truth == "regions" else []
     digests = np.full(len(table), "", object)
+    regions = np.zeros((len(table), 2), int)
 
     def read(rows: list[int]) -> str:
         """Fill some rows of the arrays; return a problem or ''."""
@@ -106,6 +109,8 @@ def prepare(
                     mask = read_mask(folder / mask_file, image, layout)
                     for name, treatment in TREATMENTS.items():
                         masks[name][index] = treatment(mask, image_size)
+                    if truth == "regions":
+                        regions[index] = count_regions(mask, image_size)
                 if truth == "regions" and split == "test":
                     none = np.zeros((image.height, image.width), bool)
                     masks["own"][index] = none if mask is None else mask
@@ -140,6 +145,11 @@ def prepare(
                 f"the mask of {', '.join(vanished)}. The images still count as defective.",
                 stacklevel=2,
             )
+    if truth == "regions":
+        table["regions"], table["regions_left"] = regions.T
+        counted = {row.mask: (row.regions, row.regions_left) for row in table.itertuples()}
+        for problem in vanished_regions(folder, counted, image_size):
+            warnings.warn(problem.text, stacklevel=2)
     return images, None if split == "train" else masks, table
 
 

@@ -17,12 +17,17 @@ def squared(error: torch.Tensor) -> torch.Tensor:
     return error.square().sum(dim=1)
 
 
-def half_squared(error: torch.Tensor) -> torch.Tensor:
-    """Half the squared norm. Of unit vectors u and v it is 1 - cos: |u - v|² = 2 - 2 u·v.
+def angle(error: torch.Tensor) -> torch.Tensor:
+    """Angle in radians between unit vectors u and v, of their difference: |u - v| = 2 sin(angle/2).
 
-    1 - u·v itself would lose the small values, which a product of levels needs, to cancellation.
+    The squared distance of unit vectors measures their direction too, 1 - cos = |u - v|² / 2, and
+    so a loss of the cosine is that of normalised L2 times a factor. The angle is another loss: the
+    same pull at every error, where the square pulls less the smaller it is. arccos(u·v) would lose
+    the small values, which a product of levels needs, to cancellation.
     """
-    return 0.5 * squared(error)
+    # Bounds keep the gradient finite, where the vectors are equal and where they are opposite.
+    sine = (squared(error) / 4).clamp(1e-12, 1 - 1e-6).sqrt()
+    return 2 * torch.asin(sine)
 
 
 def squared_with_gradient(error: torch.Tensor) -> torch.Tensor:
@@ -45,7 +50,7 @@ class Distance(NamedTuple):
 DISTANCES = {
     "normalised_l2": Distance(unit, squared),
     "l2": Distance(torch.Tensor.float, squared),
-    "cosine": Distance(unit, half_squared),
+    "angle": Distance(unit, angle),
     "gradient": Distance(unit, squared_with_gradient),
 }
 

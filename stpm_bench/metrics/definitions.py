@@ -1,9 +1,10 @@
 """The definitions that go by the name PRO, side by side.
 
-Each function takes masks and maps as `stpm_bench.metrics.pro` does, raises what it raises, and
-returns what the published code named in its docstring would, up to that code's rounding: it works
-in float32 in places, here all rates, areas and thresholds are float64. Regions are 8-connected,
-and the limit of the false-positive rate is 0.3 throughout.
+Each function takes masks and maps as `stpm_bench.metrics.pro` does and, to save a second sorting,
+what `order_maps` returns of them; it raises what `stpm_bench.metrics.pro` raises. It returns what
+the published code named in its docstring would, up to that code's rounding: that works in float32
+in places, here all rates, areas and thresholds are float64. Regions are 8-connected, and the limit
+of the false-positive rate is 0.3 throughout.
 
 Where the published code stops with an error or divides zero by zero, the result is NaN. That
 happens when all scores are equal, and when too few thresholds lie below the limit to span an area.
@@ -14,21 +15,23 @@ from collections.abc import Callable
 import numpy as np
 
 from stpm_bench.metrics.ordering import Ordering, order, order_maps, split_maps
-from stpm_bench.metrics.pro import area, pro
+from stpm_bench.metrics.pro import area, vertices
 
 LIMIT = 0.3
 
 
-def mvtec(masks, anomaly_maps) -> float:
+def mvtec(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """Every distinct score a threshold, the last segment interpolated at 0.3, area over 0.3.
 
     Source: the evaluation code MVTec publishes with MVTec AD (`pro_curve_util.py` and the
-    `trapezoid` of `generic_util.py`); anomalib from 2.3 computes the same.
+    `trapezoid` of `generic_util.py`); anomalib from 2.3 computes the same, but where a whole image
+    is defective (a difference of 0.18 was found).
     """
-    return pro(masks, anomaly_maps, LIMIT)
+    fpr, overlap, _ = vertices(ordering or order_maps(masks, anomaly_maps))
+    return area(fpr, overlap, LIMIT) / LIMIT
 
 
-def mvtec_3d(masks, anomaly_maps) -> float:
+def mvtec_3d(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """100 thresholds, evenly spaced among the sorted background scores.
 
     A threshold's false-positive rate is taken from its position, so that tied scores are told
@@ -37,7 +40,7 @@ def mvtec_3d(masks, anomaly_maps) -> float:
     Source: the evaluation code MVTec publishes with MVTec 3D-AD (`compute_pro`, which
     `evaluate_experiment.py` calls with 100 thresholds).
     """
-    ordering = order_maps(masks, anomaly_maps)
+    ordering = ordering or order_maps(masks, anomaly_maps)
     background = ordering.background
     position = np.linspace(0, background.size - 1, 100, dtype=int)[::-1]
     _, overlap = rates(ordering, background[position])
@@ -45,7 +48,7 @@ def mvtec_3d(masks, anomaly_maps) -> float:
     return area(np.append(fpr, 1.0), np.append(overlap, 1.0), LIMIT) / LIMIT
 
 
-def linear_4000_both_rescaled(masks, anomaly_maps) -> float:
+def linear_4000_both_rescaled(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """4000 thresholds linear in score, from the maximum down; both axes rescaled to [0, 1].
 
     What has a false-positive rate up to 0.3 is kept, and both the rates and the overlaps kept are
@@ -54,7 +57,7 @@ def linear_4000_both_rescaled(masks, anomaly_maps) -> float:
     Source: `evaluate.py` of the authors of STPM, which names DFR's `anoseg_dfr.py` as its model;
     DFR rescales the false-positive rate alone.
     """
-    ordering = order_maps(masks, anomaly_maps)
+    ordering = ordering or order_maps(masks, anomaly_maps)
     low, high = extremes(ordering)
     thresholds = high - np.arange(4000) * ((high - low) / 4000)
     fpr, overlap = rates(ordering, thresholds)
@@ -62,7 +65,7 @@ def linear_4000_both_rescaled(masks, anomaly_maps) -> float:
     return trapezoids(rescaled(fpr[kept]), rescaled(overlap[kept]))
 
 
-def linear_200_fpr_rescaled(masks, anomaly_maps) -> float:
+def linear_200_fpr_rescaled(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """200 thresholds linear in score, from the minimum up; false-positive rate rescaled to [0, 1].
 
     What has a false-positive rate below 0.3 is kept, and its rates are min-max rescaled: the part
@@ -72,7 +75,7 @@ def linear_200_fpr_rescaled(masks, anomaly_maps) -> float:
     and many others. They refer to CFLOW's `train.py`, which takes 1000 thresholds from the
     maximum down, keeps a rate equal to 0.3, and fills the holes of a region.
     """
-    ordering = order_maps(masks, anomaly_maps)
+    ordering = ordering or order_maps(masks, anomaly_maps)
     low, high = extremes(ordering)
     thresholds = low + np.arange(200) * ((high - low) / 200)
     fpr, overlap = rates(ordering, thresholds)
@@ -80,7 +83,7 @@ def linear_200_fpr_rescaled(masks, anomaly_maps) -> float:
     return trapezoids(rescaled(fpr[kept][::-1]), overlap[kept][::-1])
 
 
-def bins_1000(masks, anomaly_maps) -> float:
+def bins_1000(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """1000 bins linear in score from the minimum to the maximum, area to 0.3, over 0.3.
 
     The 1001 bin edges are the thresholds, at or above which a score is positive. The curve does
@@ -88,18 +91,18 @@ def bins_1000(masks, anomaly_maps) -> float:
 
     Source: adeval (`mem_effic.py`, `nstrips=1000` by default).
     """
-    return histogram_pro(masks, anomaly_maps, 1000)
+    return histogram_pro(ordering or order_maps(masks, anomaly_maps), 1000)
 
 
-def bins_50(masks, anomaly_maps) -> float:
+def bins_50(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """50 bins linear in score, otherwise as `bins_1000`.
 
     Source: ADer (`util/metric.py`), which calls adeval with `nstrips=50`.
     """
-    return histogram_pro(masks, anomaly_maps, 50)
+    return histogram_pro(ordering or order_maps(masks, anomaly_maps), 50)
 
 
-def averaged_endpoint(masks, anomaly_maps) -> float:
+def averaged_endpoint(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """One ROC a region, resampled by index and averaged, over the averaged last rate.
 
     A region's ROC is that of its own pixels against the background, cut at 0.3 with the last
@@ -120,7 +123,7 @@ def averaged_endpoint(masks, anomaly_maps) -> float:
     defect, background, region = split_maps(masks, anomaly_maps)
     by_region = np.split(defect[np.argsort(region, kind="stable")], np.bincount(region).cumsum())
     regions = by_region[:-1]
-    ordering = order(defect, background, name="anomaly_maps")
+    ordering = ordering or order(defect, background, name="anomaly_maps")
     background = ordering.background
     size = background.size
 
@@ -165,6 +168,12 @@ DEFINITIONS: dict[str, Callable] = {
 }
 
 
+def every_definition(masks, anomaly_maps) -> dict[str, float]:
+    """Return the PRO by each of `DEFINITIONS`; the scores are sorted once."""
+    ordering = order_maps(masks, anomaly_maps)
+    return {name: pro(masks, anomaly_maps, ordering) for name, pro in DEFINITIONS.items()}
+
+
 def extremes(ordering: Ordering) -> tuple[float, float]:
     """Return the lowest and the highest score."""
     low = min(ordering.background[0], ordering.defect[0])
@@ -204,9 +213,8 @@ def trapezoids(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.trapezoid(y, x)) if x.size > 1 else float("nan")
 
 
-def histogram_pro(masks, anomaly_maps, bins: int) -> float:
+def histogram_pro(ordering: Ordering, bins: int) -> float:
     """Return the PRO of `bins` bins linear in score, see `bins_1000`."""
-    ordering = order_maps(masks, anomaly_maps)
     low, high = extremes(ordering)
     if low == high:
         return float("nan")

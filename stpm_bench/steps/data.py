@@ -42,13 +42,14 @@ def check_data(
     layout: Layout = "mvtec",
     every: Every = 1,
     every_test: Every = 1,
+    image_size: Annotated[int, "side in pixels at which defects must show in their masks"] = 256,
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
     from stpm_bench.datasets.check import check
 
     taken = {"train": every, "test": every_test}
-    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken)
+    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken, image_size)
     if len(table):
         print(table.to_markdown(index=False))
         images, masks = table["images"].sum(), table["masks"].sum()

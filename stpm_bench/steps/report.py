@@ -1,6 +1,7 @@
 """Steps of report.smk: what a reader opens."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,9 @@ from stpm_bench.results import (
     cell_folder,
     cells_of_study,
     fit_folder,
+    learned_of,
     load_array,
+    of_the_users,
     prepared_folder,
     read_anomaly_maps,
     read_names,
@@ -40,9 +43,11 @@ def studies(
     """Check and complete a config; write it and the cells of every study."""
     import yaml
 
-    from stpm_bench.config import complete, read
+    from stpm_bench.config import complete, read, warnings_of
 
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
+    for text in warnings_of(completed):
+        print(f"warning: {text}", file=sys.stderr)
     unseal(output / "studies.sha256")
     with whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
@@ -56,11 +61,17 @@ def tables(
     main: Annotated[str, "name of the study that stands beside the published values"],
 ) -> None:
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
+    import yaml
+
     from stpm_bench import audit, cost, published, tables, typeset
+    from stpm_bench.config import warnings_of
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
-    literature = published.read()
+    # What only has the name of one of MVTec AD's categories is not set beside the paper's.
+    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    others = of_the_users(results, config)
+    literature = published.without(published.read(), others)
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
@@ -80,11 +91,12 @@ def tables(
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(literature) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
-        table = tables.study_table(long, of_study, paper, names)
-        rests_on = tables.coverage(of_study, long, costs)
+        table = tables.study_table(long, of_study, paper, names, others)
+        rests_on = tables.coverage(of_study, long, costs, others)
+        rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
-            methods = published.methods(literature, table)
+            methods = published.methods(literature, table, others)
             sections += published.methods_sections(study, methods, rests_on)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
@@ -96,7 +108,7 @@ def tables(
             sections = tables.differences_sections(study, differences, of_study, rests_on)
             write(f"{study}_differences", differences, sections)
         if study == main:
-            own = published.ours(long, audited, of_study)
+            own = published.ours(long, audited, of_study, others)
             table = published.reproductions(literature, own)
             write("reproductions", table, published.reproductions_sections(table, rests_on))
     table = audit.summary(audited, of_main)
@@ -113,7 +125,7 @@ def claims(
     """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
     import yaml
 
-    from stpm_bench import claims, published, typeset
+    from stpm_bench import claims, claims_table, published, questions, typeset, verdict
 
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_checked(results / "config.yaml"))
@@ -123,19 +135,31 @@ def claims(
     scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "score")
     scoring = costs[scored].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
+    long, learned = grid.read(results / "metrics.csv"), learned_of(results, cells)
+    others = of_the_users(results, config)
+    speed = results / "speed.csv"
     found = claims.claims(
-        grid.read(results / "metrics.csv"),
+        long,
         cells,
         setting,
         config,
         published.read(),
         scoring.assign(cell=names),
+        learned,
+        pd.read_csv(checked(speed)) if speed.exists() else None,
+        others,
     )
-    scope = claims.scope(cells, config)
+    data = verdict.evidence(long, cells, setting, config, learned)
+    asked = questions.questions(data, cells)
+    scope = claims.scope(long, config, others)
     deviates = claims.deviations(config, setting.to_dict())
+    teacher = setting["teacher"]
+    declared = claims.file_declared(config, teacher)
+    remarks = [f"Teacher {teacher}: {declared}"] if declared else []
     unseal(results / "claims.sha256")
-    write_json(results / "claims.json", claims.record(found, scope, deviates))
-    names = typeset.write(results, "claims", claims.sections(found, scope, deviates))
+    write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
+    sections = claims_table.sections(found, scope, deviates, asked, remarks)
+    names = typeset.write(results, "claims", sections)
     seal(results / "claims.sha256", "claims.json", *names)
 
 
@@ -169,6 +193,7 @@ def figures(
         cells_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),
     )
+    # Planned by the categories' names; whether they are the paper's, their images say.
     if published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     setting = list(grid.SETTING)
@@ -279,6 +304,7 @@ def notebook(
 ) -> None:
     """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
     import os
+    import tempfile
 
     import jupytext
     import nbformat
@@ -286,14 +312,19 @@ def notebook(
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 
     os.environ["STPM_BENCH_RESULTS"] = str(results)
+    # The profile's files, which a kernel runs as it starts, are the user's.
+    profile = tempfile.TemporaryDirectory()
+    os.environ["IPYTHONDIR"] = profile.name
     content = jupytext.read(source)
     for i, cell in enumerate(content.cells):
         cell.id = f"cell-{i}"  # else random: the file would differ each time
     try:
-        runner = ExecutePreprocessor(kernel_name="python3", timeout=None, record_timing=False)
-        runner.preprocess(content, {"metadata": {"path": "."}})
+        runner = ExecutePreprocessor(timeout=None, record_timing=False)
+        runner.preprocess(content, {"metadata": {"path": "."}}, km=this_python())
     except CellExecutionError as error:
         raise InputError(f"{source}: a cell failed:\n{error}") from error
+    finally:
+        profile.cleanup()
     # No script is loaded from elsewhere: the page is whole, and opens without a network.
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
@@ -302,3 +333,17 @@ def notebook(
         nbformat.write(content, temporary)
     with whole(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body)
+
+
+def this_python():
+    """Return the manager of a notebook kernel that is this Python, whatever kernels are installed.
+
+    A kernel called python3 may be another Python's, as one on JUPYTER_PATH.
+    """
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    # Without folders to look in, 'python3' is the kernel of the Python that asks.
+    return AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
+    )

@@ -34,7 +34,7 @@ def clean(
 
 def benchmark(
     name: Annotated[
-        Literal["grid", "inference", "metrics", "prepare", "pretraining", "training"],
+        Literal["grid", "inference", "intervals", "metrics", "prepare", "pretraining", "training"],
         "what to time",
     ],
     *,
@@ -49,4 +49,5 @@ def benchmark(
 
     shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
     print(shown.to_markdown(index=False, floatfmt=".3g"))
-    print(f"\n{provenance.processor()}; medians of {runs} runs; {module.note()}")
+    summary = getattr(module, "SUMMARY", "medians of {runs} runs").format(runs=runs)
+    print(f"\n{provenance.processor()}; {summary}; {module.note()}")

@@ -19,12 +19,33 @@ def test_distance_in_closed_form():
     assert distance(unit(x), y).flatten().tolist() == [0.0, 2.0, 1.0]
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("normalised_l2", 0.5), ("cosine", 1.0)])
-def test_small_distances_survive(kind, factor):
+@pytest.mark.parametrize(
+    ("kind", "factor", "expected"), [("normalised_l2", 0.5, 1e-8 / 2), ("angle", 1.0, 1e-4)]
+)
+def test_small_distances_survive(kind, factor, expected):
     angle = 1e-4
     x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[np.cos(angle), np.sin(angle)]]).float()
     result = distance(unit(x[..., None, None]), y[..., None, None], kind, factor).item()
-    assert abs(result / (angle**2 / 2) - 1) < 1e-2
+    assert abs(result / expected - 1) < 1e-2
+
+
+def test_the_angle_is_that_of_the_vectors_whatever_their_length():
+    angles = torch.linspace(0.01, 3.1, 50)
+    x = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 50)
+    y = 3 * torch.stack([angles.cos(), angles.sin()])[None, :, None]
+    found = distance(unit(x), y, "angle", 1.0).flatten()
+    torch.testing.assert_close(found, angles, rtol=1e-3, atol=1e-4)
+    # Another function of the error than the squared distance, times whatever factor.
+    ratio = found / distance(unit(x), y, "normalised_l2", 1.0).flatten()
+    assert ratio.max() > 50 * ratio.min()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_angles_gradient_is_finite_where_vectors_are_equal_or_opposite(sign):
+    x = torch.randn(1, 4, 2, 2)
+    y = (sign * x).requires_grad_()
+    distance(unit(x), y, "angle", 1.0).sum().backward()
+    assert y.grad.isfinite().all()
 
 
 def test_the_distance_of_features_that_are_not_normalised():

@@ -1,0 +1,239 @@
+"""The claims and the studies' questions as tables and as a record: see `claims` and `questions`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench.claims import DOZENS, FEW_SHOT_LOSS, FRAMES_PER_SECOND, HEADLINE_LOSS, ROUNDING
+from stpm_bench.tables import METRICS
+from stpm_bench.typeset import NO_VALUE, Section, interval, number, p_value
+from stpm_bench.verdict import (
+    ALPHA,
+    FEWEST_DRAWS,
+    NEAR_CHANCE,
+    VERDICTS,
+    Claim,
+    Comparison,
+    judged,
+    verdict,
+)
+
+
+def table(found: Sequence[Claim]) -> pd.DataFrame:
+    """Return one row per claim and metric, with the comparison that speaks least for the claim.
+
+    Columns `claim, statement, where, metric, comparison, effect, low, high, p, p_holm, values,
+    planned, categories, draws, cells, comparisons, verdict, note`. `values`, `planned` and
+    `comparisons` are of all comparisons on which the claim is judged, the others of the one shown.
+    """
+    rows = []
+    for claim in found:
+        counts = judged(claim.comparisons)
+        measured = [c for c in counts if np.isfinite(c.effect)]
+        shown = min(measured, key=lambda c: c.effect - c.threshold, default=None)
+        shown = shown or Comparison("", np.nan)
+        rows.append(
+            {
+                "claim": claim.claim,
+                "statement": claim.statement,
+                "where": claim.where,
+                "metric": claim.metric,
+                "comparison": shown.name,
+                **{key: getattr(shown, key) for key in ("effect", "low", "high", "p", "p_holm")},
+                "values": sum(c.values for c in counts),
+                "planned": sum(c.planned for c in counts),
+                "categories": shown.categories,
+                "draws": shown.draws,
+                "cells": len({cell for c in claim.comparisons for cell in c.cells}),
+                "comparisons": len(counts),
+                "verdict": verdict(claim.comparisons),
+                "note": "; ".join(notes(claim, shown)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def notes(claim: Claim, shown: Comparison) -> list[str]:
+    """Return what a reader of a claim's row must know, most important first.
+
+    Args:
+        shown: the comparison that the row shows.
+    """
+    counts = judged(claim.comparisons)
+    missing = dict.fromkeys(c.missing for c in counts if c.missing)
+    doubts = dict.fromkeys(c.doubt for c in counts if c.doubt)
+    found = [*missing, *doubts, shown.note]
+    split = [c for c in counts if 0 < c.draws_above < c.draws]
+    found += [f"{c.name}: above in {c.draws_above} of {c.draws} draws" for c in split]
+    absent = [c.name for c in claim.comparisons if c.counted and not c.planned]
+    if absent and counts:
+        whole = sum(c.counted for c in claim.comparisons)
+        these = ", ".join(c.name for c in counts)
+        found.append(
+            f"judged on {len(counts)} of the claim's {whole} comparisons ({these}); not planned: "
+            f"{', '.join(absent)}"
+        )
+    elif absent:
+        found.append(f"not planned: {', '.join(absent)}")
+    found.append(claim.note)
+    return [text for text in found if text]
+
+
+def sections(
+    found: Sequence[Claim],
+    scope: str,
+    deviates: Sequence[str],
+    questions: pd.DataFrame | None = None,
+    remarks: Sequence[str] = (),
+) -> list[Section]:
+    """Format the claims: one line each, then the questions of the studies, then every comparison.
+
+    Args:
+        scope: what `claims.scope` returns. deviates: what `claims.deviations` returns.
+        questions: what `questions.questions` returns.
+        remarks: sentences for the caption, without a full stop.
+    """
+    rows = table(found)
+    body = pd.DataFrame(
+        {
+            "claim": rows["claim"],
+            "statement": rows["statement"],
+            "where": rows["where"],
+            "metric": rows["metric"].map(METRICS).fillna(""),
+            "verdict": [f"**{v}**" if v != "not tested" else v for v in rows["verdict"]],
+            "comparison": [
+                f"{name} (weakest of {n})" if n > 1 and name else name
+                for name, n in zip(rows["comparison"], rows["comparisons"], strict=True)
+            ],
+            "effect": [number(effect, signed=True) for effect in rows["effect"]],
+            "95% interval": [interval(*v) for v in zip(rows["low"], rows["high"], strict=True)],
+            "values": [
+                f"{n} of {planned}" if planned else ""
+                for n, planned in zip(rows["values"], rows["planned"], strict=True)
+            ],
+            "categories": [str(n or "") for n in rows["categories"]],
+            "draws": [str(n or "") for n in rows["draws"]],
+            "note": rows["note"],
+        }
+    )
+    counts = ", ".join(f"{(rows['verdict'] == v).sum()} {v}" for v in VERDICTS)
+    setting = f"Other than the paper's setting: {'; '.join(deviates)}. " if deviates else ""
+    said = "".join(f"{text}. " for text in remarks)
+    caption = (
+        f"Data: {scope}. {setting}{said}{len(rows)} rows: {counts}. A row is judged on the "
+        "comparisons that the config plans. Supported: of every one the whole 95% interval lies on "
+        f"the claimed side, its p is at most {ALPHA}, and no planned value is missing; "
+        "contradicted: of one the interval lies wholly on the other side and its p, Holm-corrected "
+        "within the row, is at most "
+        f"{ALPHA}; undecided: neither; not tested: nothing to compare. Where teachers are drawn "
+        f"for each seed, the sign must be the same in every draw, of at least {FEWEST_DRAWS}; a "
+        f"teacher whose accuracy is less than {NEAR_CHANCE:.0%} of the way from chance to 1 leaves "
+        "the row undecided. Comparisons of settings: paired by category after averaging seeds, the "
+        "interval over categories; printed means: over seeds. Of several comparisons the one that "
+        "speaks least for the claim is shown."
+    )
+    lines = [
+        [
+            claim.claim,
+            METRICS.get(claim.metric, ""),
+            c.name,
+            number(c.threshold, signed=True) if abs(c.threshold) < 1 else f"{c.threshold:g}",
+            number(c.effect, signed=True),
+            interval(c.low, c.high),
+            p_value(c.p),
+            p_value(c.p_holm),
+            number(c.rank_biserial, signed=True),
+            f"{c.values} of {c.planned}" if c.planned else "",
+            str(c.categories or ""),
+            f"{c.draws_above} of {c.draws}" if c.draws else "",
+            "; ".join(text for text in (c.missing, c.doubt, c.note) if text),
+        ]
+        for claim in found
+        for c in claim.comparisons
+    ]
+    names = ["claim", "metric", "comparison", "threshold", "effect", "95% interval", "p", "p, Holm"]
+    names += ["rank-biserial", "values", "categories", "draws above", "note"]
+    few, headline = (
+        ", ".join(f"{label} {margins[metric]}" for metric, label in METRICS.items())
+        for margins in (FEW_SHOT_LOSS, HEADLINE_LOSS)
+    )
+    thresholds = (
+        "Each effect is claimed to lie above its threshold: 0, or the margin of its claim, which "
+        f"is ours. Lost with few images (3a, 3b) at most: {few}; below a printed mean (4) at most: "
+        f"{headline}. Of printed values (6a.2, 6a.3) an effect counts beyond rounding, {ROUNDING}. "
+        f"5 is compared with "
+        f"{FRAMES_PER_SECOND} frames a second (5a), {DOZENS} times SPADE's (5b). The reasons stand "
+        f"in `stpm_bench/claims.py`. {NO_VALUE}: not run, or too few pairs."
+    )
+    asked = [] if questions is None or questions.empty else [questions_section(questions)]
+    return [
+        Section(f"The paper's claims ({scope})", body, caption),
+        *asked,
+        Section("Every comparison", pd.DataFrame(lines, columns=names), thresholds),
+    ]
+
+
+def questions_section(rows: pd.DataFrame) -> Section:
+    """Format what `questions.questions` returns."""
+    body = pd.DataFrame(
+        {
+            "study": rows["study"],
+            "question": rows["question"],
+            "metric": rows["metric"].map(METRICS),
+            "setting": rows["setting"],
+            "reference": rows["reference"],
+            "effect": [number(effect, signed=True) for effect in rows["effect"]],
+            "95% interval": [interval(*v) for v in zip(rows["low"], rows["high"], strict=True)],
+            "p, Holm": [p_value(p) for p in rows["p_holm"]],
+            "values": [
+                f"{n} of {planned}"
+                for n, planned in zip(rows["values"], rows["planned"], strict=True)
+            ],
+            "categories": rows["categories"].astype(str),
+            "of": rows["comparisons"].astype(str),
+            "note": rows["note"],
+        }
+    )
+    caption = (
+        "What each study varies, and the largest difference from its reference in either "
+        "direction, of as many comparisons as the column 'of' says. Paired by category after "
+        "averaging seeds. p is Holm-corrected for these comparisons, since the largest was chosen; "
+        "the interval is that of one comparison, and is not widened for the choice."
+    )
+    return Section("The studies' questions", body, caption)
+
+
+def record(
+    found: Sequence[Claim],
+    scope: str,
+    deviates: Sequence[str],
+    questions: pd.DataFrame | None = None,
+) -> dict:
+    """Return the claims and questions as JSON takes them: NaN is None."""
+
+    def plain(row: dict) -> dict:
+        return {
+            key: None if isinstance(value, float) and np.isnan(value) else value
+            for key, value in row.items()
+        }
+
+    rows = table(found).to_dict("records")
+    return {
+        "data": scope,
+        "deviations_from_the_papers_setting": list(deviates),
+        "claims": [
+            plain(row)
+            | {
+                "cells": sorted({cell for c in claim.comparisons for cell in c.cells}),
+                "comparisons": [
+                    {key: value for key, value in plain(c._asdict()).items() if key != "cells"}
+                    for c in claim.comparisons
+                ],
+            }
+            for claim, row in zip(found, rows, strict=True)
+        ],
+        "questions": []
+        if questions is None
+        else [plain(row) for row in questions.to_dict("records")],
+    }

@@ -1,0 +1,48 @@
+"""The regions of a mask, of which PRO takes the mean: how many are left at the maps' size."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from stpm_bench.datasets.rows import Problem
+from stpm_bench.metrics.ordering import EIGHT_NEIGHBOURS
+
+
+def count_regions(mask: np.ndarray, size: int) -> tuple[int, int]:
+    """Count the regions of a mask, and those of which a pixel is left at a smaller size.
+
+    Args:
+        mask: (H, W) bool, at its image's own size.
+        size: the side to which it is resized, by nearest neighbour (`images.nearest`).
+
+    Returns:
+        The number of 8-connected regions, and how many of them are sampled. Regions that only come
+        to touch each other count each.
+    """
+    labels, before = ndimage.label(mask, EIGHT_NEIGHBOURS)
+    small = Image.fromarray(labels.astype(np.int32)).resize((size, size), Image.Resampling.NEAREST)
+    return before, len(np.setdiff1d(np.asarray(small), [0]))
+
+
+def vanished_regions(
+    folder: Path, regions: Mapping[str, tuple[int, int]], image_size: int
+) -> list[Problem]:
+    """Find masks of which some regions vanish on resizing and others stay.
+
+    Args:
+        folder: of the category. regions: mask -> what `count_regions` returns.
+    """
+    some = [mask for mask, (before, after) in regions.items() if 0 < after < before]
+    if not some:
+        return []
+    before, after = (sum(counts) for counts in zip(*regions.values(), strict=True))
+    names = ", ".join(some[:10]) + (f" and {len(some) - 10} more" if len(some) > 10 else "")
+    text = (
+        f"{folder}: at {image_size} x {image_size} {before - after} of {before} regions of the "
+        f"masks vanish, in some masks beside others that stay: {names}. PRO is the mean over the "
+        "regions that are left; raise the config key 'image_size' to keep them."
+    )
+    return [Problem("warning", text)]

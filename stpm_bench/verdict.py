@@ -1,0 +1,370 @@
+"""The rule of the verdicts, and the paired comparisons that it judges.
+
+The rule and its constants were written before any result of MVTec AD was seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stpm_bench import statistics
+from stpm_bench.grid import SETTING, Cell, set_of
+from stpm_bench.levels import PUBLISHED
+
+ALPHA = 0.05
+VERDICTS = ("supported", "contradicted", "undecided", "not tested")
+# A teacher that is trained here or untrained is one draw of many; two say nothing of their spread.
+FEWEST_DRAWS = 3
+# A teacher has learned its own task where its accuracy is at least this share of the way from
+# chance to 1: 0.19 of 10 classes, 0.11 of 100, 0.55 of two.
+NEAR_CHANCE = 0.1
+
+
+class Comparison(NamedTuple):
+    """One measured effect, claimed to lie above `threshold` by more than `tolerance`.
+
+    Attributes:
+        name, threshold: what is compared, and what the effect is claimed to exceed.
+        effect, low, high: the effect and its 95 % interval; NaN where it was not measured.
+        p, p_holm, rank_biserial: of the test against the threshold; `p_holm` is corrected within
+            the claim. NaN where there is no test.
+        values, planned: how many values it rests on, and how many the config plans; `planned` is 0
+            where the config has no such cells.
+        categories: how many have a pair.
+        draws, draws_above, draws_below: of teachers that are drawn: how many draws, and in how many
+            of them the effect lies above or below the threshold. 0 where no teacher is drawn.
+        cells: names of the folders of the cells it rests on.
+        missing: which planned values are missing, '' where none is.
+        doubt: why nothing can be concluded, '' where something can.
+        note: what else a reader must know.
+        tolerance: how far above (below) the threshold an effect must lie to count as above (below).
+        counted: False of what is shown beside the claim but is no part of it.
+    """
+
+    name: str
+    threshold: float
+    effect: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    p_holm: float = np.nan
+    rank_biserial: float = np.nan
+    values: int = 0
+    planned: int = 0
+    categories: int = 0
+    draws: int = 0
+    draws_above: int = 0
+    draws_below: int = 0
+    cells: tuple[str, ...] = ()
+    missing: str = ""
+    doubt: str = ""
+    note: str = ""
+    tolerance: float = 0.0
+    counted: bool = True
+
+
+class Claim(NamedTuple):
+    """A statement and the comparisons that test it; none where it is not tested here."""
+
+    claim: str
+    statement: str
+    where: str
+    metric: str
+    comparisons: Sequence[Comparison]
+    note: str = ""
+
+
+class Learned(NamedTuple):
+    """What one draw of a teacher learned of its own task: its test accuracy, of so many classes."""
+
+    accuracy: float
+    classes: int
+
+    @property
+    def near_chance(self) -> bool:
+        chance = 1 / self.classes
+        return (self.accuracy - chance) / (1 - chance) < NEAR_CHANCE
+
+
+def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons on which a claim is judged: those that the config plans."""
+    return [c for c in comparisons if c.planned and c.counted]
+
+
+def verdict(comparisons: Sequence[Comparison]) -> str:
+    """Return what the comparisons say of a claim that each effect lies above its threshold.
+
+    Judged are the comparisons that the config plans.
+
+    - supported: every effect lies above: its whole 95 % interval does, its p is at most `ALPHA`,
+      no planned value is missing, and where a teacher is drawn the effect lies above in every draw.
+      That all effects lie above is an intersection-union test: each is tested at `ALPHA` without
+      correction, since all must pass (Berger, Technometrics 24, 1982).
+    - contradicted: at least one effect lies below: its whole interval does, its p, Holm-corrected
+      within the claim, is at most `ALPHA`, and where a teacher is drawn it lies below in every
+      draw. A value that is missing does not hinder: it cannot count for the claim.
+    - not tested: no effect was measured.
+    - undecided: all else; so too where too few pairs, seeds or draws say nothing.
+    """
+    comparisons = judged(comparisons)
+    if not any(np.isfinite(c.effect) for c in comparisons):
+        return "not tested"
+    if any(lies_below(c) for c in comparisons):
+        return "contradicted"
+    if all(lies_above(c) for c in comparisons):
+        return "supported"
+    return "undecided"
+
+
+def lies_above(c: Comparison) -> bool:
+    """Return whether an effect lies above its threshold, see `verdict`."""
+    certain = c.low > c.threshold + c.tolerance and not c.p > ALPHA and c.draws_above == c.draws
+    return certain and not c.missing and not c.doubt
+
+
+def lies_below(c: Comparison) -> bool:
+    """Return whether an effect lies below its threshold, see `verdict`."""
+    certain = (
+        c.high < c.threshold - c.tolerance and not c.p_holm > ALPHA and c.draws_below == c.draws
+    )
+    return certain and not c.doubt
+
+
+def with_holm(claim: Claim) -> Claim:
+    """Correct the p of a claim's comparisons, those on which it is judged, as one family."""
+    corrected = iter(statistics.holm([c.p for c in judged(claim.comparisons)]))
+    return claim._replace(
+        comparisons=[
+            c._replace(p_holm=float(next(corrected))) if c.planned and c.counted else c
+            for c in claim.comparisons
+        ]
+    )
+
+
+def drawn(config: dict, teacher: str) -> bool:
+    """Return whether each seed of a teacher's cells has a draw of the teacher of its own.
+
+    A teacher with weights is one network; one that is trained here or untrained is drawn for each
+    seed, unless the config says `draws: 1`.
+    """
+    entry = config["teachers"][teacher]
+    return "weights" not in entry and (config | entry).get("draws") != 1
+
+
+def source_of(teacher: Mapping) -> str | None:
+    """Return what an entry of the config's `teachers` was trained on, None where it does not say.
+
+    'imagenet' is torchvision's published weights, or a file whose `source` names them. The name of
+    the entry says nothing.
+    """
+    if teacher.get("weights") in PUBLISHED[teacher["backbone"]]:
+        return "imagenet"
+    if isinstance(teacher.get("pretrain"), str):
+        return teacher["pretrain"]
+    source = str(teacher.get("source") or "").lower()
+    return "imagenet" if source.startswith("imagenet") else source or None
+
+
+class Evidence(NamedTuple):
+    """What the claims are computed from; made by `evidence`.
+
+    Attributes:
+        main: the setting from which each comparison changes some axes: axis -> value.
+        config: completed.
+        values: (the values of `SETTING`, metric) -> rows `category`, `seed`, `value`.
+        plans: the values of `SETTING` -> rows `category`, `seed` of the cells of the config.
+        lacking: the pairs of set and metric that do not exist, as PRO of a set without masks.
+        learned: teacher -> what each draw of it learned; no key of one that was not trained here.
+        others: categories that have the name of one of MVTec AD's, but are not it.
+    """
+
+    main: dict
+    config: dict
+    values: Mapping[tuple, pd.DataFrame]
+    plans: Mapping[tuple, pd.DataFrame]
+    lacking: set[tuple[str, str]]
+    learned: Mapping[str, Sequence[Learned]]
+    others: Sequence[str] = ()
+
+    def setting(self, **changes) -> tuple:
+        """Return the values of `SETTING` of the main setting with some axes changed."""
+        return tuple((self.main | changes)[axis] for axis in SETTING)
+
+    def planned(self, metric: str = "", **changes) -> pd.DataFrame:
+        """Return category and seed of the cells that the config has of such a setting.
+
+        Args:
+            metric: leaves out the categories of sets that do not have it.
+        """
+        rows = self.plans.get(self.setting(**changes), NO_ROWS)
+        lacks = [(set_of(category), metric) in self.lacking for category in rows["category"]]
+        return rows[~np.array(lacks, bool)]
+
+    def found(self, metric: str, **changes) -> pd.DataFrame:
+        """Return category, seed and value of the cells of such a setting that have a value."""
+        return self.values.get((*self.setting(**changes), metric), NO_ROWS)
+
+    def compare(
+        self,
+        metric: str,
+        name: str,
+        one: dict,
+        other: dict,
+        threshold: float = 0.0,
+        sources: bool = False,
+    ) -> Comparison:
+        """Return the comparison of two settings, paired by category.
+
+        Args:
+            metric: one of `tables.METRICS`. name: of the comparison.
+            one, other: the axes in which each differs from the main setting.
+            threshold: what one less other is claimed to exceed.
+            sources: whether it is about what teachers were trained on: a teacher that is not drawn
+                is one draw then, unless it is ImageNet's, whose weights are the paper's own.
+        """
+        plans = [self.planned(metric, **changes) for changes in (one, other)]
+        shared = set(plans[0]["category"]) & set(plans[1]["category"])
+        plans = [rows[rows["category"].isin(shared)] for rows in plans]
+        if not shared:
+            return Comparison(name, threshold, note="not planned")
+        rows = [self.found(metric, **changes) for changes in (one, other)]
+        rows = [part[part["category"].isin(shared)] for part in rows]
+        found = statistics.compare(statistics.paired_differences(*rows), threshold)
+        teachers = [(self.main | changes)["teacher"] for changes in (one, other)]
+        effects = self.by_draw(rows, plans, teachers, found["difference"], sources)
+        gaps = [
+            gap(label({k: v for k, v in changes.items() if v != self.main[k]}), plan, part)
+            for changes, plan, part in zip((one, other), plans, rows, strict=True)
+        ]
+        doubts = [self.doubt_of(teacher) for teacher in dict.fromkeys(teachers)]
+        if effects and len(effects) < FEWEST_DRAWS:
+            doubts.append(
+                f"{counted(len(effects), 'draw')} of a teacher, at least {FEWEST_DRAWS} say how "
+                "much draws differ"
+            )
+        return Comparison(
+            name,
+            threshold,
+            found["difference"],
+            **{key: found[key] for key in ("low", "high", "p", "values", "categories", "note")},
+            rank_biserial=found["effect"],
+            planned=sum(map(len, plans)),
+            draws=len(effects),
+            draws_above=sum(effect > threshold for effect in effects),
+            draws_below=sum(effect < threshold for effect in effects),
+            cells=self.folders(rows[0], one) + self.folders(rows[1], other),
+            missing="; ".join(text for text in gaps if text),
+            doubt="; ".join(text for text in doubts if text),
+        )
+
+    def by_draw(
+        self,
+        rows: Sequence[pd.DataFrame],
+        plans: Sequence[pd.DataFrame],
+        teachers: Sequence[str],
+        overall: float,
+        sources: bool,
+    ) -> list[float]:
+        """Return the effect in each draw of the teachers, none where no teacher is drawn.
+
+        A draw is a seed; the setting whose teacher is not drawn takes part with the mean of its
+        seeds. The arguments are those of `compare`, for its two settings.
+        """
+        fixed = [not drawn(self.config, teacher) for teacher in teachers]
+        entries = [self.config["teachers"][teacher] for teacher in teachers]
+        single = [f and source_of(e) != "imagenet" for f, e in zip(fixed, entries, strict=True)]
+        if sources and any(single):
+            return [overall]
+        if all(fixed):
+            return []
+        seeds = [set(plan["seed"]) for plan, f in zip(plans, fixed, strict=True) if not f]
+        effects = []
+        for seed in sorted(set.intersection(*seeds)):
+            of_seed = [
+                part if f else part[part["seed"] == seed]
+                for part, f in zip(rows, fixed, strict=True)
+            ]
+            effects.append(float(statistics.paired_differences(*of_seed)["difference"].mean()))
+        return effects
+
+    def doubt_of(self, teacher: str) -> str:
+        """Return why a teacher says nothing of its source: a draw of it did not learn its task."""
+        weak = [one for one in self.learned.get(teacher, ()) if one.near_chance]
+        if not weak:
+            return ""
+        worst = min(weak, key=lambda one: one.accuracy)
+        return (
+            f"teacher {teacher} is near chance on its own task: accuracy {worst.accuracy:.3f} of "
+            f"{worst.classes} classes"
+        )
+
+    def folders(self, rows: pd.DataFrame, changes: dict) -> tuple[str, ...]:
+        """Return the names of the cells of a setting at each row's category and seed."""
+        setting = self.main | changes
+        at = zip(rows["category"], rows["seed"], strict=True)
+        return tuple(Cell(**setting, category=c, seed=s).folder for c, s in at)
+
+
+NO_ROWS = pd.DataFrame({"category": [], "seed": [], "value": []})
+
+
+def evidence(
+    metrics: pd.DataFrame,
+    cells: pd.DataFrame,
+    main: Sequence,
+    config: dict,
+    learned: Mapping[str, Sequence[Learned]] | None = None,
+    others: Sequence[str] = (),
+) -> Evidence:
+    """Return what claims are computed from.
+
+    Args:
+        metrics: the long table. cells: every cell of the config, columns `AXES`.
+        main: values of `SETTING`: the main study's, from which each ablation changes one.
+        config: completed. learned, others: as of `Evidence`.
+    """
+    metrics = metrics[metrics["value"].notna()]
+    cells = cells.drop_duplicates([*SETTING, "category", "seed"])
+    keys = [*SETTING, "metric"]
+    columns = ["category", "seed", "value"]
+    values = {key: rows[columns] for key, rows in metrics.groupby(keys, sort=False)}
+    plans = {key: rows[columns[:2]] for key, rows in cells.groupby(list(SETTING), sort=False)}
+    sets = metrics["category"].map(set_of)
+    there = set(zip(sets, metrics["metric"], strict=True))
+    named = set(metrics["metric"])
+    lacking = {(name, metric) for name in set(sets) for metric in named} - there
+    main = dict(zip(SETTING, main, strict=True))
+    return Evidence(main, config, values, plans, lacking, learned or {}, others)
+
+
+def gap(name: str, planned: pd.DataFrame, found: pd.DataFrame) -> str:
+    """Return which planned values a setting lacks, '' where none.
+
+    Args:
+        name: of the setting. planned, found: columns `category`, `seed`.
+    """
+    there = set(zip(found["category"], found["seed"], strict=True))
+    at = zip(planned["category"], planned["seed"], strict=True)
+    gone = [category for category, seed in at if (category, seed) not in there]
+    if not gone:
+        return ""
+    return f"{name} lacks {len(gone)} of {counted(len(planned), 'value')} ({shortened(gone)})"
+
+
+def label(changes: Mapping) -> str:
+    """Return what a setting changes as text: 'layers 1', or 'the main setting'."""
+    return ", ".join(f"{axis} {value}" for axis, value in changes.items()) or "the main setting"
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """Return names, each once, the first few of many: 'a, b, c and 2 more'."""
+    names = list(dict.fromkeys(names))
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return '1 value' or '2 values'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
