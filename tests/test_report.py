@@ -371,13 +371,12 @@ TEACHER = {"imagenet": {"backbone": "resnet18"}, "random": {"backbone": "resnet1
 
 
 def test_a_scoring_rule_is_one_function(finished, tmp_path):
-    for name in ("stpm_bench", "workflow"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / "stpm_bench", tmp_path / "stpm_bench")
     line = readme_block("python", "FUSIONS").rstrip()
     for file, old, new in (
         ("stpm_bench/anomaly_map.py", r"^FUSIONS = .*$", line),
         (
-            "workflow/schemas/config.schema.yaml",
+            "stpm_bench/config.schema.yaml",
             r"(?<=fusion: \{enum: \[).*?(?=\])",
             r"\g<0>, highest",
         ),
