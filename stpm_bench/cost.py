@@ -19,7 +19,7 @@ STAGES = {
     "metrics": "cost_metrics.json",
 }
 COLUMNS = ["stage", *AXES, "device", "threads", "images", "seconds", "images_per_second"]
-COLUMNS += ["host_bytes", "gpu_bytes", "code"]
+COLUMNS += ["host_bytes", "gpu_bytes", "code", "packages"]
 
 
 def host_bytes() -> int:
@@ -42,7 +42,8 @@ def collect(results: str | Path, cells: Iterable[Cell], teachers: Iterable[str])
     Returns:
         `COLUMNS`, a row for each teacher and for each stage of each cell. `seconds` is the whole
         step, its imports included; `images_per_second` the work itself; `images` counts every
-        epoch's; `code` is what `code_version` returned of the stage, None of a teacher.
+        epoch's; `code` is what `code_version` returned of the stage, None of a teacher; `packages`
+        is 'torch 2.15.0, numpy 2.4.6', None where the stage does not record them.
     """
     rows = []
     for name in teachers:
@@ -78,7 +79,9 @@ def of_stage(record: dict) -> dict:
         images = record["epochs"] * images["training"]
         rate = record["training_images_per_second"]
     cost = {key: record.get(key) for key in ("device", "threads", "seconds", "code")}
-    return cost | {"images": images, "images_per_second": rate} | record["peak_memory"]
+    packages = [f"{name} {version}" for name, version in record.get("packages", {}).items()]
+    cost |= {"images": images, "images_per_second": rate, "packages": ", ".join(packages) or None}
+    return cost | record["peak_memory"]
 
 
 def sections(table: pd.DataFrame, cells: int) -> list[Section]:

@@ -3,6 +3,8 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
+
 from stpm_bench import cost, typeset
 from stpm_bench.grid import Cell
 
@@ -26,6 +28,7 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
         images={"training": 30, "validation": 8},
         epochs=10,
         training_images_per_second=17.5,
+        packages={"torch": "2.15.0", "numpy": "2.4.6"},
         peak_memory={"host_bytes": 2_000_000_000, "gpu_bytes": 1_000_000_000},
     )
     write(
@@ -41,6 +44,8 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     assert rows.loc["teacher", "images_per_second"].tolist()[0] == 200
     assert rows.loc["student", "images"] == 300
     assert rows.loc["student", "gpu_bytes"] == 1e9
+    assert rows.loc["student", "packages"] == "torch 2.15.0, numpy 2.4.6"
+    assert pd.isna(rows.loc["metrics", "packages"])
     assert rows.loc["metrics", "category"] == "bottle"
     text = typeset.markdown(cost.sections(table, len(cells)), "cost")
     assert "1 of 2 cells" in text
