@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -144,8 +145,8 @@ def test_snakemake_without_pandas_says_what_to_install(tmp_path, monkeypatch):
     assert "environment.yml" in run.stderr
 
 
-# A conda for Snakemake's own checks: its environments are folders, and activating does nothing, so
-# that the steps run with the Python of the tests.
+# A stand-in for conda, as Snakemake calls it: its environments are empty folders, and the steps run
+# with the Python of the tests, with all its packages.
 CONDA = """#!/bin/sh
 case "$*" in
     "info --json") echo '{{"conda_prefix": "{base}", "platform": "linux-64"}}' ;;
@@ -159,14 +160,44 @@ esac
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A copy of this checkout with a small set, `conda` in the PATH: a function runs Snakemake."""
+def conda(tmp_path, monkeypatch) -> Path:
+    """The stand-in is in the PATH: its folder, which has `created` once it made an environment."""
     base = tmp_path / "conda"
     (base / "bin").mkdir(parents=True)
     (base / "bin" / "conda").write_text(CONDA.format(base=base))
     (base / "bin" / "conda").chmod(0o755)
-    (base / "bin" / "activate").write_text("")
+    (base / "bin" / "activate").write_text("unset PYTHONPATH\n")
     monkeypatch.setenv("PATH", f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    # Never in this checkout, where a run with a real conda would take them for its own.
+    monkeypatch.setenv("SNAKEMAKE_CONDA_PREFIX", str(tmp_path / "environments"))
+    return base
+
+
+def test_snakemake_alone_runs_with_conda_and_a_failed_run_names_the_target_interim(
+    small_set, conda, snakemake_alone
+):
+    """The steps have their packages, Snakemake and its handlers have not."""
+    image = small_set / "data" / "alpha" / "train" / "good" / "003.png"
+    image.write_bytes(image.read_bytes()[:100])
+    run = snakemake(small_config(small_set), "--keep-going", "--use-conda")
+    assert run.returncode != 0
+    assert "\nstudents 1 of 2, " in run.stderr
+    assert "1 of 2 students are done and kept" in run.stderr
+    command = shlex.split(re.search(r"gaps: (snakemake .*)", run.stderr)[1])
+    assert command[:2] == ["snakemake", "interim"]
+    assert "--use-conda" in command
+    made = subprocess.run(
+        [sys.executable, "-m", *command, "--nolock"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert (conda / "created").exists()
+    text = (small_set / "results" / "tables" / "main.md").read_text()
+    assert "1 of 2 cells; the others failed or have not run: gaps" in text
+
+
+@pytest.fixture
+def checkout(tmp_path, conda):
+    """A copy of this checkout with a small set: a function runs Snakemake there."""
     copy = tmp_path / "copy"
     for name in ("stpm_bench", "workflow", "analysis", "profiles"):
         ignore = shutil.ignore_patterns("__pycache__")
@@ -186,7 +217,7 @@ def checkout(tmp_path, monkeypatch):
         assert made.returncode == 0, made.stderr
         return made.stdout + made.stderr
 
-    run.folder, run.created = copy, base / "created"
+    run.folder, run.created = copy, conda / "created"
     return run
 
 
