@@ -57,4 +57,4 @@ onsuccess:
 
 
 onerror:
-    print(interim(), file=sys.stderr)
+    print(after_failure(), file=sys.stderr)

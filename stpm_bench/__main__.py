@@ -12,8 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from stpm_bench.errors import InputError
-from stpm_bench.steps import STEPS
+from stpm_bench.errors import InputError, not_installed
+
+try:
+    from stpm_bench.steps import STEPS
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {not_installed(error.name)}")
 
 # What the disk may say to a file that is read or written anywhere, and how to mend it.
 DISK = {
@@ -78,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except InputError as error:
         message = f"error: {error}\n"
+    except ModuleNotFoundError as error:
+        own = error.name.partition(".")[0] == "stpm_bench"  # then it is a bug
+        message = traceback.format_exc() if own else f"error: {not_installed(error.name)}\n"
     except FileNotFoundError as error:
         message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
     except PermissionError as error:

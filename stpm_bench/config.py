@@ -20,7 +20,7 @@ from stpm_bench.grid import levels_of
 from stpm_bench.levels import PUBLISHED, level_names
 from stpm_bench.methods.interface import Settings
 
-SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
 
 # JSON Schema takes 1.0 for an integer and NaN for a number; neither can be meant here.

@@ -14,7 +14,7 @@ from stpm_bench.grid import AXES, SETTING, Cell
 from stpm_bench.typeset import NO_VALUE, Section
 
 COLUMNS = ["stage", *AXES, "fit", "device", "threads", "fitted_on", "images", "seconds"]
-COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code"]
+COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code", "packages"]
 
 
 def host_bytes() -> int:
@@ -42,7 +42,8 @@ def collect(results: str | Path, fits: Mapping[Cell, str], teachers: Iterable[st
         each have the rows of its stages, `fit` names it. `seconds` is the whole step, its imports
         included; `images_per_second` the work itself; `images` counts every epoch's; `fitted_on`
         is how many training images a fit saw, those that validate not among them; `code` is the
-        version of the stage's code, None of a teacher.
+        version of the stage's code, None of a teacher; `packages` is 'torch 2.15.0, numpy 2.4.6',
+        None where the stage does not record them.
     """
     rows = []
     for name in teachers:
@@ -85,7 +86,9 @@ def of_stage(record: dict) -> dict:
     """Return the cost of a stage of a cell."""
     keys = ("device", "threads", "images", "seconds", "images_per_second", "code")
     cost = {key: record.get(key) for key in keys}
-    return cost | {"fitted_on": record.get("split", {}).get("training")} | record["peak_memory"]
+    packages = [f"{name} {version}" for name, version in record.get("packages", {}).items()]
+    cost |= {"fitted_on": record.get("split", {}).get("training")}
+    return cost | {"packages": ", ".join(packages) or None} | record["peak_memory"]
 
 
 def sections(table: pd.DataFrame, cells: int) -> list[Section]:

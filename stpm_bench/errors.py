@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and the sentence for a package that is missing."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,12 @@ class InputError(ValueError):
     The message names the file or key, says what was expected, and how to mend it; the command line
     prints it without a traceback.
     """
+
+
+def not_installed(package: str) -> str:
+    """Return what to install where a package cannot be imported, in one sentence."""
+    return (
+        f"the package {package!r} is not installed, and this needs it; in the folder of the "
+        "Snakefile type `pip install -e .`, or `conda env create -f environment.yml && conda "
+        "activate stpm_bench`, or give snakemake --use-conda, which makes that environment itself"
+    )

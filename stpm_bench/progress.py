@@ -1,13 +1,12 @@
 """How far a run is: a bar in a terminal, a line in a log, after each cell."""
 
+import importlib.util
 import json
 import logging
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-from tqdm import tqdm
 
 from stpm_bench.grid import CELL
 
@@ -32,14 +31,14 @@ class Progress(logging.Handler):
         super().__init__()
         self.cells, self.images = cells, images
         self.start, self.fitted, self.jobs = time.monotonic(), 0, {}
-        self.bar = tqdm(
-            total=total,
-            initial=done,
-            desc="cells",
-            bar_format="{desc} {n_fmt} of {total_fmt} |{bar:20}| {postfix}",
-            disable=not sys.stderr.isatty(),
-        )
-        self.done = done
+        self.total, self.done = total, done
+        self.bar = None
+        # Snakemake's own environment, in which this runs, need not have tqdm: then lines.
+        if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
+            from tqdm import tqdm
+
+            form = "{desc} {n_fmt} of {total_fmt} |{bar:20}| {postfix}"
+            self.bar = tqdm(total=total, initial=self.done, desc="cells", bar_format=form)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of an event; where it ends a cell, say so."""
@@ -53,7 +52,8 @@ class Progress(logging.Handler):
             else:
                 self.done += 1
                 self.say(cell)
-        self.bar.refresh()
+        if self.bar is not None:
+            self.bar.refresh()
 
     def say(self, cell: str) -> None:
         """Print a line, or move the bar on."""
@@ -63,8 +63,8 @@ class Progress(logging.Handler):
         parts = [f"{rate:,.0f} images/s"]
         parts += [f"about {spell(left / rate)} left"] if rate else []
         text = ", ".join([*parts, f"last: {cell}: {outcome(self.cells / cell)}"])
-        if self.bar.disable:
-            print(f"cells {self.done} of {self.bar.total}, {text}", file=sys.stderr)
+        if self.bar is None:
+            print(f"cells {self.done} of {self.total}, {text}", file=sys.stderr)
         else:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update()
@@ -94,7 +94,8 @@ def follow(
 ) -> None:
     """Attach a `Progress` to Snakemake's logger; its bar stays below the lines of the others."""
     progress = Progress(cells, images, total, done)
-    before = logging.Handler()
-    before.emit = lambda record: progress.bar.clear()
-    logger.handlers.insert(0, before)
+    if progress.bar is not None:
+        before = logging.Handler()
+        before.emit = lambda record: progress.bar.clear()
+        logger.handlers.insert(0, before)
     logger.addHandler(progress)

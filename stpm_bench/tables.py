@@ -1,6 +1,7 @@
 """From the long table of metrics to the tables of a study."""
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
@@ -216,27 +217,40 @@ def coverage(
     Of categories that only have the name of one of MVTec AD's (`others`: category -> its numbers of
     training and of test images) it says so.
 
-    Where the cells were not all made by the same code (`costs`, what `cost.collect` returns), it
-    says so: tables do not mix versions unsaid.
+    Where the cells were not all made by the same code or with the same versions of the packages
+    (`costs`, what `cost.collect` returns), it says so: tables do not mix versions unsaid.
     """
     done = cells.merge(metrics[list(AXES)].drop_duplicates())
     text = f"{len(done)} of {len(cells)} cells"
     if len(done) < len(cells):
         text += "; the others failed or have not run: gaps"
     made = costs.dropna(subset="category").astype(done.dtypes[list(AXES)]).merge(done[list(AXES)])
-    for stage, versions in made.groupby("stage", sort=False)["code"]:
-        counts = versions.value_counts()
-        if len(counts) > 1:
-            each = ", ".join(f"{count} by {code}" for code, count in counts.items())
-            text += (
-                f"; MIXED: their step {stage} ran with {len(counts)} versions of its code ({each})"
-            )
+    for stage, rows in made.groupby("stage", sort=False):
+        for what, counts in versions(rows).items():
+            if len(counts) > 1:
+                each = ", ".join(f"{runs} by {version}" for version, runs in counts.items())
+                text += f"; MIXED: their step {stage} ran with {len(counts)} versions of {what}"
+                text += f" ({each})"
     return text + "".join(
         f"; {category}, of {train} training and {test} test images, is not MVTec AD's category of "
         f"that name ({' and '.join(map(str, mvtec.COUNTS[category]))}) and is not compared with it"
         for category, (train, test) in others.items()
         if (cells["category"] == category).any()
     )
+
+
+def versions(costs: pd.DataFrame) -> dict[str, Mapping[str, int]]:
+    """Return how many runs of a stage each version made: 'its code' or package -> version -> runs.
+
+    Args:
+        costs: rows of what `cost.collect` returns.
+    """
+    counts = {"its code": costs["code"].value_counts()}
+    for packages, runs in costs["packages"].value_counts().items():
+        for part in packages.split(", "):
+            name, version = part.split(" ")
+            counts.setdefault(name, Counter())[version] += runs
+    return counts
 
 
 def fixed_axes(table: pd.DataFrame) -> str:

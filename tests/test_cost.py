@@ -3,6 +3,8 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
+
 from stpm_bench import cost, typeset
 from stpm_bench.grid import Cell
 
@@ -25,6 +27,7 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
         split={"training": 30, "validation": 8},
         images=300,
         images_per_second=17.5,
+        packages={"torch": "2.15.0", "numpy": "2.4.6"},
         peak_memory={"host_bytes": 2_000_000_000, "gpu_bytes": 1_000_000_000},
     )
     write(
@@ -44,6 +47,8 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     assert rows.loc["fit", "images"] == 300
     assert rows.loc["fit", "fitted_on"] == 30
     assert rows.loc["fit", "gpu_bytes"] == 1e9
+    assert rows.loc["fit", "packages"] == "torch 2.15.0, numpy 2.4.6"
+    assert pd.isna(rows.loc["evaluate", "packages"])
     assert rows.loc["evaluate", "category"] == "bottle"
     text = typeset.markdown(cost.sections(table, len(cells)), "cost")
     assert "1 of 2 cells" in text

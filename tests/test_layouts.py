@@ -381,7 +381,7 @@ def test_the_schema_and_the_steps_know_every_layout():
 
     from stpm_bench.steps import Layout
 
-    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+    schema = yaml.safe_load((REPOSITORY / "stpm_bench/config.schema.yaml").read_text())
     sets = schema["properties"]["data"]["properties"]["sets"]
     allowed = sets["additionalProperties"]["properties"]["layout"]["enum"]
     assert allowed == list(layouts.LAYOUTS)

@@ -227,7 +227,7 @@ def test_frame_masks_that_disagree_are_a_warning(campus):
 def test_without_pyav_the_error_says_what_to_install(campus, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(
-        InputError, match=r"PyAV is not installed.*pip install 'stpm_bench\[video\]"
+        InputError, match=r"PyAV is not installed.*pip install 'av>=12'.*conda install"
     ):
         prepare(campus, "train")
     assert len(prepare(campus, "test")[2]) == 11

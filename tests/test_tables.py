@@ -111,6 +111,19 @@ def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
     assert tables.coverage(made.iloc[:5], long, mixed) == "5 of 5 cells"
 
 
+def test_cells_of_two_versions_of_torch_are_said_to_be_mixed():
+    long = long_table(["bottle", "cable"])
+    made = cells(long)
+    rows = ({"stage": "student", "code": "a1"} | row for row in made.to_dict("records"))
+    packages = ["torch 2.15.0, numpy 2.4.6"] * 5
+    mixed = costs(*rows).assign(packages=[*packages, "torch 2.16.0, numpy 2.4.6"])
+    assert tables.coverage(made, long, mixed) == (
+        "6 of 6 cells; MIXED: their step student ran with 2 versions of torch "
+        "(5 by 2.15.0, 1 by 2.16.0)"
+    )
+    assert tables.coverage(made.iloc[:5], long, mixed) == "5 of 5 cells"
+
+
 def test_a_study_of_which_no_cell_has_run_is_all_gaps():
     long = long_table(["bottle", "carpet"], layers=("1", "2"))
     table = tables.study_table(long.iloc[:0], cells(long), {})

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import skimage.data
-from PIL import Image
 
 from stpm_bench.errors import InputError
 from stpm_bench.files import whole
@@ -229,6 +227,8 @@ def _generator(seed: int, *name) -> np.random.Generator:
 
 @cache
 def _photograph(category: str) -> np.ndarray:
+    import skimage.data  # not above: Snakemake reads this module, and need not have it
+
     photograph = getattr(skimage.data, category)()
     photograph.setflags(write=False)
     return photograph
@@ -317,5 +317,7 @@ def _box_mean(image: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _save(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
     with whole(path) as temporary:
         Image.fromarray(image).save(temporary)

@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.errors import InputError
@@ -227,6 +226,8 @@ def fetch(
 
 def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
     """Fetch a file from one mirror and check its hash; raise _Failed when it cannot be had."""
+    from tqdm import tqdm  # not above: Snakemake reads this module, and need not have it
+
     if _size(path) > mirror.bytes:
         path.unlink()
     while True:
@@ -253,7 +254,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
             raise _Refused(f"sent a file with sha256 {digest} instead of {mirror.sha256}")
 
 
-def _fetch_patiently(mirror: Mirror, path: Path, bar: tqdm) -> None:
+def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
     """Ask a mirror again, with growing pauses, for as long as each few tries come further."""
     furthest, failures, connected = _size(path), 0, False
     while _size(path) < mirror.bytes:
@@ -271,7 +272,7 @@ def _fetch_patiently(mirror: Mirror, path: Path, bar: tqdm) -> None:
             time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
-def _receive(mirror: Mirror, path: Path, bar: tqdm) -> None:
+def _receive(mirror: Mirror, path: Path, bar) -> None:
     """Make one request and write what comes behind what `path` holds, or over it."""
     start = _size(path)
     # A server may otherwise compress, and lengths and ranges would count other bytes.
@@ -316,7 +317,7 @@ def _receive(mirror: Mirror, path: Path, bar: tqdm) -> None:
         _write(response, path, start, mirror, bar)
 
 
-def _write(response: requests.Response, path: Path, start: int, mirror: Mirror, bar: tqdm) -> None:
+def _write(response: requests.Response, path: Path, start: int, mirror: Mirror, bar) -> None:
     bar.n = size = start
     with open(path, "ab" if start else "wb") as file:
         try:
@@ -434,6 +435,8 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
         InputError: the archive is damaged, has a member that reaches outside the folder, or would
             take more than `limit` bytes; or the folder cannot be written.
     """
+    from tqdm import tqdm
+
     archive, total = Path(archive), 0
     interval = 0.2 if sys.stderr.isatty() else 30
     try:

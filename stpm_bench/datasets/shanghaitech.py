@@ -82,7 +82,8 @@ def _pyav():
     except ImportError as error:
         raise InputError(
             "PyAV is not installed, which decodes the videos of ShanghaiTech Campus. Expected the "
-            "package av; type pip install 'stpm_bench[video]', or add av to environment.yml."
+            "package av; type pip install 'av>=12', or of conda's environment "
+            "conda install -n stpm_bench -c conda-forge 'av>=12', and run without --use-conda."
         ) from error
     return av
 

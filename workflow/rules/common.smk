@@ -2,17 +2,24 @@
 import functools
 import gc
 import hashlib
+import importlib.util
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from snakemake.settings.enums import Quietness
+from snakemake.settings.types import DeploymentMethod
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
 sys.path.insert(0, str(Path(workflow.basedir)))
+
+# All else that is imported here comes with Snakemake; pandas with bioconda's, not with pip's.
+if importlib.util.find_spec("pandas") is None:
+    from stpm_bench.errors import not_installed
+
+    raise WorkflowError(not_installed("pandas"))
 
 # The jobs of a large grid are millions of objects that all stay: Python's collector would look
 # through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
@@ -264,23 +271,31 @@ def models_gone():
     return plan.models_gone(CONFIG, grid.fits(TABLE))
 
 
-def interim():
-    """Make the tables of what is done where a run with --keep-going ends with failed jobs."""
+def after_failure():
+    """Return what a failed run leaves, and the command that makes tables of what is done."""
     done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
-    if not (workflow.execution_settings.keep_going and Path(RESULTS, "studies.csv").exists()):
-        return (
-            f"stpm_bench: {done} of {len(CELLS)} cells are done and kept. The same command goes on; "
-            "with --keep-going it passes over what fails, and ends with tables that show it as gaps."
+    lines = [
+        f"stpm_bench: {done} of {len(CELLS)} cells are done and kept. Mend what failed (its log is "
+        "named above) and type the same command again; with --keep-going it passes over what fails."
+    ]
+    if done:
+        lines.append(
+            f"  Tables, claims and figures of these, the others as gaps: {interim_command()}"
         )
-    command = [sys.executable, "-m", "stpm_bench", "interim", "--results", RESULTS, "--main", MAIN]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode:
-        return f"stpm_bench: {done} of {len(CELLS)} cells are done. No tables: {made.stderr}"
-    return (
-        f"stpm_bench: {done} of {len(CELLS)} cells are done; the others are gaps in "
-        f"{RESULTS}/tables/, {RESULTS}/figures/ and {RESULTS}/claims.md. Mend what failed (its log is "
-        "named above) and type the same command again."
-    )
+    return "\n".join(lines)
+
+
+def interim_command():
+    """Return the command that makes the target 'interim' of this config."""
+    settings, here = workflow.config_settings, Path.cwd()
+    files = [p.relative_to(here) if p.is_relative_to(here) else p for p in settings.configfiles]
+    parts = ["snakemake", "interim", "--cores", "1"]
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+        parts.append("--use-conda")
+    parts += ["--configfile", *map(str, files)] if files else []
+    values = [f"{key}={json.dumps(value)}" for key, value in settings.config.items()]
+    parts += ["--config", *values] if values else []
+    return shlex.join(parts)
 
 
 def closing():

@@ -201,3 +201,21 @@ rule notebook:
     shell:
         "python -m stpm_bench notebook --source {input.source:q} --results {params.results:q}"
         " --output {params.folder:q} --log {log:q}"
+
+
+# A target, not a part of a whole run: what is done so far, while other cells are missing or failed.
+# It makes files of 'collect', 'tables', 'claims' and 'figures', which a whole run then makes again.
+rule interim:
+    input:
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/studies.csv",
+    log:
+        f"{RESULTS}/logs/interim.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        study=MAIN,
+        results=subpath(input[0], parent=True),
+    shell:
+        "python -m stpm_bench interim --results {params.results:q} --main {params.study} --log {log:q}"
