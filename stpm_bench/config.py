@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jsonschema
@@ -58,6 +59,7 @@ class Source(NamedTuple):
     marker: the file that is written last where the set is made here; None for a user's own.
     every: split -> of its images every so many are taken, see `layouts.thinned`.
     counts: split -> how many images a category has that is made here; None for a user's own.
+    reading: options of the step 'prepare' that say how the set's files are read.
     """
 
     root: str
@@ -66,6 +68,7 @@ class Source(NamedTuple):
     marker: str | None
     every: Mapping[str, int] = NOT_THINNED
     counts: Mapping[str, int] | None = None
+    reading: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: str | Path) -> dict:
@@ -288,8 +291,11 @@ def sources(config: dict) -> dict[str, Source]:
             )
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
+        keys = ("mask_colour", "intensity", "max_megapixels")
+        reading = {key: str(part[key]).strip("[]") for key in keys if key in part}
         found |= {
-            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts) for c in names
+            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, reading)
+            for c in names
         }
     return found
 
@@ -315,6 +321,12 @@ def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
 
 def contradictions(config: dict) -> Iterator[str]:
     """Yield a line for each name that one part of the config uses and no other part defines."""
+    for name, part in config["data"]["sets"].items():
+        if "intensity" in part and not part["intensity"][0] < part["intensity"][1]:
+            yield (
+                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected the "
+                "value that becomes 0 before the one that becomes 255"
+            )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
         file, published = teacher.get("weights"), PUBLISHED[teacher["backbone"]]

@@ -49,6 +49,11 @@ Layout = Annotated[
 ]
 Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
+MaskColour = Annotated[str, "R,G,B of a defect in the masks, as 255,0,0; '': what is not black"]
+Intensity = Annotated[
+    str, "of more than 8 bits, what becomes 0 and 255, as 0,4095; '': the training images' range"
+]
+MaxMegapixels = Annotated[float, "an image of more million pixels is refused"]
 CellFolder = Annotated[Path, "the cell's folder"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
@@ -119,15 +124,22 @@ def check_data(
     layout: Layout = "mvtec",
     every: Every = 1,
     every_test: Every = 1,
+    image_size: Annotated[int, "side in pixels at which defects must show in their masks"] = 256,
+    mask_colour: MaskColour = "",
+    intensity: Intensity = "",
+    max_megapixels: MaxMegapixels = 179,
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
-    from stpm_bench.datasets.check import check
+    from stpm_bench.datasets.check import check, in_columns
 
     taken = {"train": every, "test": every_test}
-    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken)
+    reading = reading_of(mask_colour, intensity, max_megapixels)
+    table, problems = check(
+        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, reading
+    )
     if len(table):
-        print(table.to_markdown(index=False))
+        print(in_columns(table))
         images, masks = table["images"].sum(), table["masks"].sum()
         print(f"\n{images} images and {masks} masks in {table['category'].nunique()} categories")
     for problem in problems:
@@ -146,6 +158,9 @@ def prepare(
     every: Every = 1,
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    mask_colour: MaskColour = "",
+    intensity: Intensity = "",
+    max_megapixels: MaxMegapixels = 179,
     train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
     threads: Threads = 0,
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
@@ -154,7 +169,14 @@ def prepare(
     from stpm_bench.datasets import images
 
     pixels, masks, manifest = images.prepare(
-        root, category, split, image_size, threads or None, layout=layout, every=every
+        root,
+        category,
+        split,
+        image_size,
+        threads or None,
+        layout=layout,
+        every=every,
+        reading=reading_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
         images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
@@ -169,6 +191,26 @@ def prepare(
         names += [*MASKS.values(), OWN_MASKS]
     write_csv(output / "images.csv", manifest)
     seal(output / "images.sha256", *names)
+
+
+def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
+    """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
+    from stpm_bench.datasets.rows import Reading
+
+    def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
+        try:
+            found = tuple(kind(part) for part in text.split(",")) if text else None
+        except ValueError:
+            found = ()
+        if found is not None and len(found) != count:
+            raise InputError(f"{option} is {text!r}; expected {count} numbers, joined by commas")
+        return found
+
+    colour = numbers("--mask-colour", mask_colour, int, 3)
+    span = numbers("--intensity", intensity, float, 2)
+    if span and not span[0] < span[1]:
+        raise InputError(f"--intensity is {intensity!r}; expected the lower value first")
+    return Reading(colour, span, max_megapixels)
 
 
 def pretraining_set(
@@ -461,15 +503,18 @@ def metrics(
         return
     labels = (read_names(cell / "image_scores.csv")["defect"] != "good").to_numpy()
     marked = load_array(test / MASKS[masks])
+    if not marked.any():  # no defect shows at this size, as 'prepare' said: images alone count
+        truth = "image"
     maps = load_array(cell / "anomaly_maps.npy")
     definitions = pd.DataFrame(columns=COLUMNS)
     try:
         evaluating = time.perf_counter()
         values = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
         evaluating = time.perf_counter() - evaluating
-        if truth == "regions":
+        sampled = load_array(test / MASKS["nearest"])
+        if truth == "regions" and sampled.any():
             own_masks = list(load_arrays(test / OWN_MASKS).values())
-            definitions = audit(load_array(test / MASKS["nearest"]), own_masks, maps)
+            definitions = audit(sampled, own_masks, maps)
         maps = load_array(cell / "last_epoch_maps.npy")
         last = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
     except InputError:  # a damaged file names itself

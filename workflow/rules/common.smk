@@ -128,7 +128,7 @@ wildcard_constraints:
 def options(values):
     """Return a dict as command-line options: {'batch_size': 32} is '--batch-size 32'."""
     return " ".join(
-        f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in values.items()
+        f"--{key.replace('_', '-')}={shlex.quote(str(value))}" for key, value in values.items()
     )
 
 
@@ -320,7 +320,7 @@ def category_of(split):
     def category(wildcards):
         source = WHERE[wildcards.category]
         values = {"category": source.category, "layout": source.layout}
-        return options(values | {"every": source.every[split]})
+        return options(values | {"every": source.every[split]} | source.reading)
 
     return category
 
