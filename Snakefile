@@ -1,4 +1,6 @@
 # The entry: config, rules, targets. `snakemake --cores all --use-conda` makes everything.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.3")
@@ -7,7 +9,7 @@ min_version("9.3")
 # A config named with --configfile stands alone: Snakemake would merge it into this one.
 if not workflow.overwrite_configfiles:
 
-    configfile: "workflow/config/paper.yaml"
+    configfile: Path(workflow.basedir, "workflow/config/paper.yaml")
 
 
 include: "workflow/rules/common.smk"

@@ -9,7 +9,7 @@ rule studies:
         "../../environment.yml"
     params:
         code=code_version("studies"),
-        config=json.dumps(CONFIG),
+        config=lambda wildcards: json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
     shell:
         "python -m stpm_bench studies --config {params.config:q} --output {params.folder:q} --log {log:q}"
@@ -20,7 +20,7 @@ rule studies:
 rule tables:
     input:
         f"{RESULTS}/config.yaml",
-        "stpm_bench/published.csv",
+        lambda wildcards: str(PACKAGE / "stpm_bench/published.csv"),
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/pro_definitions.csv",
@@ -55,7 +55,7 @@ rule claims:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/tables/cost.csv",
-        "stpm_bench/published.csv",
+        lambda wildcards: str(PACKAGE / "stpm_bench/published.csv"),
     output:
         report(
             f"{RESULTS}/claims.html",
@@ -181,7 +181,7 @@ rule notebook:
         rules.figures.output,
         rules.failures.output,
         expand(f"{RESULTS}/figures/anomaly_maps/{{category}}.png", category=PANEL_CELLS),
-        source="analysis/{notebook}.py",
+        source=lambda wildcards: str(PACKAGE / f"analysis/{wildcards.notebook}.py"),
     output:
         ipynb=f"{RESULTS}/notebooks/{{notebook}}.ipynb",
         html=report(
