@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jsonschema
 import yaml
 
-from stpm_bench.datasets import cifar10, demo, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.levels import PUBLISHED, level_names
@@ -262,6 +262,8 @@ def message(error: jsonschema.ValidationError) -> str:
         )
     if error.validator == "pattern" and key.endswith("sha256"):
         return f"{name} is {error.instance!r}; expected 64 digits of 0-9 and a-f"
+    if error.validator == "pattern" and "mirrors" in key:
+        return f"{name} is {error.instance!r}; expected a URL of http://, https:// or file://"
     if error.validator == "pattern":
         rule = NAMES.get(key, "a name is made of letters, digits and _")
         return f"{name}: found the name {error.instance!r}; {rule}"
@@ -341,6 +343,9 @@ def sources(config: dict) -> dict[str, Source]:
             )
             for name in sorted(mvtec.CATEGORIES)
         }
+        # What lies there already is the user's: for that alone nothing is downloaded.
+        for name in download.own_categories(root):
+            found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
         if not folder.is_dir():

@@ -110,12 +110,14 @@ def download(
     archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
     results: Annotated[Path, "folder whose disk must have room as well"] = Path("results"),
     results_bytes: Annotated[int, "how much: the prepared images"] = 0,
+    mirrors: Annotated[str, "URLs of the archive to be tried first, with spaces between"] = "",
     output: Annotated[Path, "folder of the set; download.json appears last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
     from stpm_bench.datasets import download
 
-    download.download("mvtec_ad", output, archive=archive, room={results: results_bytes})
+    room = {results: results_bytes}
+    download.download("mvtec_ad", output, archive=archive, room=room, urls=mirrors.split())
 
 
 def check_data(

@@ -224,8 +224,8 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"pretraining source {source!r}: not found whole in {folder}, and the download failed "
-            f"({reason}). Put there {_TORCHVISION_FILES[source]}, or name another folder with the "
-            "config key 'data.folder'."
+            f"({reason}); the next try begins again. Put there {_TORCHVISION_FILES[source]}, or "
+            "name another folder with the config key 'data.folder'."
         ) from error
     if source == "svhn":
         # (N, 3, H, W); torchvision has already made its label 10 the digit 0.

@@ -336,6 +336,7 @@ def download_options(wildcards, output):
     """Return the options of the step 'download', none of which says what is downloaded."""
     room = sum(plan.prepared_bytes(CONFIG["image_size"], *n) for n in mvtec.COUNTS.values())
     values = {"results": RESULTS, "results_bytes": room}
+    values |= {"mirrors": " ".join(CONFIG["data"]["mirrors"])}
     return options(values | ({"archive": ARCHIVE} if ARCHIVE else {}))
 
 
