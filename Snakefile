@@ -47,6 +47,10 @@ rule all:
 onstart:
     gc.freeze()
     gc.enable()
+    try:
+        HELD = hold(RESULTS)
+    except InputError as error:
+        raise WorkflowError(str(error))
     todo = images_to_do()
     print(announcement(todo), file=sys.stderr)
     images = {cell.folder: number for cell, number in todo.items()}

@@ -8,7 +8,7 @@ matplotlib.use("Agg")  # figures are written, never shown: works without a scree
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import LogFormatter
 
 from stpm_bench.files import whole
 
@@ -48,7 +48,7 @@ def save(figure: Figure, *paths: str | Path) -> None:
         text.set_parse_math(False)
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if not isinstance(axis.get_major_formatter(), FixedFormatter):  # numbers, as 10^-3
+            if isinstance(axis.get_major_formatter(), LogFormatter):  # numbers, as 10^-3
                 for text in axis.get_ticklabels(which="both"):
                     text.set_parse_math(True)
     for path in paths:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_images import SIZE, defect_mask, nut, picture, save, write_category
@@ -17,6 +18,7 @@ from stpm_bench.datasets import images
 from stpm_bench.datasets.check import check
 from stpm_bench.datasets.rows import Reading
 from stpm_bench.errors import InputError
+from stpm_bench.files import read_json, write_array, write_arrays, write_csv, write_json
 
 __all__ = ["nut"]  # a fixture
 
@@ -140,6 +142,31 @@ def test_defects_that_vanish_are_named_before_training(nut):
     assert text.startswith(f"{nut}: at 8 x 8 no defect shows in its mask (4 masks)")
     assert "'image_size'" in text
     assert main(["check-data", str(nut.parent), "--image-size", "8"]) == 0
+
+
+def test_image_auroc_is_given_where_only_pixels_are_lost(tmp_path):
+    """The defect of no mask shows: the set's images are still good or defective."""
+    test, cell = tmp_path / "test", tmp_path / "cell"
+    rng = np.random.default_rng(0)
+    nothing = np.zeros((4, 8, 8), bool)
+    for name in ("masks.npy", "masks_bilinear_any.npy"):
+        write_array(test / name, nothing)
+    write_arrays(test / "masks_own.npz", {str(i): mask for i, mask in enumerate(nothing)})
+    for name in ("anomaly_maps.npy", "last_epoch_maps.npy"):
+        write_array(cell / name, np.sort(rng.random((4, 8, 8), np.float32), axis=0))
+    write_json(cell / "provenance.json", {"failure": None})
+    defects = pd.DataFrame({"file": list("abcd"), "defect": ["good", "good", "bent", "bent"]})
+    write_csv(cell / "image_scores.csv", defects.assign(score=0.0))
+    assert main(["metrics", "--test", str(test), "--cell", str(cell)]) == 0
+    assert read_json(cell / "metrics.json") == {"image_auroc": 1.0, "last_epoch_image_auroc": 1.0}
+    assert len(pd.read_csv(cell / "pro_definitions.csv")) == 0
+
+    masks = nothing.copy()
+    masks[2:, 2:4, 2:4] = True  # by the other treatment they show
+    write_array(test / "masks_bilinear_any.npy", masks)
+    options = ["--test", str(test), "--cell", str(cell), "--masks", "bilinear_any"]
+    assert main(["metrics", *options]) == 0
+    assert {"image_auroc", "pixel_auroc", "pro"} <= set(read_json(cell / "metrics.json"))
 
 
 # --- files in other places ---
