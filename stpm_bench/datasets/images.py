@@ -146,6 +146,9 @@ def prepare(
             bar.update(len(rows))
 
     refuse(problems)
+    # The workers finish in any order, and the first of each kind is named.
+    extremes = {path: extremes[path] for file in table["file"] if (path := folder / file)}
+    marked = {path: marked[path] for mask in table["mask"] if mask and (path := folder / mask)}
     found = depths(folder, split, trained, extremes, reading)
     if split == "test":
         found += doubtful_masks(folder, marked, image_size)
