@@ -422,6 +422,20 @@ def test_a_category_that_no_study_names_may_be_called_anything(small_set):
     assert complete(small_config(small_set, data=data))["data"]["categories"] == ["beta"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teachers": {"x" * 41: {"backbone": "resnet18"}}}, r"'teachers'.*40 at most"),
+        ({"data": {"sets": {"x" * 41: {"layout": "mvtec", "path": "x"}}}}, r"sets'.*40 at most"),
+        ({"data": {"sets": {"all": {"layout": "mvtec", "path": "x"}}}}, r"sets'.*'all'"),
+        ({"studies": {"x" * 81: {}}}, r"'studies'.*80 at most"),
+    ],
+)
+def test_other_names_end_where_file_names_do(small_set, changes, message):
+    with pytest.raises(InputError, match=message):
+        complete(small_config(small_set, **changes))
+
+
 @pytest.mark.parametrize("name", ["-x", "a $b$ c", "it's", "[1]", "#&%~^,;=+@!()", "große Mutter"])
 def test_what_a_category_may_be_called(small_set, name):
     (small_set / "data" / "alpha").rename(small_set / "data" / name)

@@ -19,7 +19,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from stpm_bench.datasets.layouts import LAYOUTS, container_of, list_images, refuse, scan, tell
-from stpm_bench.datasets.rows import INSIDE, SUFFIXES, Problem, Reading
+from stpm_bench.datasets.rows import INSIDE, Problem, Reading
 from stpm_bench.errors import InputError
 
 # What Pillow raises on damaged files, by format and by where the damage lies.
@@ -291,22 +291,30 @@ def extremes_of(image: Image.Image, path: Path) -> tuple[float, float] | None:
 def training_extremes(
     root: str | Path, category: str, layout: str, reading: Reading = AS_THEY_ARE
 ) -> dict[Path, tuple[float, float] | None]:
-    """Return `extremes_of` every training image of a category; only deep ones are decoded.
-
-    What cannot be read is left out, and to whoever reads all.
-    """
+    """Return the `deep_extremes` of the training images of a category."""
     if LAYOUTS[layout].inside:
         return {}
+    folder = LAYOUTS[layout].folder(Path(root), category)
+    files = [folder / row.file for row in scan(root, category, "train", layout)[0]]
+    return deep_extremes(files, reading.max_megapixels)
+
+
+def deep_extremes(
+    files: Iterable[Path], max_megapixels: float = AS_THEY_ARE.max_megapixels
+) -> dict[Path, tuple[float, float] | None]:
+    """Return `extremes_of` files; only those of deep images are decoded, None stands for others.
+
+    What cannot be read counts as not deep, and is left to whoever reads all.
+    """
     found = {}
-    for row in scan(root, category, "train", layout)[0]:
-        path = LAYOUTS[layout].folder(Path(root), category) / row.file
+    for path in files:
         found[path] = None
         try:
             if path.is_file():
                 with Image.open(path) as image:
                     deep = _is_16_bit(image) or image.mode in ("I", "F") or _other_rawmodes(image)
                 if deep:
-                    found[path] = extremes_of(read_image(path, reading.max_megapixels)[1], path)
+                    found[path] = extremes_of(read_image(path, max_megapixels)[1], path)
         except (*_DECODING_ERRORS, InputError):
             continue
     return found
@@ -646,7 +654,7 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
         reason = "no known format" if unknown else error
         raise InputError(
             f"{path}: is no whole image ({reason}). "
-            f"Expected one of {' '.join(SUFFIXES)}; copy it again or remove it."
+            "Expected a whole image file; copy it again or remove it."
         ) from error
 
 

@@ -30,7 +30,7 @@ from stpm_bench.config import complete, load, sources, unpacks_mvtec_ad
 from stpm_bench.config import protocols as protocols_of
 from stpm_bench.datasets import download, layouts, mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.files import check_writable, hold
+from stpm_bench.files import check_writable, hold, sha256
 from stpm_bench.progress import follow
 from stpm_bench.steps import MASKS, OWN_MASKS, failure_of
 
