@@ -19,7 +19,10 @@ def wrong_category(name: str) -> str:
     if wrong := sorted({c for c in name if c in FORBIDDEN}):
         return f"{found}it has {' '.join(wrong)}; expected none of {' '.join(FORBIDDEN)}"
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        return f"{found}it is not UTF-8, or has a control character; expected letters"
+        return (
+            f"{found}it is not UTF-8 (or your locale is not), or has a control character; expected "
+            "letters"
+        )
     if name != name.strip():
         return f"{found}it begins or ends with a space; expected it without"
     if (length := len(name.encode())) > LONGEST:

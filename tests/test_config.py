@@ -15,6 +15,7 @@ from conftest import small_config
 from stpm_bench import grid
 from stpm_bench.__main__ import parser
 from stpm_bench.anomaly_map import DISTANCES, FUSIONS
+from stpm_bench.code_version import code_version
 from stpm_bench.config import SCHEMA, complete, load, protocol, protocols, read, sources
 from stpm_bench.datasets import images, mvtec
 from stpm_bench.datasets.check import check as dataset_check
@@ -369,10 +370,17 @@ def test_a_config_in_another_encoding(tmp_path):
         assert load(path) == {"results": "Prüfung"}
 
 
-def test_the_locale_does_not_change_how_a_config_is_read(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text("results: Prüfung\n", encoding="utf-8")
-    code = f"from stpm_bench.config import load; print(ascii(load({str(path)!r})))"
+def test_the_locale_changes_nothing(small_set):
+    """What is read is UTF-8, whatever a terminal can show."""
+    config = small_config(small_set) | {"results": "Prüfung"}
+    path = small_set / "config.yaml"
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    code = (
+        "import sys\nfrom stpm_bench.__main__ import main\n"
+        "from stpm_bench.code_version import code_version\nfrom stpm_bench.config import read\n"
+        f"print(read({str(path)!r})['results'] == 'Pr\\xfcfung', code_version('student'))\n"
+        f"sys.exit(main(['check-data', {str(small_set / 'data')!r}]))\n"
+    )
     ascii_alone = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -380,7 +388,9 @@ def test_the_locale_does_not_change_how_a_config_is_read(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert run.stdout == "{'results': 'Pr\\xfcfung'}\n", run.stderr
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("True " + code_version("student"))
+    assert "0 errors, 0 warnings" in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
+# What the steps read and write is UTF-8, whatever the terminal's encoding.
+os.environ.setdefault("PYTHONUTF8", "1")
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
 # The jobs of a large grid are millions of objects that all stay: Python's collector would look
 # through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
 gc.disable()
@@ -249,7 +255,7 @@ def closing():
     if not table.exists():  # a single file was asked for
         return ""
     # A set without PRO has a table of its own; a wide one of published methods may follow.
-    tables = re.split(r"\n(?=## )", table.read_text())
+    tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
     own = "\n".join(text for text in tables if text.startswith("## Study: "))
     lines = [
         f"\n{own.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
