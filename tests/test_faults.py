@@ -262,14 +262,14 @@ def deepen(folder: Path, high: int = 4095, suffix: str = ".png") -> None:
 
 
 def png_16(pixels: np.ndarray) -> bytes:
-    """A PNG of colours (H, W, 3 or 4) with 16 bits a channel, which Pillow cannot write."""
+    """A PNG of (H, W, 2 to 4) with 16 bits a channel, which Pillow cannot write."""
     height, width, channels = pixels.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -347,6 +347,13 @@ def test_16_bit_colours_of_a_tiff(nut, compression, order):
     assert (train[0] == np.round(levels * (255 / 4095))).all()
 
 
+def test_16_bits_that_would_be_lost_are_an_error(nut):
+    path = nut / "train" / "good" / "000.png"
+    path.write_bytes(png_16(np.full((SIZE, SIZE, 2), 4000, np.uint16)))
+    [text] = said(nut, "train")
+    assert text.startswith(f"{path}: has 16 bits a channel (mode RGBA), of which 8 would be lost")
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bits_are_scaled_by_the_training_images(nut, dtype):
     for seed, path in enumerate(sorted(nut.glob("t*/*/*.png"))):
@@ -389,6 +396,15 @@ def test_a_tiff_with_a_small_copy_of_its_image_is_one_image(nut):
         file.write(picture(0), photometric="rgb")
         file.write(picture(0)[::2, ::2], photometric="rgb", subfiletype=1)
     assert (prepared(nut, "train")[0][0] == picture(0)).all()
+
+
+def test_a_photograph_with_its_cameras_preview_is_one_image(nut):
+    first, preview = (Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue"))
+    path = nut / "train" / "good" / "000.jpg"
+    path.with_suffix(".png").unlink()
+    first.save(path, "MPO", save_all=True, append_images=[preview])
+    assert Image.open(path).n_frames == 2
+    assert (np.abs(prepared(nut, "train")[0][0].astype(int) - [255, 0, 0]) < 5).all()
 
 
 @pytest.mark.parametrize("file", ["train/good/pipe.png", "test/bent/pipe.png"])

@@ -635,6 +635,11 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
                     "Expected one; save the one that is meant as a file of its own."
                 )
             rawmodes = _other_rawmodes(image)
+            if rawmodes == []:
+                raise InputError(
+                    f"{path}: has 16 bits a channel (mode {image.mode}), of which 8 would be lost. "
+                    "Expected greyscale, RGB or RGBA where there are more than 8; convert it."
+                )
             image.load()
             image_format = image.format
             image = ImageOps.exif_transpose(image)
@@ -677,15 +682,18 @@ def _other_rawmodes(image: Image.Image) -> list | None:
     """Return what to set as `args` of an image's tiles to decode the low bytes of its channels.
 
     Pillow keeps the high byte of colours with 16 bits a channel. Told that the bytes lie in the
-    other order, it keeps the low one. None of an image that is not of that kind.
+    other order, it keeps the low one. None of an image that is not of that kind, [] of one whose
+    low bytes cannot be had.
     """
     other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     found = []
     for tile in image.tile:
         args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         mode, _, depth = str(args[0]).partition(";16")
-        if mode not in ("RGB", "RGBA", "RGBX") or depth not in other:
+        if depth not in other or image.mode.startswith("I"):
             return None
+        if mode not in ("RGB", "RGBA", "RGBX"):
+            return []
         args = (f"{mode};16{other[depth]}", *args[1:])
         found.append(args if isinstance(tile.args, tuple) else args[0])
     return found or None
