@@ -48,7 +48,7 @@ onstart:
     gc.freeze()
     gc.enable()
     try:
-        HELD = hold(RESULTS)
+        hold(RESULTS)
     except InputError as error:
         raise WorkflowError(str(error))
     todo = images_to_do()

@@ -84,17 +84,19 @@ def _abandoned(temporary: Path) -> bool:
     return False
 
 
-def hold(folder: str | Path) -> IO | None:
+_HELD: list[IO] = []  # a lock is given back when its file is closed
+
+
+def hold(folder: str | Path) -> None:
     """Hold a folder of results for this run, until the process ends, however it ends.
 
-    Returns:
-        What must be kept for as long as the folder is held; None where the system has no locks.
+    Where the system or the file system has no locks, nothing is held.
 
     Raises:
         InputError: another run holds it; says which.
     """
     if fcntl is None:
-        return None
+        return
     held = open(Path(folder, ".held"), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,12 +110,12 @@ def hold(folder: str | Path) -> IO | None:
         ) from error
     except OSError:  # a file system without locks
         held.close()
-        return None
+        return
     held.truncate(0)
     since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     held.write(f"process {os.getpid()} on {platform.node()}, started in {Path.cwd()}, {since}\n")
     held.flush()
-    return held
+    _HELD.append(held)
 
 
 def seal(record: str | Path, *names: str) -> None:

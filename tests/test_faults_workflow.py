@@ -12,13 +12,12 @@ from stpm_bench.files import hold
 
 def test_a_held_folder_stops_the_second_run(small_set):
     (small_set / "results").mkdir()
-    held = hold(small_set / "results")
+    hold(small_set / "results")
     run = snakemake(small_config(small_set), f"{small_set}/results/studies.csv")
     assert run.returncode != 0
     assert f"another run holds it: process {os.getpid()} on " in run.stderr
     assert "Traceback" not in run.stderr
     assert not (small_set / "results" / "studies.csv").exists()
-    held.close()
 
 
 def test_a_key_twice_stops_the_run(small_set):

@@ -92,11 +92,11 @@ def test_streams_of_random_numbers_differ_by_purpose_and_seed():
 
 def holding(path: Path) -> subprocess.Popen:
     """Start a process that holds a folder, or is writing a file in it, until it is killed."""
-    call = "hold(path)" if path.is_dir() else "whole(path)"
+    call = "hold(path)" if path.is_dir() else "whole(path); kept.__enter__()"
     program = (
         "import time\nfrom stpm_bench.files import hold, whole\n"
         f"path = {str(path)!r}\nkept = {call}\n"
-        "kept.__enter__()\nprint('ready', flush=True)\ntime.sleep(60)\n"
+        "print('ready', flush=True)\ntime.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
@@ -141,4 +141,6 @@ def test_the_second_run_says_who_holds_the_folder(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert hold(tmp_path) is not None  # however the first ended
+    hold(tmp_path)  # however the first ended
+    with pytest.raises(InputError, match=f"process {os.getpid()} on "):
+        hold(tmp_path)  # nobody keeps what was opened, and it is held all the same
