@@ -1,4 +1,6 @@
 # The entry: config, rules, targets. `snakemake --cores all --use-conda` makes everything.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.3")
@@ -7,7 +9,7 @@ min_version("9.3")
 # A config named with --configfile stands alone: Snakemake would merge it into this one.
 if not workflow.overwrite_configfiles:
 
-    configfile: "workflow/config/paper.yaml"
+    configfile: Path(workflow.basedir, "workflow/config/paper.yaml")
 
 
 include: "workflow/rules/common.smk"
@@ -45,6 +47,10 @@ rule all:
 onstart:
     gc.freeze()
     gc.enable()
+    try:
+        hold(RESULTS)
+    except InputError as error:
+        raise WorkflowError(str(error))
     todo = images_to_do()
     print(announcement(todo), file=sys.stderr)
     images = {Path(FIT_OF[cell]).name: number for cell, number in todo.items()}

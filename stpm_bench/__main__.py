@@ -73,11 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step; an error of the user's is one line on stderr and exit status 1."""
     options = vars(parser().parse_args(arguments))
     step, log, terminal = options.pop("step"), options.pop("log"), sys.stderr
+    for stream in (sys.stdout, sys.stderr):  # names of files that the terminal cannot show
+        with suppress(AttributeError):  # no terminal, file or pipe, but what a program put there
+            stream.reconfigure(errors="backslashreplace")
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
-            sys.stderr = log.open("w", buffering=1)
+            sys.stderr = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
         step(**options)
         return 0
     except InputError as error:

@@ -151,7 +151,7 @@ class Parsed(NamedTuple):
 @functools.cache
 def parsed(module: str) -> Parsed:
     """Read a module of the package."""
-    body = ast.parse(path_of(module).read_text()).body
+    body = ast.parse(path_of(module).read_text(encoding="utf-8")).body
     statements = {}
     for node in body:
         if not (isinstance(node, ast.Import | ast.ImportFrom) or is_text(node)):

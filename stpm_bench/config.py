@@ -7,18 +7,20 @@ import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jsonschema
 import yaml
 
 from stpm_bench import methods as registry
-from stpm_bench.datasets import cifar10, demo, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
 from stpm_bench.levels import PUBLISHED, level_names
 from stpm_bench.methods.interface import Settings
+from stpm_bench.names import wrong_category, wrong_folder
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
@@ -35,13 +37,13 @@ Validator = jsonschema.validators.extend(
 )
 # How the keys below a key may be called.
 NAMES = {
-    "teachers": "a name is made of letters, digits, _, . and -",
-    "methods": "a name is made of small letters, digits and _",
-    "data.sets": "a name is made of letters, digits and _, and is none of mvtec_ad, textures, "
-    "objects and mean, which are rows of the tables",
-    "studies": "a name is made of letters, digits and _, and is not that of another table or "
-    "figure (pro_definitions, pro_curves, reproductions, difference_to_paper, failures, cost, or "
-    "one that ends in _by_category, _differences or _methods)",
+    "teachers": "a name is made of letters, digits, _, . and -, 40 at most",
+    "methods": "a name is made of small letters, digits and _, 40 at most",
+    "data.sets": "a name is made of letters, digits and _, 40 at most, and is none of mvtec_ad, "
+    "textures, objects, mean and all, which the tables and studies have",
+    "studies": "a name is made of letters, digits and _, 80 at most, and is not that of another "
+    "table or figure (pro_definitions, pro_curves, reproductions, difference_to_paper, failures, "
+    "cost, or one that ends in _by_category, _differences or _methods)",
 }
 TYPES = {
     "array": "a list",
@@ -61,6 +63,7 @@ class Source(NamedTuple):
     marker: the file that is written last where the set is made here; None for a user's own.
     every: split -> of its images every so many are taken, see `layouts.thinned`.
     counts: split -> how many images a category has that is made here; None for a user's own.
+    reading: options of the step 'prepare' that say how the set's files are read.
     """
 
     root: str
@@ -69,6 +72,7 @@ class Source(NamedTuple):
     marker: str | None
     every: Mapping[str, int] = NOT_THINNED
     counts: Mapping[str, int] | None = None
+    reading: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: str | Path) -> dict:
@@ -77,13 +81,54 @@ def read(path: str | Path) -> dict:
     Raises:
         InputError: the file is missing, is not YAML, or `complete` finds an error.
     """
+    return complete(load(path))
+
+
+class _Twice(yaml.YAMLError):
+    """A mapping has a key twice; the text says which, and where."""
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's loaders keep the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise _Twice(f"has the key {key.value!r} twice, in lines {lines[name]} and {line}")
+            lines[name] = line
+        return node
+
+
+def load(path: str | Path) -> object:
+    """Return what a YAML file holds: UTF-8, or UTF-16 with its mark, whatever the locale.
+
+    Raises:
+        InputError: the file is missing, is in another encoding, is not YAML, or has a key twice.
+    """
     try:
-        config = yaml.safe_load(Path(path).read_text())
+        content = Path(path).read_bytes()
+        return yaml.load(content, _EachKeyOnce)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a config") from error
+    except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
+        start = getattr(error, "position", None) or getattr(error, "start", 0)
+        line = content.count(b"\n", 0, start) + 1
+        raise InputError(
+            f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8, so "
+            "save it again in that encoding"
+        ) from error
+    except _Twice as error:
+        raise InputError(
+            f"{path}: {error}, of which one would be dropped; expected each key once, so remove or "
+            "rename one"
+        ) from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML: {error}") from error
-    return complete(config)
 
 
 def complete(config: dict) -> dict:
@@ -95,7 +140,7 @@ def complete(config: dict) -> dict:
         InputError: a key, category, level, teacher, fraction or anything else is not allowed; the
             message names every such key and lists what is allowed.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = load(SCHEMA)
     check(config, schema)
     check_methods(config.get("methods", {}))
     config = with_defaults(deepcopy(config), schema)
@@ -111,7 +156,14 @@ def complete(config: dict) -> dict:
     for part, key in places:
         if part.get(key) is not None:
             part[key] = str(Path(part[key]).expanduser())  # no trailing slash either
-    available = list(sources(config))
+    for part, key, name in (
+        (config, "results", "results"),
+        (config["data"], "folder", "data.folder"),
+    ):
+        if reason := wrong_folder(part[key]):
+            raise InputError(f"config key '{name}': {reason}; choose another folder")
+    found = sources(config)
+    available = list(found)
     config["data"]["categories"] = spelled_out(config["data"]["categories"], available)
     for category in config["data"]["categories"]:
         if category not in available:
@@ -121,10 +173,27 @@ def complete(config: dict) -> dict:
             )
     for study in config["studies"].values():
         study["category"] = spelled_out(study["category"], config["data"]["categories"])
+    refuse_names(config, found)
     messages = list(contradictions(config))
     if messages:
         raise InputError("\n".join(messages))
     return config
+
+
+def refuse_names(config: dict, found: Mapping[str, Source]) -> None:
+    """Raise an InputError where a study's category has a name that it cannot have."""
+    messages = []
+    for name in dict.fromkeys(c for study in config["studies"].values() for c in study["category"]):
+        source = found.get(name)
+        if source and not layouts.LAYOUTS[source.layout].inside:
+            reason = wrong_category(source.category) or wrong_category(name)
+            if reason:
+                messages.append(
+                    f"{Path(source.root) / source.category}: {reason}; rename the folder, or name "
+                    "the other categories under the config key 'data.categories'"
+                )
+    if messages:
+        raise InputError("\n".join(messages))
 
 
 def check(config: dict, schema: dict) -> None:
@@ -203,11 +272,16 @@ def message(error: jsonschema.ValidationError) -> str:
         kinds = error.validator_value
         expected = " or ".join(TYPES[k] for k in ([kinds] if isinstance(kinds, str) else kinds))
         text = f"{name}: found {error.instance!r}, expected {expected}"
-        if isinstance(error.instance, str):
+        if expected == "a text" and not isinstance(error.instance, dict | list | None):
+            text += f"; write it in quotes, as in {str(error.instance)!r}: YAML takes it for "
+            text += "no text, and drops zeros before a number"
+        elif isinstance(error.instance, str) and is_number(error.instance):
             text += (
                 "; it came as text, as YAML reads 1e-3 (write 1.0e-3) and Snakemake whatever is "
                 "nested in --config (write a config file)"
             )
+        elif isinstance(error.instance, str) and ".layers." in key:
+            text += ": a level's number, 1 to 4, as in [[1, 2, 3]]"
         return text
     if error.validator == "oneOf":
         allowed = ", ".join(error.validator_value[0]["enum"])
@@ -217,6 +291,8 @@ def message(error: jsonschema.ValidationError) -> str:
         )
     if error.validator == "pattern" and key.endswith("sha256"):
         return f"{name} is {error.instance!r}; expected 64 digits of 0-9 and a-f"
+    if error.validator == "pattern" and "mirrors" in key:
+        return f"{name} is {error.instance!r}; expected a URL of http://, https:// or file://"
     if error.validator == "pattern":
         rule = NAMES.get(key, "a name is made of letters, digits and _")
         return f"{name}: found the name {error.instance!r}; {rule}"
@@ -227,7 +303,14 @@ def message(error: jsonschema.ValidationError) -> str:
             return message(next(e for e in error.context if e.schema_path[0] == 1))
         return f"{name} is {error.instance!r}; expected 'default' or a list of levels, as [1, 2, 3]"
     if error.validator == "anyOf":
-        return f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
+        text = f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
+        names = error.instance if isinstance(error.instance, list) else [error.instance]
+        if unquoted := [n for n in names if not isinstance(n, str | dict | list | None)]:
+            text += (
+                f"; write {unquoted[0]!r} in quotes, as in ['{unquoted[0]}']: YAML takes it for no "
+                "text, and drops zeros before a number"
+            )
+        return text
     if error.validator in ("minItems", "maxItems") and key.endswith("level_weights"):
         return f"{name} is {error.instance!r}; expected 4 weights, of the levels 1 to 4"
     if key.endswith("validation_fraction"):
@@ -235,6 +318,14 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator in ("exclusiveMinimum", "maximum") and "fraction" in key:
         return f"{name} is {error.instance!r}; a fraction is above 0 and at most 1"
     return f"{name}: {error.message}"
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text would be a number without its quotes."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def with_defaults(value: dict, schema: dict) -> dict:
@@ -285,6 +376,9 @@ def sources(config: dict) -> dict[str, Source]:
             )
             for name in sorted(mvtec.CATEGORIES)
         }
+        # What lies there already is the user's: for that alone nothing is downloaded.
+        for name in download.own_categories(root):
+            found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
         if not folder.is_dir():
@@ -321,8 +415,11 @@ def sources(config: dict) -> dict[str, Source]:
             )
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
+        keys = ("mask_colour", "intensity", "max_megapixels")
+        reading = {key: str(part[key]).strip("[]") for key in keys if key in part}
         found |= {
-            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts) for c in names
+            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, reading)
+            for c in names
         }
     return found
 
@@ -335,14 +432,15 @@ def unpacks_mvtec_ad(data: dict) -> bool:
 
 
 def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
-    """Return categories with 'all' spelled out and, in a list, 'NAME.all' of a set; each once."""
+    """Return categories with 'all' and, in a list, 'NAME.all' of a set spelled out; each once."""
     if chosen == "all":
         return list(available)
     names = []
     for category in chosen:
         prefix = category.removesuffix("all")  # with its dot
         of_set = [name for name in available if name.startswith(prefix)]
-        names += of_set if category.endswith(".all") and of_set else [category]
+        every = category == "all" or (category.endswith(".all") and of_set)
+        names += of_set if every else [category]
     return list(dict.fromkeys(names))
 
 
@@ -377,6 +475,12 @@ def warnings_of(config: dict, study: str | None = None) -> list[str]:
 
 def contradictions(config: dict) -> Iterator[str]:
     """Yield a line for each name that one part of the config uses and no other part defines."""
+    for name, part in config["data"]["sets"].items():
+        if "intensity" in part and not part["intensity"][0] < part["intensity"][1]:
+            yield (
+                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected the "
+                "value that becomes 0 before the one that becomes 255"
+            )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
         file, published = teacher.get("weights"), PUBLISHED[teacher["backbone"]]

@@ -54,6 +54,8 @@ def evaluated(
     fields = {key: value for key, value in settings.items() if key != "masks"}
     labels = np.asarray(defects) != "good"
     marked = masks[settings["masks"]]
+    if not marked.any():  # no defect shows at this size, as 'prepare' said: images alone count
+        truth = "image"
 
     def maps_of(level_maps: Mapping[str, np.ndarray]) -> np.ndarray:
         return anomaly_map.anomaly_maps(list(level_maps.values()), size, **fields)
@@ -63,7 +65,7 @@ def evaluated(
     values = evaluate(labels, image_scores, marked, maps, truth)
     curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     definitions = pd.DataFrame(columns=COLUMNS)
-    if truth == "regions":
+    if truth == "regions" and all(mask.any() for mask in masks.values()):
         definitions = audit(masks, own_masks, maps)
     others = {}
     for variant, level_maps in scores.variants.items():

@@ -1,20 +1,31 @@
 """Files that are whole or not there."""
 
+import datetime
 import glob
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
 from stpm_bench.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -22,18 +33,21 @@ def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
     A process killed inside the block leaves `path` as it was, and its temporary file to whoever
-    writes `path` next. The temporary name keeps the suffix, because numpy, pandas and matplotlib
-    choose a format by it.
+    writes `path` next; that of a process that still writes is left alone. The temporary name keeps
+    the suffix, because numpy, pandas and matplotlib choose a format by it.
 
     Raises:
         InputError: the folder cannot be made, or the file not be written: no space, read-only.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    # With the thread: a process, too, may write one file twice at a time.
+    writer = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{glob.escape(f'.{path.name}.')}*.tmp{path.suffix}"):
-            left.unlink(missing_ok=True)
+            if _abandoned(left):
+                left.unlink(missing_ok=True)
         temporary.touch()
         yield temporary
         with temporary.open("rb") as file:
@@ -49,6 +63,59 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a disk that has become read-only keeps what was begun
             temporary.unlink(missing_ok=True)
+
+
+def _abandoned(temporary: Path) -> bool:
+    """Return whether nobody writes a temporary file any more.
+
+    Of another machine's processes nothing is known here: theirs count as abandoned after a day.
+    """
+    here = re.search(rf"\.{re.escape(platform.node())}-(\d+)-\d+\.tmp", temporary.name)
+    if not here:
+        with suppress(OSError):
+            return time.time() - temporary.stat().st_mtime > 86_400
+        return False
+    try:
+        os.kill(int(here[1]), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's, who runs
+        pass
+    return False
+
+
+_HELD: list[IO] = []  # a lock is given back when its file is closed
+
+
+def hold(folder: str | Path) -> None:
+    """Hold a folder of results for this run, until the process ends, however it ends.
+
+    Where the system or the file system has no locks, nothing is held.
+
+    Raises:
+        InputError: another run holds it; says which.
+    """
+    if fcntl is None:
+        return
+    held = open(Path(folder, ".held"), "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.seek(0)
+        who = held.read().strip() or "another process"
+        held.close()
+        raise InputError(
+            f"{folder}: another run holds it: {who}. Expected one run at a time; wait for its end, "
+            "or choose another folder with the config key 'results'"
+        ) from error
+    except OSError:  # a file system without locks
+        held.close()
+        return
+    held.truncate(0)
+    since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    held.write(f"process {os.getpid()} on {platform.node()}, started in {Path.cwd()}, {since}\n")
+    held.flush()
+    _HELD.append(held)
 
 
 def seal(record: str | Path, *names: str) -> None:

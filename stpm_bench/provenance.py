@@ -17,7 +17,7 @@ def environment(device: torch.device) -> dict:
     """Return versions, git commit, device, processor and threads of this process."""
     return {
         "stpm_bench": stpm_bench.__version__,
-        "git_commit": git_commit(),
+        **git_commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -27,9 +27,11 @@ def environment(device: torch.device) -> dict:
     }
 
 
-def git_commit() -> str | None:
-    """Return this checkout's commit, '+changes' behind it if dirty; None without a checkout."""
-    root = Path(stpm_bench.__file__).parents[1]
+def git_commit(root: Path = Path(stpm_bench.__file__).parents[1]) -> dict[str, str | None]:
+    """Return `git_commit` of a checkout, '+changes' behind it if dirty.
+
+    Without one it is None, and `git_commit_missing` says why.
+    """
 
     def git(*arguments: str) -> str:
         # 'status' would else lock the index, and leave the lock behind where it is killed.
@@ -37,11 +39,18 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
-            return None  # installed below somebody else's repository
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or no repository
+        top = Path(git("rev-parse", "--show-toplevel"))
+        if top.resolve() == root.resolve():
+            changes = "+changes" if git("status", "--porcelain") else ""
+            return {"git_commit": git("rev-parse", "HEAD") + changes}
+        reason = f"{root} lies in another repository, {top}"
+    except OSError as error:
+        reason = f"git cannot be run ({error.strerror})"
+    except subprocess.CalledProcessError as error:
+        # As of another owner's repository, of an unpacked archive, of one without a commit.
+        said = error.stderr.strip() or f"status {error.returncode}"
+        reason = f"git says of {root}: {said.splitlines()[0]}"
+    return {"git_commit": None, "git_commit_missing": reason}
 
 
 def processor() -> str:

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("Agg")  # figures are written, never shown: works without a screen
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from stpm_bench.files import whole
 
@@ -54,7 +56,17 @@ def drawing(changes: Mapping = MappingProxyType({})) -> Iterator[None]:
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path, in the format of its suffix, without the date in the file."""
+    """Write a figure to each path, in the format of its suffix, without the date in the file.
+
+    Names of categories, defects and files are drawn as they are: two $ in one begin no formula.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):  # numbers, as 10^-3
+                for text in axis.get_ticklabels(which="both"):
+                    text.set_parse_math(True)
     for path in paths:
         with whole(path) as temporary, drawing():
             dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None

@@ -88,8 +88,8 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
         state = published.get_state_dict(model_dir=str(folder), check_hash=True, progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
-            f"{published.url}: cannot be downloaded ({error}). Put the file at {file}, or name "
-            "a weights file with the config key 'teachers.NAME.weights'"
+            f"{published.url}: cannot be downloaded ({error}); the next try begins again. Put the "
+            f"file at {file}, or name a weights file with the config key 'teachers.NAME.weights'"
         ) from error
     return fitted(name, state, str(file))
 

@@ -86,7 +86,7 @@ def write(folder: str | Path, name: str, sections: Sequence[Section]) -> list[st
     renderers = {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.html": webpage}
     for file, render in renderers.items():
         with whole(Path(folder, file)) as temporary:
-            temporary.write_text(render(sections, name))
+            temporary.write_text(render(sections, name), encoding="utf-8")
     return list(renderers)
 
 

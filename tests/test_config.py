@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +14,19 @@ import yaml
 from conftest import small_config
 from stpm_bench import grid
 from stpm_bench import methods as registry
+from stpm_bench.__main__ import parser
 from stpm_bench.anomaly_map import FUSIONS
-from stpm_bench.config import SCHEMA, complete, methods, read, settings, warnings_of
+from stpm_bench.code_version import version_of
+from stpm_bench.config import SCHEMA, complete, load, methods, read, settings, sources, warnings_of
 from stpm_bench.datasets import images, mvtec
+from stpm_bench.datasets.check import check as dataset_check
+from stpm_bench.datasets.rows import Reading
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
 from stpm_bench.methods.distance import DISTANCES
 from stpm_bench.methods.stpm import METHODS, Stpm
 from stpm_bench.results import MASKS
+from stpm_bench.steps.data import reading_of
 
 FIELDS = {field.name for field in dataclasses.fields(Stpm)}
 
@@ -358,3 +367,178 @@ def test_a_teacher_that_has_seen_the_defects_with_labels_is_warned_of(teacher, w
     assert all("teacher seen" in text and "defects of one_class" in text for text in texts)
     assert warnings_of(config, "main") == texts
     assert warnings_of(config, "other") == []
+
+
+# --- what people really write ---
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"key 'a' twice, in lines 1 and 3"),
+        ("studies:\n  main: {seed: [0]}\n  main: {seed: [1]}\n", r"'main' twice, in lines 2 and 3"),
+        ("{a: {x: 1, x: 2}}\n", r"key 'x' twice, in lines 1 and 1"),
+    ],
+)
+def test_a_key_twice_is_refused_at_every_depth(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_keys_that_are_merged_in_may_be_replaced(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = 'b: &b {x: 1, y: 1}\na: &a {<<: *b, x: 2}\nc: {<<: *a, y: 3}\n"1": 1\n1: 2\n'
+    path.write_text(text)
+    assert load(path) == yaml.safe_load(text)
+    assert load(path)["a"] == {"x": 2, "y": 1}
+
+
+def test_a_config_in_another_encoding(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_bytes("results: x\ndata: {mvtec_ad: Prüfung}\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"config\.yaml: line 2 is not UTF-8"):
+        read(path)
+    for encoding in ("utf-16", "utf-8", "utf-8-sig"):
+        path.write_bytes("results: Prüfung\n".encode(encoding))
+        assert load(path) == {"results": "Prüfung"}
+
+
+def test_the_locale_changes_nothing(small_set):
+    """What is read is UTF-8, whatever a terminal can show."""
+    config = small_config(small_set) | {"results": "Prüfung"}
+    path = small_set / "config.yaml"
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    code = (
+        "import sys\nfrom stpm_bench.__main__ import main\n"
+        "from stpm_bench.code_version import version_of\nfrom stpm_bench.config import read\n"
+        f"print(read({str(path)!r})['results'] == 'Pr\\xfcfung', version_of('fit'))\n"
+        f"sys.exit(main(['check-data', {str(small_set / 'data')!r}]))\n"
+    )
+    ascii_alone = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | ascii_alone | {"PYTHONPATH": str(SCHEMA.parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("True " + version_of("fit"))
+    assert "0 errors, 0 warnings" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mean", "have their own 'mean'"),
+        ("textures", "have their own 'textures'"),
+        ("objects", "have their own 'objects'"),
+        ("all", "have their own 'all'"),
+        ("a{b}", r"it has { }"),
+        ("<results>", r"it has < >"),
+        ("a|b", r"it has \|"),
+        ("what?", r"it has \?"),
+        ("line\nbreak", "control character"),
+        (" space", "begins or ends with a space"),
+        ("x" * 101, "it has 101 bytes"),
+        ("é" * 51, "it has 102 bytes"),
+    ],
+)
+def test_what_a_category_may_not_be_called(small_set, name, reason):
+    """The same words before anything starts, whether a config is read, checked or prepared."""
+    (small_set / "data" / "alpha").rename(small_set / "data" / name)
+    for data in (
+        {"mvtec_ad": str(small_set / "data")},
+        {"sets": {"ours": {"path": str(small_set / "data"), "layout": "mvtec"}}},
+    ):
+        with pytest.raises(InputError, match=reason) as caught:
+            complete(small_config(small_set, data=data))
+        assert ascii(name) in str(caught.value)
+    texts = [p.text for p in dataset_check(small_set / "data", progress=False)[1]]
+    assert any(re.search(reason, text) for text in texts)
+    with pytest.raises(InputError, match=reason):
+        images.prepare(small_set / "data", name, "train", 8)
+
+
+def test_a_category_that_no_study_names_may_be_called_anything(small_set):
+    (small_set / "data" / "alpha").rename(small_set / "data" / "mean")
+    data = {"mvtec_ad": str(small_set / "data"), "categories": ["beta"]}
+    assert complete(small_config(small_set, data=data))["data"]["categories"] == ["beta"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teachers": {"x" * 41: {"backbone": "resnet18"}}}, r"'teachers'.*40 at most"),
+        ({"data": {"sets": {"x" * 41: {"layout": "mvtec", "path": "x"}}}}, r"sets'.*40 at most"),
+        ({"data": {"sets": {"all": {"layout": "mvtec", "path": "x"}}}}, r"sets'.*'all'"),
+        ({"studies": {"x" * 81: {}}}, r"'studies'.*80 at most"),
+    ],
+)
+def test_other_names_end_where_file_names_do(small_set, changes, message):
+    with pytest.raises(InputError, match=message):
+        complete(small_config(small_set, **changes))
+
+
+@pytest.mark.parametrize("name", ["-x", "a $b$ c", "it's", "[1]", "#&%~^,;=+@!()", "große Mutter"])
+def test_what_a_category_may_be_called(small_set, name):
+    (small_set / "data" / "alpha").rename(small_set / "data" / name)
+    assert name in complete(small_config(small_set))["data"]["categories"]
+
+
+@pytest.mark.parametrize("key", ["results", "data.folder"])
+def test_a_path_with_braces_names_its_key(small_set, key):
+    config = small_config(small_set)
+    part = config["data"] if "." in key else config
+    part[key.rpartition(".")[2]] = "runs/{date}"
+    with pytest.raises(InputError, match=rf"'{key}': 'runs/{{date}}' has '{{' '}}'"):
+        complete(config)
+
+
+def test_all_in_a_list_is_every_category(small_set):
+    config = complete(small_config(small_set, **study(category=["all"])))
+    assert config["studies"]["main"]["category"] == ["alpha", "beta"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (study(category=[1]), r"write 1 in quotes, as in \['1'\]"),
+        (study(teacher=[True]), r"found True, expected a text; write it in quotes, as in 'True'"),
+        ({"data": {"demo": True, "categories": [1]}}, r"write 1 in quotes, as in \['1'\]"),
+        (study(layers=[["layer1"]]), r"found 'layer1', expected a whole number: a level's number"),
+    ],
+)
+def test_a_value_of_another_type_says_how_to_write_it(small_set, changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        complete(small_config(small_set, **changes))
+    assert "1e-3" not in str(caught.value)
+
+
+def test_how_a_sets_files_are_read_reaches_the_step(small_set):
+    part = {"path": str(small_set / "data"), "layout": "mvtec", "mask_colour": [255, 0, 0]}
+    part |= {"intensity": [0, 4095], "max_megapixels": 500}
+    config = complete(small_config(small_set, data={"sets": {"ours": part}}))
+    options = sources(config)["ours.alpha"].reading
+    parsed = parser().parse_args(
+        ["check-data", "x", *(f"--{k.replace('_', '-')}={v}" for k, v in options.items())]
+    )
+    found = reading_of(parsed.mask_colour, parsed.intensity, parsed.max_megapixels)
+    assert found == Reading((255, 0, 0), (0, 4095), 500)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"intensity": [5, 5]}, r"data\.sets\.ours\.intensity' is \[5, 5\]"),
+        ({"mask_colour": [255, 0]}, r"data\.sets\.ours\.mask_colour'"),
+        ({"mask_colour": [256, 0, 0]}, r"data\.sets\.ours\.mask_colour\.0'.*256"),
+        ({"max_megapixels": 0}, r"data\.sets\.ours\.max_megapixels'"),
+    ],
+)
+def test_how_a_sets_files_cannot_be_read(small_set, changes, message):
+    part = {"path": str(small_set / "data"), "layout": "mvtec"} | changes
+    with pytest.raises(InputError, match=message):
+        complete(small_config(small_set, data={"sets": {"ours": part}}))

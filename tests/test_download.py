@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import small_config
+from stpm_bench import config
 from stpm_bench.datasets import download as module
 from stpm_bench.datasets import layouts, pretraining
 from stpm_bench.datasets.download import Mirror, download, extract, list_mirrors
@@ -105,6 +107,12 @@ class Handler(BaseHTTPRequestHandler):
     def no_ranges(self, content, asked, earlier):
         """Break off once, and then send everything from the start whatever is asked for."""
         self.send(content if earlier else content[:150_000], length=len(content))
+
+    def half_then_dead(self, content, asked, earlier):
+        if earlier:
+            self.send_error(404)
+        else:
+            self.send(content[: len(content) // 2], length=len(content))
 
     def always_cut(self, content, asked, earlier):
         self.send(content[:150_000], length=len(content))
@@ -228,11 +236,13 @@ def assert_nothing(folder: Path) -> None:
 
 
 def test_the_list_of_mirrors():
-    [mirror] = list_mirrors("mvtec_ad")
-    assert mirror.url.startswith("https://www.mydrive.ch/shares/150996/")
-    assert mirror.url.endswith(NAME)
-    assert mirror.sha256 == "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
-    assert mirror.bytes == 5_264_982_680
+    newest, earlier = list_mirrors("mvtec_ad")
+    assert newest.url.startswith("https://www.mydrive.ch/shares/150996/")
+    assert earlier.url.startswith("https://www.mydrive.ch/shares/38536/")
+    for mirror in (newest, earlier):
+        assert mirror.url.endswith(NAME)
+        assert mirror.sha256 == "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d"
+        assert mirror.bytes == 5_264_982_680
 
 
 def test_good(server, tmp_path, capsys):
@@ -247,6 +257,7 @@ def test_good(server, tmp_path, capsys):
         "url": mirror.url,
         "sha256": mirror.sha256,
         "counts": {"bolt": [3, 2], "nut": [2, 3]},
+        "own": [],
     }
     shown = capsys.readouterr().err
     assert shown.count("CC BY-NC-SA 4.0") == 1
@@ -402,10 +413,11 @@ def test_failure_is_named(server, tmp_path, behaviour):
         get(tmp_path, sources)
     message = str(caught.value)
     assert message.startswith(f"MVTec AD could not be downloaded (tried {mirror.url}: ")
-    assert message.endswith(
+    advice = (
         f"Put the data set's folder (with bolt/, nut/, ... inside) or the archive {NAME} anywhere "
         "and name it with the config key data.mvtec_ad."
     )
+    assert advice in message
     assert_nothing(tmp_path)
 
 
@@ -670,3 +682,94 @@ def test_killed_while_renaming(server, tmp_path, monkeypatch):
     get(tmp_path, mirrors(server, "good"))
     assert_whole(tmp_path)
     assert len(server.requests) == 1
+
+
+# --- links that have changed, and copies of the user's ---
+
+
+def test_a_dead_link_then_a_half_then_the_rest(server, tmp_path):
+    """What the second sent is continued by the third."""
+    half = len(server.content) // 2
+    [dead] = mirrors(server, "good")
+    closed = dead._replace(url=f"http://127.0.0.1:{closed_port()}/{NAME}")
+    get(tmp_path, [closed, *mirrors(server, "missing", "half_then_dead", "good")])
+    assert_whole(tmp_path)
+    path, asked = server.requests[-1]
+    assert path.startswith("/good/")
+    assert asked == f"bytes={half}-"
+
+
+def test_a_users_urls_come_first_and_are_held_to_the_same_hash(server, tmp_path):
+    [published] = mirrors(server, "good")
+    own = [published.url.replace("/good/", f"/{kind}/") for kind in ("wrong", "slow")]
+    download("mvtec_ad", tmp_path, [published], COUNTS, progress=False, urls=own)
+    assert_whole(tmp_path)
+    kinds = [path.split("/")[1] for path, _ in server.requests]
+    assert kinds == ["wrong", "slow"]
+    assert json.loads((tmp_path / "download.json").read_text())["url"] == own[1]
+
+
+def test_a_file_url_is_copied_from_where_the_part_ends(server, tmp_path):
+    copy = tmp_path / "an institute's copy" / "mvtec#1.tar.xz"
+    copy.parent.mkdir()
+    copy.write_bytes(server.content)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / f"{NAME}.part").write_bytes(server.content[:100])
+    sources = mirrors(server, "good")
+    download("mvtec_ad", folder, sources, COUNTS, progress=False, urls=[copy.as_uri()])
+    assert_whole(folder)
+    assert server.requests == []
+    assert copy.read_bytes() == server.content
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file"), (b"short", "has 5 bytes instead of")]
+)
+def test_a_file_url_that_is_not_the_archive(server, tmp_path, content, reason):
+    copy = tmp_path / "copy.tar.xz"
+    if content:
+        copy.write_bytes(content)
+    sources = mirrors(server, "missing")
+    with pytest.raises(InputError) as caught:
+        download("mvtec_ad", tmp_path / "x", sources, COUNTS, False, urls=[copy.as_uri()])
+    text = str(caught.value)
+    assert f"{copy.as_uri()}: {reason}" in text
+    assert "https://www.mvtec.com/company/research/datasets/mvtec-ad" in text
+    assert "data.mirrors" in text
+    assert "data.mvtec_ad" in text
+
+
+def test_categories_that_are_there_need_no_download(tmp_path, monkeypatch):
+    """Before and after the others come: else what was made of them would be made again."""
+    monkeypatch.setattr(module.mvtec, "COUNTS", COUNTS)
+    monkeypatch.setattr(config.mvtec, "CATEGORIES", tuple(COUNTS))
+    monkeypatch.setattr(module.own_categories, "__defaults__", (COUNTS,))
+    folder = tmp_path / "data" / "mvtec_ad"
+    for name, content in members().items():
+        if name.startswith("bolt/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    data = {"data": {"folder": str(tmp_path / "data")}}
+    found = config.sources(config.complete(small_config(tmp_path, **data)))
+    assert found["bolt"].marker is None
+    assert found["nut"].marker == f"{folder}/download.json"
+
+    archive = tmp_path / NAME
+    archive.write_bytes(pack(members()))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    mirror = Mirror(archive.as_uri(), digest, archive.stat().st_size)
+    before = (folder / "bolt/train/good/000.png").stat()
+    download("mvtec_ad", folder, [mirror], COUNTS, progress=False)
+    assert json.loads((folder / "download.json").read_text())["own"] == ["bolt"]
+    assert (folder / "bolt/train/good/000.png").stat() == before
+    again = config.sources(config.complete(small_config(tmp_path, **data)))
+    assert again == found
+
+
+def test_the_configs_mirrors_are_urls(tmp_path):
+    data = {"folder": str(tmp_path), "mirrors": ["file:///srv/mvtec.tar.xz"]}
+    assert config.complete(small_config(tmp_path, data=data))["data"]["mirrors"] == data["mirrors"]
+    data["mirrors"] = ["/srv/mvtec.tar.xz"]
+    with pytest.raises(InputError, match=r"'data\.mirrors\.0' is '/srv/mvtec.*expected a URL of"):
+        config.complete(small_config(tmp_path, data=data))

@@ -279,3 +279,18 @@ def test_a_study_of_many_settings_shows_the_best_of_them():
     assert first["layers"].unique().tolist() == layers[:30]
     assert cut == ", the first 30 of 35 settings"
     assert figures.first_settings(cells[cells["layers"] < "2"])[1] == ""
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    """In titles, labels and ticks alike; numbers on a logarithmic axis still have exponents."""
+    figure, axes = plt.subplots()
+    axes.bar([0, 1], [1e-3, 10])
+    axes.set_yscale("log")
+    axes.set_xticks([0, 1], ["$\\frac{$", "a $b$"])
+    axes.set_title("x $\\nothing$ y")
+    figure.suptitle("{sq} $u^$ are")
+    save(figure, tmp_path / "figure.pdf")
+    text = "".join(label.get_text() for label in axes.get_xticklabels())
+    assert text == "$\\frac{$a $b$"
+    assert all(not label.get_parse_math() for label in axes.get_xticklabels())
+    assert all(label.get_parse_math() for label in axes.get_yticklabels(which="both"))

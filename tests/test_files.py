@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, whole, write_array, write_arrays, write_json
+from stpm_bench.files import hold, sha256, whole, write_array, write_arrays, write_json
 from stpm_bench.seeds import stream
 
 
@@ -88,3 +88,59 @@ def test_streams_of_random_numbers_differ_by_purpose_and_seed():
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert stream(0, "student") == 8731285449156984377
+
+
+def holding(path: Path) -> subprocess.Popen:
+    """Start a process that holds a folder, or is writing a file in it, until it is killed."""
+    call = "hold(path)" if path.is_dir() else "whole(path); kept.__enter__()"
+    program = (
+        "import time\nfrom stpm_bench.files import hold, whole\n"
+        f"path = {str(path)!r}\nkept = {call}\n"
+        "print('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
+    """Two clones on one results folder once removed each other's."""
+    path = tmp_path / "table.csv"
+    process = holding(path)
+    try:
+        [theirs] = tmp_path.iterdir()
+        with whole(path) as temporary:
+            temporary.write_text("mine")
+            assert theirs.exists()
+        assert set(tmp_path.iterdir()) == {path, theirs}
+    finally:
+        process.kill()
+        process.wait()
+    with whole(path) as temporary:
+        temporary.write_text("mine again")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_machine_writes_counts_as_abandoned_after_a_day(tmp_path):
+    new, old = (tmp_path / f".x.csv.node{i}-1-2.tmp.csv" for i in (1, 2))
+    for path, age in ((new, 3600), (old, 90_000)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    write_json(tmp_path / "y.json", {})
+    with whole(tmp_path / "x.csv") as temporary:
+        temporary.touch()
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_the_second_run_says_who_holds_the_folder(tmp_path):
+    process = holding(tmp_path)
+    try:
+        with pytest.raises(InputError, match=f"another run holds it: process {process.pid} on "):
+            hold(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    hold(tmp_path)  # however the first ended
+    with pytest.raises(InputError, match=f"process {os.getpid()} on "):
+        hold(tmp_path)  # nobody keeps what was opened, and it is held all the same

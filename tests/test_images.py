@@ -235,7 +235,7 @@ def test_a_vanished_defect_stays_a_defect(nut):
     speck = np.zeros((SIZE, SIZE), np.uint8)
     speck[0, 0] = 255
     save(nut / "ground_truth" / "bent" / "001_mask.png", speck)
-    with pytest.warns(UserWarning, match=r"nut: .*8 x 8.*test/bent/001\.png"):
+    with pytest.warns(UserWarning, match=r"nut: at 8 x 8 .* 1 of 4 .*bent/001_mask\.png"):
         _, masks, table = prepare(nut, size=8)
     assert table["defect"][1] == "bent"
     assert table["defect_pixels"][1] == 0
@@ -327,12 +327,6 @@ def test_16_bit_tiff_in_either_byte_order(nut, mode):
     levels = np.full((SIZE, SIZE), 0x8040, np.dtype("<u2" if mode == "I;16" else ">u2"))
     grey = Image.frombytes(mode, (SIZE, SIZE), levels.tobytes())
     assert (prepare_first(nut, grey, "000.tif") == round(0x8040 / 257)).all()
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_32_bits_are_an_error(nut, dtype):
-    with pytest.raises(InputError, match=r"000\.tif: has 32 bits"):
-        prepare_first(nut, np.ones((SIZE, SIZE), dtype), "000.tif")
 
 
 def test_a_mode_that_pillow_cannot_convert_is_an_error(nut, monkeypatch):
@@ -468,7 +462,7 @@ DAMAGE = {
     "train/good nested": (
         "train",
         moved("train/good/000.png", "train/good/more/000.png"),
-        r"more.000\.png: lies one folder too deep",
+        r"more.000\.png: lies too deep",
     ),
     "train image zero bytes": (
         "train",
@@ -541,7 +535,7 @@ DAMAGE = {
     "test image nested": (
         "test",
         moved(IMAGE, "test/bent/more/000.png"),
-        r"more.000\.png: lies one folder too deep",
+        r"more.000\.png: lies too deep",
     ),
     "test image truncated": (
         "test",

@@ -224,6 +224,22 @@ def test_a_damaged_table_of_visa(tmp_path, old, new, message):
     assert re.search(message, "\n".join(refused))
 
 
+def test_a_mask_of_visa_that_marks_a_normal_image(tmp_path):
+    table = write_visa(tmp_path, "candle")
+    line = "candle,test,normal,candle/Data/Images/Normal/0004.JPG,"
+    assert line in table.read_text()
+    mask = "candle/Data/Masks/Normal/0004.png"
+    table.write_text(table.read_text().replace(line, line + mask))
+    save(tmp_path / mask, numbers_mask())
+    assert check(tmp_path, "visa", progress=False)[1] == []
+    save(tmp_path / mask, numbers_mask(3))
+    message = "0004.png: marks a defect in an image that counts as anomaly-free"
+    [problem] = check(tmp_path, "visa", progress=False)[1]
+    assert message in problem.text
+    with pytest.raises(InputError, match=message):
+        images.prepare(tmp_path, "candle", "test", 8, layout="visa")
+
+
 def test_visa_without_its_table(tmp_path):
     table = write_visa(tmp_path, "candle")
     for content in (b"\xff\xfe\x00", None):

@@ -366,5 +366,27 @@ def test_imagefolder_with_an_unreadable_image(folder, content):
     whole = file.read_bytes()
     damaged = {"empty": b"", "text": b"not an image", "cut off": whole[: len(whole) // 2]}
     file.write_bytes(damaged[content])
-    with pytest.raises(InputError, match=r"05\.png: not a readable image"):
+    with pytest.raises(InputError, match=r"05\.png: is (empty|no whole image)"):
         pretraining.load_folder(folder)
+
+
+def test_deep_images_of_a_folder_are_scaled_by_the_range_of_train(folder):
+    """12 bits in 16, of which 17 grey levels of 256 were left."""
+    levels = np.linspace(0, 4095, 32 * 32).astype(np.uint16).reshape(32, 32)
+    write_image(folder / "test" / "dog" / "a.png")
+    for file in folder.glob("*/*/*.png"):
+        Image.fromarray(levels * 2 if file.name == "a.png" else levels).save(file)
+    loaded = pretraining.load_folder(folder, size=32)
+    shown = np.round(levels * (255 / 4095))
+    clipped = np.round(np.minimum(levels * 2, 4095) * (255 / 4095))
+    assert (loaded.train_images[0] == shown[..., None]).all()
+    assert (loaded.test_images[0] == clipped[..., None]).all()
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_an_animation_in_a_folder_of_images_is_refused(folder, frames):
+    images = [Image.fromarray(np.full((32, 32, 3), 80 * i, np.uint8)) for i in range(frames)]
+    path = folder / "train" / "dog" / "moving.gif"
+    images[0].save(path, save_all=True, append_images=images[1:])
+    with pytest.raises(InputError, match=rf"moving\.gif: holds {frames} images"):
+        pretraining.load_folder(folder, size=32)

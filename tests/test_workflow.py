@@ -171,7 +171,7 @@ def test_no_training_rule_can_see_a_test_file(finished):
     """Walk the DAG from each student back to the raw files."""
     config = finished / "config.yaml"
     # Snakemake's own listing of a forced dry run holds every job with its input files.
-    run = snakemake(config, "--dry-run", "--forceall")
+    run = snakemake(config, "--dry-run", "--forceall", "--printshellcmds")
     jobs = re.findall(
         r"^(?:local)?rule (\w+):\n(?:    input: (.*)\n)?    output: (.*)", run.stdout, re.M
     )
@@ -192,8 +192,12 @@ def test_no_training_rule_can_see_a_test_file(finished):
     assert len(students) == 8  # four files for each of two categories
     for path in students:
         seen = ancestors(path)
-        assert any(name.endswith("/train") for name in seen), "the walk reaches the raw images"
+        assert any(name.endswith("/train/images.npy") for name in seen), "it reaches the images"
         assert [name for name in seen if test_file.search(name)] == []
+    # What those are made of, the step is told: test_layouts.py shows what it then reads.
+    prepared = re.findall(r"stpm_bench prepare .*--split train .*", run.stdout)
+    assert len(prepared) == 2
+    assert [command for command in prepared if re.search(r"/test\b|ground_truth", command)] == []
     for path in scored:  # the same walk does find the test files where they are used
         assert [name for name in ancestors(path) if test_file.search(name)]
 

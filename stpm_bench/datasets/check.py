@@ -1,9 +1,11 @@
 """A look at a whole data set before anything is made of it: what is there, and what is wrong."""
 
 import hashlib
+import itertools
 import os
+import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,32 +14,50 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.images import groups, read_images, read_mask, shared, to_8_bits
+from stpm_bench.datasets.images import (
+    AS_THEY_ARE,
+    deep_levels,
+    depths,
+    doubtful_masks,
+    extremes_of,
+    groups,
+    marked_good,
+    nearest,
+    percent,
+    read_images,
+    read_mask,
+    shared,
+    to_8_bits,
+)
 from stpm_bench.datasets.layouts import (
     LAYOUTS,
     NOT_THINNED,
     list_categories,
     no_category,
-    scan,
-    thinned,
+    taken,
 )
 from stpm_bench.datasets.regions import count_regions, vanished_regions
-from stpm_bench.datasets.rows import Problem, Row
+from stpm_bench.datasets.rows import Problem, Reading, Row, folders, image_files, images_below
 from stpm_bench.errors import InputError
 
 COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
 
 
 class Seen(NamedTuple):
-    """One image after reading: size and mode are None and pixels '' where it cannot be read."""
+    """One image after reading: size and mode are None and pixels '' where it cannot be read.
+
+    extremes: as of `images.extremes_of`. marked: of its mask, as of `images.doubtful_masks`.
+    """
 
     split: str
     row: Row
-    size: tuple[int, int] | None
-    mode: str | None
-    pixels: str
-    problem: str
+    size: tuple[int, int] | None = None
+    mode: str | None = None
+    pixels: str = ""
+    extremes: tuple[float, float] | None = None
+    marked: tuple[float, int] | None = None
     regions: tuple[int, int] | None = None
+    problem: str = ""
 
 
 def check(
@@ -47,12 +67,14 @@ def check(
     progress: bool = True,
     every: Mapping[str, int] = NOT_THINNED,
     image_size: int = 256,
+    reading: Reading = AS_THEY_ARE,
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read every image and mask of a data set as `images.prepare` does, and go on after an error.
 
     Besides what `prepare` refuses, it looks across files: an image of the test set that is a
     training image too, or both good and defective (both by their pixels, whatever the format), and
-    images of several sizes in one category (a warning: they are squashed to one).
+    images of several sizes in one category (a warning: they are squashed to one), and folders with
+    images that are no category (a warning).
 
     Args:
         root: folder of the data set.
@@ -61,10 +83,12 @@ def check(
         progress: show a progress bar where the output is a terminal.
         every: split -> of its images every so many are read, see `layouts.thinned`.
         image_size: the side in pixels at which defects must show in their masks.
+        reading: how the set's files are read.
 
     Returns:
         table: columns `COLUMNS`, a row for each category, split and defect: the numbers of images
-            and of masks; their sizes (width x height, upright) and Pillow's modes, as text.
+            and of masks; their size (width x height, upright), or how many sizes there are, and
+            Pillow's modes, as text.
         problems: each once, errors first.
     """
     root = Path(root)
@@ -74,11 +98,12 @@ def check(
         problems.append(Problem("error", no_category(root, layout)))
     for category in categories:
         for split in ("train", "test"):
-            found, wrong = scan(root, category, split, layout)
+            kept, wrong = taken(root, category, split, layout, every[split])
             problems += wrong
-            kept = thinned(found, layout, every[split])
             together = groups([row.file for row in kept], layout)
             jobs += [(category, split, [kept[i] for i in rows]) for rows in together]
+    if categories and not LAYOUTS[layout].expected:
+        problems += _no_categories(root, categories)
 
     seen: dict[str, list[Seen]] = defaultdict(list)
     total = sum(len(rows) for *_, rows in jobs)
@@ -86,7 +111,7 @@ def check(
         ThreadPoolExecutor(workers or os.cpu_count()) as executor,
         tqdm(desc=str(root), total=total, unit="image", disable=not progress) as bar,
     ):
-        results = executor.map(lambda job: _look(root, *job, layout, image_size), jobs)
+        results = executor.map(lambda job: _look(root, *job, layout, image_size, reading), jobs)
         for (category, _, rows_read), result in zip(jobs, results, strict=True):
             seen[category] += result
             bar.update(len(rows_read))
@@ -97,36 +122,56 @@ def check(
         folder = LAYOUTS[layout].folder(root, category)
         problems += _same_pixels(folder, group, layout)
         problems += _sizes(folder, group)
+        extremes = {
+            split: {folder / one.row.file: one.extremes for one in group if one.split == split}
+            for split in ("train", "test")
+        }
+        for split, of_split in extremes.items():
+            problems += depths(folder, split, extremes["train"], of_split, reading)
+        marked = {folder / one.row.mask: one.marked for one in group if one.marked}
+        problems += doubtful_masks(folder, marked, image_size)
         regions = {one.row.mask: one.regions for one in group if one.regions}
         problems += vanished_regions(folder, regions, image_size)
+        problems += marked_good(root, category, layout, reading)
     once = list(dict.fromkeys(problems))
     return pd.DataFrame(rows, columns=COLUMNS), sorted(once, key=lambda p: p.severity)
 
 
 def _look(
-    root: Path, category: str, split: str, rows: list[Row], layout: str, image_size: int
+    root: Path,
+    category: str,
+    split: str,
+    rows: list[Row],
+    layout: str,
+    image_size: int,
+    reading: Reading,
 ) -> list[Seen]:
     """Read some images, those of one of `groups`, and their masks."""
     folder = LAYOUTS[layout].folder(root, category)
     found = []
-    images = read_images(folder, [row.file for row in rows], layout)
+    images = read_images(folder, [row.file for row in rows], layout, reading)
     for row in rows:
-        size = mode = None
-        pixels = problem = ""
-        regions = None
+        one = Seen(split, row)
         try:
             _, image = next(images)
-            size, mode = image.size, image.mode
-            rgb = to_8_bits(image, folder / row.file).convert("RGB")
-            pixels = hashlib.sha256(repr(size).encode() + np.asarray(rgb).tobytes()).hexdigest()
+            mode = f"{image.mode};16" if "low_bytes" in image.info else image.mode
+            one = one._replace(size=image.size, mode=mode)
+            one = one._replace(extremes=extremes_of(image, folder / row.file))
+            # A deep image's range is known when all are read: until then its values speak for it.
+            values = deep_levels(image)
+            if values is None:
+                values = np.asarray(to_8_bits(image, folder / row.file).convert("RGB"))
+            content = repr(image.size).encode() + np.ascontiguousarray(values).tobytes()
+            one = one._replace(pixels=hashlib.sha256(content).hexdigest())
             if row.mask:
-                mask = read_mask(folder / row.mask, image, layout)
+                mask = read_mask(folder / row.mask, image, layout, reading)
+                one = one._replace(marked=(mask.mean(), nearest(mask, image_size).sum()))
                 if LAYOUTS[layout].truth == "regions":
-                    regions = count_regions(mask, image_size)
+                    one = one._replace(regions=count_regions(mask, image_size))
         except InputError as error:
-            problem = str(error)
-        found.append(Seen(split, row, size, mode, pixels, problem, regions))
-        if size is None:  # of what lies in the same file nothing more can be read
+            one = one._replace(problem=str(error))
+        found.append(one)
+        if one.size is None:  # of what lies in the same file nothing more can be read
             break
     return found
 
@@ -141,11 +186,17 @@ def _summary(category: str, group: list[Seen]) -> list[tuple]:
             *part,
             len(members),
             sum(bool(one.row.mask) for one in members),
-            _counted(f"{one.size[0]} x {one.size[1]}" for one in members if one.size),
+            _sized([one.size for one in members if one.size]),
             _counted(one.mode for one in members if one.mode),
         )
         for part, members in parts.items()
     ]
+
+
+def _sized(sizes: list[tuple[int, int]]) -> str:
+    """Return '448 x 448' where all are that, '13 sizes' where they differ, '' where none is."""
+    different = set(sizes)
+    return f"{len(different)} sizes" if len(different) > 1 else "".join(map(_size, different))
 
 
 def _counted(values) -> str:
@@ -187,15 +238,63 @@ def _same_pixels(folder: Path, group: list[Seen], layout: str) -> list[Problem]:
     return problems
 
 
+def in_columns(table: pd.DataFrame, width: int = 80) -> str:
+    """Return a table as lines of at most `width` characters, where its texts can be folded so far.
+
+    Numbers are right-aligned; the widest columns of texts are folded.
+    """
+    cells = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    texts = [i for i, number in enumerate(numeric) if not number]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths[i] for i in texts) > 8:
+        widths[max(texts, key=widths.__getitem__)] -= 1
+    lines = []
+    for row in cells:
+        folded = [textwrap.wrap(text, wide) for text, wide in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*folded, fillvalue=""):
+            aligned = [
+                part.rjust(wide) if number else part.ljust(wide)
+                for part, wide, number in zip(parts, widths, numeric, strict=True)
+            ]
+            lines.append("  ".join(aligned).rstrip())
+    lines.insert(1, "  ".join("-" * wide for wide in widths))
+    return "\n".join(lines)
+
+
 def _sizes(folder: Path, group: list[Seen]) -> list[Problem]:
+    """Warn where the images of a category have several sizes."""
     counts = Counter(one.size for one in group if one.size)
     if len(counts) < 2:
         return []
-    usual = counts.most_common(1)[0][0]
+    smallest, largest = (_size(pick(counts, key=_area)) for pick in (min, max))
+    [(usual, count)] = counts.most_common(1)
     other = next(one for one in group if one.size and one.size != usual)
     text = (
-        f"{folder / other.row.file}: is {other.size[0]} x {other.size[1]} pixels, most of its "
-        f"category {usual[0]} x {usual[1]} ({len(counts)} sizes in all). Expected one size: each "
-        "image is squashed to the same square, so that they are distorted differently."
+        f"{folder / other.row.file}: is {_size(other.size)} pixels. Its category has {len(counts)} "
+        f"sizes, from {smallest} to {largest}; the commonest, {_size(usual)}, is that of "
+        f"{percent(count / counts.total())} of the images. Expected one: each image is squashed to "
+        "the same square, so that they are distorted differently."
     )
     return [Problem("warning", text)]
+
+
+def _area(size: tuple[int, int]) -> tuple[int, int]:
+    return size[0] * size[1], size[0]
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _no_categories(root: Path, categories: Sequence[str]) -> list[Problem]:
+    """Warn of folders with images beside the categories, which are passed over."""
+    return [
+        Problem(
+            "warning",
+            f"{folder}: {len(found)} image(s) are passed over. Expected train/ and test/ in a "
+            "category's folder; add them, or move it away.",
+        )
+        for folder in folders(root)
+        if folder.name not in categories and (found := image_files(folder) + images_below(folder))
+    ]

@@ -23,13 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import requests
 import urllib3
 
 from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.files import sha256, write_json
+from stpm_bench.files import read_json, sha256, write_json
 
 try:
     import fcntl
@@ -54,6 +55,7 @@ class Mirror(NamedTuple):
 class _DataSet(NamedTuple):
     title: str
     key: str
+    page: str
     notice: str
 
 
@@ -61,6 +63,7 @@ DATASETS = {
     "mvtec_ad": _DataSet(
         title="MVTec AD",
         key="data.mvtec_ad",
+        page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
         notice=(
             "MVTec AD is licensed under CC BY-NC-SA 4.0: non-commercial use only.\n"
             "https://creativecommons.org/licenses/by-nc-sa/4.0/\n"
@@ -82,6 +85,7 @@ def download(
     progress: bool = True,
     archive: str | Path | None = None,
     room: Mapping[Path, int] | None = None,
+    urls: Sequence[str] = (),
 ) -> None:
     """Make `folder` hold all categories of a data set, and folder/download.json say whence.
 
@@ -98,6 +102,7 @@ def download(
         progress: show progress bars.
         archive: the user's copy of the archive, anywhere.
         room: folder -> bytes that something else will need there; checked beforehand too.
+        urls: the user's own places of the published archive (http, https, file), tried first.
 
     Raises:
         InputError: no mirror serves the archive; the folder cannot be written or its disk is too
@@ -106,8 +111,11 @@ def download(
     """
     if dataset not in DATASETS:
         raise InputError(f"No data set {dataset!r} to download. There is: {', '.join(DATASETS)}.")
-    title, key, notice = DATASETS[dataset]
+    title, key, page, notice = DATASETS[dataset]
     mirrors = mirrors or list_mirrors(dataset)
+    # Whatever a copy is called, its part is continued from the next place.
+    name = Path(urlsplit(mirrors[0].url).path).name
+    mirrors = [*(mirrors[0]._replace(url=url) for url in urls), *mirrors]
     folder = Path(folder)
     marker = folder / "download.json"
     if archive and not Path(archive).is_file():
@@ -125,10 +133,10 @@ def download(
 
     with locked(folder / ".download.lock"):
         url = digest = None
+        own = sorted(own_categories(folder, counts))
         if _wrong_counts(folder, counts):
             _refuse_incomplete(folder, counts)
             print(notice, file=sys.stderr)
-            name = Path(urlsplit(mirrors[0].url).path).name
             archive, part = Path(archive or folder / name), folder / f"{name}.part"
             size = max(mirror.bytes for mirror in mirrors)
             if archive.exists():
@@ -139,7 +147,9 @@ def download(
                 _check_space({folder: 2 * size - _size(part)}, room or {})
                 advice = (
                     f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
-                    f"or the archive {name} anywhere and name it with the config key {key}."
+                    f"or the archive {name} anywhere and name it with the config key {key}. If the "
+                    f"link has changed: {page} has the present one; name that, or a copy of your "
+                    "own (file:// too), with the config key data.mirrors."
                 )
                 url, digest, _ = fetch(mirrors, part, title, advice, progress)
             _unpack(archive, folder, counts, 4 * size, progress)
@@ -152,8 +162,23 @@ def download(
                 "sha256": digest,
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "counts": {category: list(numbers) for category, numbers in counts.items()},
+                "own": own,  # what was there before
             },
         )
+
+
+def own_categories(
+    folder: str | Path, counts: Mapping[str, tuple[int, int]] = mvtec.COUNTS
+) -> set[str]:
+    """Return the categories that a folder has, or had, whole without this download.
+
+    They are used as they are: for them nothing is downloaded.
+    """
+    marker = Path(folder) / "download.json"
+    if marker.exists():
+        return set(read_json(marker).get("own", []))
+    found = {category: layouts.count_images(folder, category) for category in counts}
+    return {category for category in counts if found[category] == counts[category]}
 
 
 def list_mirrors(dataset: str) -> list[Mirror]:
@@ -275,6 +300,9 @@ def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
 def _receive(mirror: Mirror, path: Path, bar) -> None:
     """Make one request and write what comes behind what `path` holds, or over it."""
     start = _size(path)
+    if urlsplit(mirror.url).scheme == "file":
+        _copy(mirror, path, start, bar)
+        return
     # A server may otherwise compress, and lengths and ranges would count other bytes.
     headers = {"Accept-Encoding": "identity"}
     if start:
@@ -315,6 +343,29 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
                 f"sent {length or 'some'} bytes of {kind} instead of {mirror.bytes - start}"
             )
         _write(response, path, start, mirror, bar)
+
+
+def _copy(mirror: Mirror, path: Path, start: int, bar) -> None:
+    """Copy what comes behind `start` of a file that a file:// URL names."""
+    source = Path(url2pathname(urlsplit(mirror.url).path))
+    try:
+        found = source.stat().st_size
+        if found != mirror.bytes:
+            raise _Refused(f"has {found} bytes instead of {mirror.bytes}")
+        file = source.open("rb")
+    except OSError as error:
+        raise _Refused(error.strerror) from error
+    with file, open(path, "ab") as copy:
+        file.seek(start)
+        while True:
+            try:
+                chunk = file.read(CHUNK)
+            except OSError as error:
+                raise _Failed(error.strerror) from error
+            if not chunk:
+                return
+            copy.write(chunk)
+            bar.update(len(chunk))
 
 
 def _write(response: requests.Response, path: Path, start: int, mirror: Mirror, bar) -> None:

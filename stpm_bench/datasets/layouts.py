@@ -17,6 +17,7 @@ non-zero pixel is a defect, the numbers are kinds of defect.
 
 import csv
 import unicodedata
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -36,13 +37,17 @@ from stpm_bench.datasets.rows import (
     both_kinds,
     folders,
     image_files,
+    images_below,
 )
 from stpm_bench.errors import InputError
+from stpm_bench.names import wrong_category
 
 # Split -> of its images every so many are taken (see `thinned`).
 NOT_THINNED = MappingProxyType({"train": 1, "test": 1})
 SPLIT_CSV = Path("split_csv", "1cls.csv")
 SPLIT_CSV_COLUMNS = ("object", "split", "label", "image", "mask")
+# How a mask's name goes on behind its image's, where the two lie side by side.
+MASK_ENDINGS = ("_mask", "_gt", "_label")
 
 
 def list_categories(root: str | Path, layout: str = "mvtec") -> list[str]:
@@ -77,12 +82,16 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     known = LAYOUTS[layout].categories(root)
     if category not in known:
         return [], [Problem("error", no_category(root, layout, category))]
+    # What lies inside larger files has the names of a published set.
+    if not LAYOUTS[layout].inside and (reason := wrong_category(category)):
+        return [], [Problem("error", f"{root / category}: {reason}; rename the folder.")]
     rows, problems = LAYOUTS[layout].scan(root, category, split)
     folder = LAYOUTS[layout].folder(root, category)
-    if undecoded := [row.file for row in rows if not _is_text(row.file + row.mask)]:
+    if unreadable := [row.file for row in rows if not _is_text(row.file + row.mask)]:
         text = (
-            f"{folder}: the name {undecoded[0]!a} is not UTF-8, and so are "
-            f"{len(undecoded) - 1} more. Expected names that any system can read; rename them."
+            f"{folder}: the name {unreadable[0]!a} is not UTF-8 or has a control character, and so "
+            f"have {len(unreadable) - 1} more. Expected names that any system can read; rename "
+            "them."
         )
         return [], [Problem("error", text)]
     same = _same_but_for_case([root / name for name in known])
@@ -115,15 +124,41 @@ def list_images(
             ones or without defects; a mask missing, ambiguous or without its image; images where
             the layout has none; names that differ only in case.
     """
-    rows, problems = scan(root, category, split, layout)
-    refuse([problem.text for problem in problems if problem.severity == "error"])
-    rows = thinned(rows, layout, every)
+    rows, problems = taken(root, category, split, layout, every)
+    tell(problems)
+    return pd.DataFrame(rows, columns=list(Row._fields))
+
+
+def taken(
+    root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
+) -> Found:
+    """Return what `scan` finds, thinned, and what is wrong with the images that are left."""
+    found, problems = scan(root, category, split, layout)
+    rows = thinned(found, layout, every)
+    if any(problem.severity == "error" for problem in problems):
+        return rows, problems
     if split == "test" and len({row.defect == "good" for row in rows}) < 2:
-        raise InputError(
+        text = (
             f"{root}: of every {every} test images the first are all good, or all defective, in "
             f"{category}. Expected both; lower the config key 'data.sets.NAME.every_test'."
         )
-    return pd.DataFrame(rows, columns=list(Row._fields))
+        problems = [*problems, Problem("error", text)]
+    if split == "train" and len(rows) == 1:
+        thinner = f" of {len(found)}, by the config key 'data.sets.NAME.every'" if every > 1 else ""
+        text = (
+            f"{LAYOUTS[layout].folder(Path(root), category) / rows[0].file}: is the only training "
+            f"image{thinner}. Expected at least 2, one to train and one to validate; add some."
+        )
+        problems = [*problems, Problem("error", text)]
+    return rows, problems
+
+
+def tell(problems: Iterable[Problem]) -> None:
+    """Raise the errors among `problems` as `refuse` does; give the warnings as Python's."""
+    problems = list(problems)
+    refuse([problem.text for problem in problems if problem.severity == "error"])
+    for problem in problems:
+        warnings.warn(problem.text, stacklevel=3)
 
 
 def thinned(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
@@ -193,8 +228,15 @@ def _scan_train(folder: Path, good: str) -> Found:
                 f"({' '.join(SUFFIXES)}) directly in it; put them there.",
             )
         )
+    if loose := image_files(folder / "train"):
+        text = (
+            f"{loose[0]}: lies directly in train/{_and_more(loose)}. Expected anomaly-free "
+            f"training images in train/{good}; move them into it, or out of the data set."
+        )
+        problems.append(Problem("error", text))
+    problems += _masks_beside(images, set())
     for other in folders(folder / "train"):
-        if other.name != good and (found := image_files(other)):
+        if other.name != good and (found := image_files(other) + images_below(other)):
             problems.append(
                 Problem(
                     "warning",
@@ -202,6 +244,22 @@ def _scan_train(folder: Path, good: str) -> Found:
                     "move them into it where they have no anomaly.",
                 )
             )
+    for other in folders(folder):
+        if other.name not in ("train", "test", "ground_truth") and (
+            found := image_files(other) + images_below(other)
+        ):
+            text = (
+                f"{other}: {len(found)} image(s) are passed over. Only train/{good}, test/ and "
+                "ground_truth/ are read, and the images that validate are taken from "
+                f"train/{good}; move them there where they have no anomaly."
+            )
+            problems.append(Problem("warning", text))
+    if loose := image_files(folder):
+        text = (
+            f"{loose[0]}: is passed over{_and_more(loose)}. Only train/{good}, test/ and "
+            "ground_truth/ are read; move it into one of them."
+        )
+        problems.append(Problem("warning", text))
     return [Row(f"train/{good}/{image.name}", "good", "") for image in images], problems
 
 
@@ -225,22 +283,25 @@ def _scan_test(folder: Path, good: str) -> Found:
         )
         return [], [Problem("error", text), *problems]
     problems += both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
+    problems += _misplaced_masks(truth)
     if good != "good" and "good" in images:
         text = f"{test / 'good'}: expected anomaly-free images in test/{good}; rename it."
         problems.append(Problem("error", text))
         del images["good"]
 
-    rows = [Row(f"test/{good}/{image.name}", "good", "") for image in images.pop(good, [])]
+    good_images = images.pop(good, [])
+    problems += _masks_beside(good_images, set())
+    rows = [Row(f"test/{good}/{image.name}", "good", "") for image in good_images]
     masks = {
         defect.name: found
         for defect in folders(truth)
         if defect.name != good and (found := image_files(defect))
     }
     for defect in sorted({*images, *masks}):
-        pairs, mismatched = _match_masks(
-            images.get(defect, []), masks.get(defect, []), test / defect, truth / defect
-        )
-        problems += mismatched
+        of_defect, their_masks = images.get(defect, []), masks.get(defect, [])
+        pairs, mismatched = _match_masks(of_defect, their_masks, test / defect, truth / defect)
+        masked = {_composed(mask.stem).removesuffix("_mask") for mask in their_masks}
+        problems += mismatched + _masks_beside(of_defect, masked)
         rows += [
             Row(
                 f"test/{defect}/{image.name}",
@@ -292,15 +353,12 @@ def _match_masks(
 def _unexpected(folder: Path) -> list[Problem]:
     """Find what would be passed over in a folder of images, and names alike but for case."""
     problems = _same_but_for_case(image_files(folder))
-    for nested in folders(folder):
-        problems += [
-            Problem(
-                "error",
-                f"{image}: lies one folder too deep and would be passed over. Expected images "
-                f"directly in {folder}; move it up, or out of the data set.",
-            )
-            for image in image_files(nested)
-        ]
+    if nested := images_below(folder):
+        text = (
+            f"{nested[0]}: lies too deep and would be passed over{_and_more(nested)}. Expected "
+            f"images directly in {folder}; move them up, or out of the data set."
+        )
+        problems.append(Problem("error", text))
     problems += [
         Problem(
             "warning",
@@ -313,6 +371,58 @@ def _unexpected(folder: Path) -> list[Problem]:
         and path.is_file()
     ]
     return problems
+
+
+def _misplaced_masks(truth: Path) -> list[Problem]:
+    """Find masks that no image's mask is looked for among: loose ones, and too deep ones."""
+    problems = []
+    if loose := image_files(truth):
+        text = (
+            f"{loose[0]}: lies directly in ground_truth/{_and_more(loose)}. Expected "
+            "ground_truth/DEFECT/NAME_mask.png for test/DEFECT/NAME.png; move the masks into the "
+            "folders of their defects."
+        )
+        problems.append(Problem("error", text))
+    for defect in folders(truth):
+        if deep := images_below(defect):
+            text = (
+                f"{deep[0]}: lies too deep and would be passed over{_and_more(deep)}. Expected one "
+                f"mask an image, directly in {defect}, as {deep[0].parent.name}_mask.png; of "
+                "MVTec LOCO's folders, one an image, merge the masks into one."
+            )
+            problems.append(Problem("error", text))
+    return problems
+
+
+def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
+    """Find masks among a folder's images: X_mask beside X, but for the stems `masked`.
+
+    Those have a mask of their own, and so are images.
+    """
+    stems = {_composed(image.stem) for image in images}
+    beside = [
+        image
+        for image in images
+        if (stem := _composed(image.stem)) not in masked
+        and any(stem.endswith(end) and stem.removesuffix(end) in stems for end in MASK_ENDINGS)
+    ]
+    if not beside:
+        return []
+    text = (
+        f"{beside[0]}: is by its name the mask of an image beside it, and would be taken for an "
+        f"image{_and_more(beside)}. Expected masks in ground_truth/DEFECT/NAME_mask.png alone; "
+        "move them there, or rename what is an image."
+    )
+    return [Problem("error", text)]
+
+
+def _and_more(paths: Sequence[Path]) -> str:
+    """Return ', and N more like it', '' where there is one."""
+    return f", and {len(paths) - 1} more like it" if len(paths) > 1 else ""
+
+
+def _good_masks(root: Path, category: str, *, good: str) -> list[Path]:
+    return image_files(root / category / "ground_truth" / good)
 
 
 # --- a table: visa --------------------------------------------------------------------------------
@@ -392,6 +502,15 @@ def _scan_csv(root: Path, category: str, split: str) -> Found:
     return rows, problems
 
 
+def _csv_good_masks(root: Path, category: str) -> list[Path]:
+    masks = [
+        _below(category, line["mask"])
+        for line in _read_split_csv(root)[0]
+        if (line["object"], line["split"], line["label"]) == (category, "test", "normal")
+    ]
+    return [root / category / mask for mask in masks if mask]
+
+
 def _below(category: str, file: str) -> str | None:
     """Return a file of the table relative to its category's folder; None where it is elsewhere."""
     parts = PurePosixPath(file.strip()).parts
@@ -402,11 +521,24 @@ def _below(category: str, file: str) -> str | None:
 
 # --- what they share ------------------------------------------------------------------------------
 
+
+def _of_folders(good: str) -> Layout:
+    """Return the layout of folders whose anomaly-free images lie in folders called `good`."""
+    return Layout(
+        _folder_categories,
+        partial(_scan_folders, good=good),
+        _folder_sources,
+        good_masks=partial(_good_masks, good=good),
+    )
+
+
 LAYOUTS = {
-    "mvtec": Layout(_folder_categories, partial(_scan_folders, good="good"), _folder_sources),
-    "visa": Layout(_csv_categories, _scan_csv, _csv_sources, nonzero=True),
-    "btad": Layout(_folder_categories, partial(_scan_folders, good="ok"), _folder_sources),
-    "mpdd": Layout(_folder_categories, partial(_scan_folders, good="good"), _folder_sources),
+    "mvtec": _of_folders("good"),
+    "visa": Layout(
+        _csv_categories, _scan_csv, _csv_sources, nonzero=True, good_masks=_csv_good_masks
+    ),
+    "btad": _of_folders("ok"),
+    "mpdd": _of_folders("good"),
     "cifar10_oneclass": cifar10.LAYOUT,
     "shanghaitech": shanghaitech.LAYOUT,
 }
@@ -432,8 +564,11 @@ def _composed(name: str) -> str:
 
 
 def _is_text(name: str) -> bool:
-    """Return whether a file's name could be decoded; Python keeps what could not as surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    """Return whether a file's name could be decoded and has no control character.
+
+    Python keeps what it could not decode as surrogates.
+    """
+    return not any(unicodedata.category(character) in ("Cs", "Cc") for character in name)
 
 
 def no_category(root: Path, layout: str, category: str = "") -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stpm_bench.datasets import download
+from stpm_bench.datasets.images import deep_extremes, read_image, span, to_8_bits
 from stpm_bench.errors import InputError
 
 _SIDE = 32  # of digits and photos, as CIFAR and SVHN have it
@@ -152,9 +153,9 @@ def photographs(size: int = 256) -> np.ndarray:
 def load_folder(path: str | Path, size: int = 32) -> Pretraining:
     """Load `path`/train/CLASS/* and `path`/test/CLASS/*, images of any mode and size.
 
-    Images become RGB and are resized to `size` x `size`, their aspect ratio not kept. Without a
-    test folder a tenth of each class is held out, always the same. Files without an image's suffix
-    are passed over.
+    Images become RGB and are resized to `size` x `size`, their aspect ratio not kept; more than 8
+    bits a channel are scaled by the range of the images in train/. Without a test folder a tenth of
+    each class is held out, always the same. Files without an image's suffix are passed over.
 
     Raises:
         InputError: no train folder, fewer than two classes, a class without images, a class that
@@ -173,7 +174,9 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
             f"{path / 'train'}: a classifier needs at least two classes, found "
             f"{', '.join(classes) or 'none'}. {expected}, one folder a class."
         )
-    images, labels = _labelled(path / "train", classes, classes, size)
+    files = [file for name in classes for file in _image_files(path / "train" / name)]
+    intensity = span(deep_extremes(files).values())
+    images, labels = _labelled(path / "train", classes, classes, size, intensity)
     if not (path / "test").exists():
         for label, name in enumerate(classes):
             if np.count_nonzero(labels == label) < 2:
@@ -195,7 +198,7 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
                 f"{', '.join(classes)}. Rename or remove it, or add it to train/."
             )
     return Pretraining(
-        images, labels, *_labelled(path / "test", test_classes, classes, size), classes
+        images, labels, *_labelled(path / "test", test_classes, classes, size, intensity), classes
     )
 
 
@@ -224,8 +227,8 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"pretraining source {source!r}: not found whole in {folder}, and the download failed "
-            f"({reason}). Put there {_TORCHVISION_FILES[source]}, or name another folder with the "
-            "config key 'data.folder'."
+            f"({reason}); the next try begins again. Put there {_TORCHVISION_FILES[source]}, or "
+            "name another folder with the config key 'data.folder'."
         ) from error
     if source == "svhn":
         # (N, 3, H, W); torchvision has already made its label 10 the digit 0.
@@ -286,38 +289,30 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+
+
 def _labelled(
-    folder: Path, names: list[str], classes: list[str], size: int
+    folder: Path,
+    names: list[str],
+    classes: list[str],
+    size: int,
+    intensity: tuple[float, float] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the images of the class folders `names` and their labels, indices into `classes`."""
     images, labels = [], []
     for name in names:
-        files = sorted(
-            file for file in (folder / name).iterdir() if file.suffix.lower() in _SUFFIXES
-        )
+        files = _image_files(folder / name)
         if not files:
             raise InputError(
                 f"{folder / name}: a class without images. Expected files named "
                 f"{', '.join(f'*{suffix}' for suffix in sorted(_SUFFIXES))}; add some, or remove "
                 "the folder."
             )
-        images += [_read(file, size) for file in files]
+        images += [_resize(to_8_bits(read_image(f)[1], f, intensity), size) for f in files]
         labels += [classes.index(name)] * len(files)
     return _stack(images), np.array(labels, np.int64)
-
-
-def _read(file: Path, size: int) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
-                levels = np.clip(np.asarray(image, np.int64), 0, 65535)
-                return _resize(Image.fromarray((levels // 257).astype(np.uint8)), size)
-            return _resize(image.convert("RGB"), size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{file}: not a readable image ({error}). Expected a whole image file; replace it or "
-            "remove it."
-        ) from error
 
 
 def _resize(image: Image.Image, side: int) -> np.ndarray:

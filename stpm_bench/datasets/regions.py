@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from stpm_bench.datasets.rows import Problem
 from stpm_bench.metrics.ordering import EIGHT_NEIGHBOURS
@@ -22,6 +21,8 @@ def count_regions(mask: np.ndarray, size: int) -> tuple[int, int]:
         The number of 8-connected regions, and how many of them are sampled. Regions that only come
         to touch each other count each.
     """
+    from scipy import ndimage
+
     labels, before = ndimage.label(mask, EIGHT_NEIGHBOURS)
     small = Image.fromarray(labels.astype(np.int32)).resize((size, size), Image.Resampling.NEAREST)
     return before, len(np.setdiff1d(np.asarray(small), [0]))

@@ -1,6 +1,7 @@
 """What a layout says of a data set: its images, what is wrong with them, and how they are read."""
 
 import operator
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -37,6 +38,20 @@ class Problem(NamedTuple):
 Found = tuple[list[Row], list[Problem]]
 
 
+class Reading(NamedTuple):
+    """How a set's files are read, where its files alone do not say it: keys of a set in a config.
+
+    mask_colour: the RGB values of a defect in the masks, each 0 to 255; None: what is not black.
+    intensity: of images with more than 8 bits a channel, the values that become 0 and 255; None:
+        the lowest and the highest value of the training images.
+    max_megapixels: an image of more, in millions of pixels, is refused before it is decoded.
+    """
+
+    mask_colour: tuple[int, int, int] | None = None
+    intensity: tuple[float, float] | None = None
+    max_megapixels: float = 179  # Pillow's own limit
+
+
 class Layout(NamedTuple):
     """What one layout needs to say.
 
@@ -50,6 +65,7 @@ class Layout(NamedTuple):
     truth: what is known of a test image. 'regions': its defects, each of which counts (PRO);
         'pixels': which pixels are anomalous; 'image': only whether it is, and there are no masks.
     expected: what a root holds, for the error where it does not; '' for a folder a category.
+    good_masks: root, category -> masks of anomaly-free test images, which must mark nothing.
     """
 
     categories: Callable[[Path], list[str]]
@@ -60,6 +76,7 @@ class Layout(NamedTuple):
     inside: Callable[[Path, Sequence[int]], Iterator[np.ndarray]] | None = None
     truth: Literal["regions", "pixels", "image"] = "regions"
     expected: str = ""
+    good_masks: Callable[[Path, str], list[Path]] = lambda root, category: []
 
 
 def folders(path: Path) -> list[Path]:
@@ -82,6 +99,29 @@ def image_files(folder: Path) -> list[Path]:
         for p in folder.iterdir()
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()
     )
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the image files at any depth below a folder's own folders, sorted.
+
+    Links to folders are followed, each folder once; hidden folders are passed over.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found, seen = [], {os.path.realpath(folder)}
+    for place, names, _ in os.walk(folder, followlinks=True, onerror=fail):
+        visible = []
+        for name in sorted(names):
+            real = os.path.realpath(os.path.join(place, name))
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                visible.append(name)
+        names[:] = visible
+        if Path(place) != folder:
+            found += image_files(Path(place))
+    return sorted(found)
 
 
 def both_kinds(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from stpm_bench.errors import InputError
 from stpm_bench.files import seal, unseal, write_array, write_arrays, write_csv, write_json
 from stpm_bench.results import MASKS, OWN_MASKS, read_names
-from stpm_bench.steps.options import Every, Layout, Threads
+from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
 
 def demo_data(
@@ -28,12 +28,14 @@ def download(
     archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
     results: Annotated[Path, "folder whose disk must have room as well"] = Path("results"),
     results_bytes: Annotated[int, "how much: the prepared images"] = 0,
+    mirrors: Annotated[str, "URLs of the archive to be tried first, with spaces between"] = "",
     output: Annotated[Path, "folder of the set; download.json appears last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
     from stpm_bench.datasets import download
 
-    download.download("mvtec_ad", output, archive=archive, room={results: results_bytes})
+    room = {results: results_bytes}
+    download.download("mvtec_ad", output, archive=archive, room=room, urls=mirrors.split())
 
 
 def check_data(
@@ -43,15 +45,21 @@ def check_data(
     every: Every = 1,
     every_test: Every = 1,
     image_size: Annotated[int, "side in pixels at which defects must show in their masks"] = 256,
+    mask_colour: MaskColour = "",
+    intensity: Intensity = "",
+    max_megapixels: MaxMegapixels = 179,
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
-    from stpm_bench.datasets.check import check
+    from stpm_bench.datasets.check import check, in_columns
 
     taken = {"train": every, "test": every_test}
-    table, problems = check(path, layout, threads or None, sys.stderr.isatty(), taken, image_size)
+    reading = reading_of(mask_colour, intensity, max_megapixels)
+    table, problems = check(
+        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, reading
+    )
     if len(table):
-        print(table.to_markdown(index=False))
+        print(in_columns(table))
         images, masks = table["images"].sum(), table["masks"].sum()
         print(f"\n{images} images and {masks} masks in {table['category'].nunique()} categories")
     for problem in problems:
@@ -70,6 +78,9 @@ def prepare(
     every: Every = 1,
     split: Annotated[Literal["train", "test"], "which images; training never reads test files"],
     image_size: Annotated[int, "side in pixels after resizing"] = 256,
+    mask_colour: MaskColour = "",
+    intensity: Intensity = "",
+    max_megapixels: MaxMegapixels = 179,
     train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
     threads: Threads = 0,
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
@@ -78,7 +89,14 @@ def prepare(
     from stpm_bench.datasets import images
 
     pixels, masks, manifest = images.prepare(
-        root, category, split, image_size, threads or None, layout=layout, every=every
+        root,
+        category,
+        split,
+        image_size,
+        threads or None,
+        layout=layout,
+        every=every,
+        reading=reading_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
         images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
@@ -93,6 +111,26 @@ def prepare(
         names += [*MASKS.values(), OWN_MASKS]
     write_csv(output / "images.csv", manifest)
     seal(output / "images.sha256", *names)
+
+
+def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
+    """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
+    from stpm_bench.datasets.rows import Reading
+
+    def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
+        try:
+            found = tuple(kind(part) for part in text.split(",")) if text else None
+        except ValueError:
+            found = ()
+        if found is not None and len(found) != count:
+            raise InputError(f"{option} is {text!r}; expected {count} numbers, joined by commas")
+        return found
+
+    colour = numbers("--mask-colour", mask_colour, int, 3)
+    span = numbers("--intensity", intensity, float, 2)
+    if span and not span[0] < span[1]:
+        raise InputError(f"--intensity is {intensity!r}; expected the lower value first")
+    return Reading(colour, span, max_megapixels)
 
 
 def pretraining_set(

@@ -143,7 +143,7 @@ def export_maps(
 
     _, maps = results.read_anomaly_maps(cell)
     table = read_names(cell / "image_scores.csv")
-    category = cell.name.removeprefix("category-").partition("_layers-")[0]
+    category = cell.name.removeprefix("category-").rpartition("_layers-")[0]
     test = results.prepared_folder(cell.parents[1], category, "test")
     own_masks = list(load_arrays(test / results.OWN_MASKS).values())
     write_array(output / "anomaly_maps.npy", maps)

@@ -12,6 +12,11 @@ Layout = Annotated[
     "how the set's folder is laid out",
 ]
 Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
+MaskColour = Annotated[str, "R,G,B of a defect in the masks, as 255,0,0; '': what is not black"]
+Intensity = Annotated[
+    str, "of more than 8 bits, what becomes 0 and 255, as 0,4095; '': the training images' range"
+]
+MaxMegapixels = Annotated[float, "an image of more million pixels is refused"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 FitFolder = Annotated[Path, "the folder of the fit: its model, its level maps"]
 CellFolder = Annotated[Path, "the folder of the cell: its metrics"]

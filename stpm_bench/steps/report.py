@@ -332,7 +332,7 @@ def notebook(
     with whole(output / f"{source.stem}.ipynb") as temporary:
         nbformat.write(content, temporary)
     with whole(output / f"{source.stem}.html") as temporary:
-        temporary.write_text(body)
+        temporary.write_text(body, encoding="utf-8")
 
 
 def this_python():

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import sys
@@ -13,7 +14,18 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
-sys.path.insert(0, str(Path(workflow.basedir)))
+# Nor need the run start in its folder; what starts Python itself is told by the environment.
+PACKAGE = Path(workflow.basedir)
+sys.path.insert(0, str(PACKAGE))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+# What the steps read and write is UTF-8, whatever the terminal's encoding.
+os.environ.setdefault("PYTHONUTF8", "1")
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
 
 # All else that is imported here comes with Snakemake; pandas with bioconda's, not with pip's.
 if importlib.util.find_spec("pandas") is None:
@@ -28,14 +40,17 @@ gc.disable()
 from stpm_bench import grid, levels, plan, published
 from stpm_bench import methods as registry
 from stpm_bench.code_version import version_of
-from stpm_bench.config import complete, keeps_model, methods, sources, unpacks_mvtec_ad
+from stpm_bench.config import complete, keeps_model, load, methods, sources, unpacks_mvtec_ad
 from stpm_bench.datasets import download, layouts, mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.files import check_writable
+from stpm_bench.files import check_writable, hold, sha256
 from stpm_bench.progress import follow
 from stpm_bench.results import MASKS, OWN_MASKS, check_layout
 
 try:
+    # Snakemake's own loader keeps the last of two keys of one name, and drops the other.
+    for path in workflow.overwrite_configfiles:
+        load(path)
     CONFIG = complete(config)
     WHERE = sources(CONFIG)
     check_writable(CONFIG["results"])
@@ -123,7 +138,7 @@ OUTPUT = workflow.output_settings
 if OUTPUT.dryrun and not OUTPUT.quiet and len(CELLS) > LISTED:
     OUTPUT.quiet = {Quietness.PROGRESS, Quietness.RULES}
 
-NOTEBOOKS = sorted(path.stem for path in Path(workflow.basedir, "analysis").glob("*.py"))
+NOTEBOOKS = sorted(path.stem for path in Path(PACKAGE, "analysis").glob("*.py"))
 
 
 def any_of(names):
@@ -145,7 +160,7 @@ wildcard_constraints:
 def options(values):
     """Return a dict as command-line options: {'batch_size': 32} is '--batch-size 32'."""
     return " ".join(
-        f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in values.items()
+        f"--{key.replace('_', '-')}={shlex.quote(str(value))}" for key, value in values.items()
     )
 
 
@@ -304,7 +319,7 @@ def closing():
     if not table.exists():  # a single file was asked for
         return ""
     # A set without PRO has a table of its own; a wide one of published methods may follow.
-    tables = re.split(r"\n(?=## )", table.read_text())
+    tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
     own = "\n".join(text for text in tables if text.startswith("## Study: "))
     lines = [
         f"\n{own.rstrip()}\n\nAll numbers: {RESULTS}/metrics.csv",
@@ -342,15 +357,13 @@ def sources_of(category, split):
     return layouts.LAYOUTS[source.layout].sources(Path(source.root), source.category, split)
 
 
-def images_of(split):
-    """Return an input function: the marker of a set that is made here, else a split's sources."""
+def marker_of(wildcards):
+    """Return the marker of a category's set that is made here; of a user's folder there is none.
 
-    def inputs(wildcards):
-        # What is missing is left to the step, whose error says what was expected.
-        marker = WHERE[wildcards.category].marker
-        return marker or list(map(str, sources_of(wildcards.category, split)))
-
-    return inputs
+    `state_of` stands for that one: a folder dated in the future, as clocks of network disks and
+    unpacked archives have it, makes Snakemake refuse and remove what was made of it.
+    """
+    return WHERE[wildcards.category].marker or []
 
 
 def state_of(split):
@@ -394,7 +407,7 @@ def category_of(split):
     def category(wildcards):
         source = WHERE[wildcards.category]
         values = {"category": source.category, "layout": source.layout}
-        return options(values | {"every": source.every[split]})
+        return options(values | {"every": source.every[split]} | source.reading)
 
     return category
 
@@ -403,6 +416,7 @@ def download_options(wildcards, output):
     """Return the options of the step 'download', none of which says what is downloaded."""
     room = sum(plan.prepared_bytes(CONFIG["image_size"], *n) for n in mvtec.COUNTS.values())
     values = {"results": RESULTS, "results_bytes": room}
+    values |= {"mirrors": " ".join(CONFIG["data"]["mirrors"])}
     return options(values | ({"archive": ARCHIVE} if ARCHIVE else {}))
 
 
@@ -423,13 +437,18 @@ def downloads():
 
 
 def teacher_inputs(wildcards):
-    """Return the file that a teacher is made of: its weights, or its pretraining set."""
+    """Return the pretraining set that a teacher is made of; for a file of the user's see below."""
     teacher = TEACHERS[wildcards.teacher]
     if "pretrain" in teacher:
         return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
-    if "weights" in teacher and not is_published(teacher):
-        return {"weights": teacher["weights"]}
     return {}
+
+
+def weights_state(wildcards):
+    """Return a hash of a user's file of weights; None of another teacher. See `marker_of`."""
+    teacher = TEACHERS[wildcards.teacher]
+    own = "weights" in teacher and not is_published(teacher)
+    return state_below(Path(teacher["weights"])) if own else None
 
 
 def is_published(teacher):
@@ -448,14 +467,6 @@ def teacher_options(wildcards):
         values |= values.pop("pretraining")
         values |= {"device": CONFIG["device"], "precision": CONFIG["precision"]}
     return options(values)
-
-
-def source_inputs(wildcards):
-    """Return the folders of images that a pretraining set is made of."""
-    source = SOURCES[wildcards.source]["pretrain"]
-    if isinstance(source, str):
-        return []
-    return [str(path) for path in images_below(source["folder"]) if path.is_dir()]
 
 
 def source_options(wildcards):

@@ -36,7 +36,7 @@ rule download:
 # The test images are compared with them: an image in both would make the numbers too good.
 rule prepare_train:
     input:
-        images_of("train"),
+        marker_of,
     output:
         images=f"{TRAIN}/images.npy",
         manifest=f"{TRAIN}/images.csv",
@@ -62,7 +62,7 @@ rule prepare_train:
 
 rule prepare_test:
     input:
-        images_of("test"),
+        marker_of,
         train=f"{TRAIN}/images.csv",
     output:
         images=f"{TEST}/images.npy",

@@ -9,7 +9,7 @@ rule studies:
         "../../environment.yml"
     params:
         code=version_of("studies"),
-        config=json.dumps(CONFIG),
+        config=lambda wildcards: json.dumps(CONFIG),
         folder=subpath(output.config, parent=True),
     shell:
         "python -m stpm_bench studies --config {params.config:q} --output {params.folder:q} --log {log:q}"
@@ -20,7 +20,6 @@ rule studies:
 rule tables:
     input:
         f"{RESULTS}/config.yaml",
-        "stpm_bench/published.csv",
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/pro_definitions.csv",
@@ -43,6 +42,7 @@ rule tables:
         "../../environment.yml"
     params:
         code=version_of("tables"),
+        published=sha256(PACKAGE / "stpm_bench/published.csv"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -55,7 +55,6 @@ rule claims:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/tables/cost.csv",
-        "stpm_bench/published.csv",
     output:
         report(
             f"{RESULTS}/claims.html",
@@ -72,6 +71,7 @@ rule claims:
         "../../environment.yml"
     params:
         code=version_of("claims"),
+        published=sha256(PACKAGE / "stpm_bench/published.csv"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -181,7 +181,6 @@ rule notebook:
         rules.figures.output,
         rules.failures.output,
         expand(f"{RESULTS}/figures/anomaly_maps/{{category}}.png", category=PANEL_CELLS),
-        source="analysis/{notebook}.py",
     output:
         ipynb=f"{RESULTS}/notebooks/{{notebook}}.ipynb",
         html=report(
@@ -196,10 +195,12 @@ rule notebook:
         "../../environment.yml"
     params:
         code=version_of("notebook"),
+        text=lambda wildcards: sha256(PACKAGE / f"analysis/{wildcards.notebook}.py"),
+        source=lambda wildcards, input: PACKAGE / f"analysis/{wildcards.notebook}.py",
         results=subpath(input[0], parent=True),
         folder=subpath(output.ipynb, parent=True),
     shell:
-        "python -m stpm_bench notebook --source {input.source:q} --results {params.results:q}"
+        "python -m stpm_bench notebook --source {params.source:q} --results {params.results:q}"
         " --output {params.folder:q} --log {log:q}"
 
 

@@ -1,7 +1,5 @@
 # Teachers: once a name, whatever uses them.
 rule pretraining_set:
-    input:
-        source_inputs,
     output:
         f"{RESULTS}/pretraining/{{source}}.npz",
     log:
@@ -40,6 +38,7 @@ rule teacher:
     params:
         code=version_of("teacher"),
         options=teacher_options,
+        state=weights_state,
         files=teacher_files,
     shell:
         "python -m stpm_bench teacher {params.options} {params.files} --threads {threads}"

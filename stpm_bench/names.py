@@ -1,0 +1,41 @@
+"""What a category may be called: it names folders, rows of tables, wildcards and labels."""
+
+import unicodedata
+
+# Rows of the tables beside the categories, and what a study may say instead of their names.
+RESERVED = ("mean", "textures", "objects", "all")
+# Snakemake's wildcards {} and path variables <>; separators of paths and of Markdown's tables; and
+# what file systems of other computers refuse.
+FORBIDDEN = '{}<>/\\|"*?:'
+# A cell's folder spells every axis in one name, and file systems end at 255 bytes.
+LONGEST = 100
+
+
+def wrong_category(name: str) -> str:
+    """Return why a category cannot have a name, with what is expected; '' where it can."""
+    found = f"{name!a} is no name for a category: "
+    if name in RESERVED:
+        return f"{found}the tables and studies have their own {name!r} (as {', '.join(RESERVED)})"
+    if wrong := sorted({c for c in name if c in FORBIDDEN}):
+        return f"{found}it has {' '.join(wrong)}; expected none of {' '.join(FORBIDDEN)}"
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        return (
+            f"{found}it is not UTF-8 (or your locale is not), or has a control character; expected "
+            "letters"
+        )
+    if name != name.strip():
+        return f"{found}it begins or ends with a space; expected it without"
+    if (length := len(name.encode())) > LONGEST:
+        return f"{found}it has {length} bytes; expected at most {LONGEST}"
+    return ""
+
+
+def wrong_folder(path: str) -> str:
+    """Return why results and downloads cannot lie in a folder; '' where they can.
+
+    Snakemake reads {NAME} in a rule's paths as a wildcard and <NAME> as a path variable.
+    """
+    wrong = sorted({c for c in path if c in "{}<>" or unicodedata.category(c) in ("Cc", "Cs")})
+    if not wrong:
+        return ""
+    return f"{path!a} has {' '.join(map(ascii, wrong))}; expected a path without {{ }} < >"
