@@ -88,6 +88,14 @@ def test_what_is_missing_is_named_and_what_has_not_run_is_no_answer():
     assert section.body["effect"].tolist() == ["n/a"]
 
 
+def test_of_a_whole_grid_the_main_setting_alone_is_the_reference():
+    values = itertools.product(("1+2+3", *map(str, range(8))), (1.0, 0.1, 0.05, 0.5), "ab")
+    metrics = made_up({(at, "t", f, m): 0.5 + f / 10 for at, f, m in values}, seeds=(0,))
+    table = ask(metrics)
+    assert table["comparisons"].tolist() == [8, 3, 1]
+    assert table.loc[questions.WORDS["fraction"], "reference"] == "fraction 1.0"
+
+
 def test_a_study_of_one_setting_asks_nothing():
     assert ask(made_up({MAIN: 0.9})).empty
 
