@@ -19,7 +19,6 @@
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench.files import read_json
 from stpm_bench.reading import (
     RESULTS,
     show_claims,
@@ -28,6 +27,7 @@ from stpm_bench.reading import (
     studies,
     studies_of,
 )
+from stpm_bench.results import read_teachers
 
 EXAMPLE = """teachers:
     category: all
@@ -49,8 +49,11 @@ for study in found:
 # and the optimiser of the small teachers are ours: the paper's are not known.
 
 # %%
-paths = [RESULTS / "teachers" / f"{name}.json" for name in studies()["teacher"].unique()]
-records = {path.stem: read_json(path) for path in paths}
+records = {
+    f"{name}, draw {number}" if len(draws) > 1 else name: record
+    for name, draws in read_teachers(RESULTS, studies()).items()
+    for number, record in enumerate(draws, start=1)
+}
 columns = ["backbone", "source", "train_images", "epochs", "train_accuracy", "test_accuracy"]
 display(pd.DataFrame(records).T.reindex(columns=columns).astype(object).fillna("n/a"))
 

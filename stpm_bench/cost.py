@@ -31,11 +31,13 @@ def host_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def collect(results: str | Path, fits: Mapping[Cell, str], teachers: Iterable[str]) -> pd.DataFrame:
+def collect(
+    results: str | Path, fits: Mapping[Cell, str], teachers: Mapping[str, str]
+) -> pd.DataFrame:
     """Read what each stage wrote about itself; a stage that has not run has no row.
 
     Args:
-        fits: what `grid.fits` returns.
+        fits: what `grid.fits` returns. teachers: what `grid.teacher_files` returns.
 
     Returns:
         `COLUMNS`, one row for each teacher and for each stage of each cell; cells that share a fit
@@ -46,8 +48,8 @@ def collect(results: str | Path, fits: Mapping[Cell, str], teachers: Iterable[st
         None where the stage does not record them.
     """
     rows = []
-    for name in teachers:
-        path = Path(results, "teachers", f"{name}.json")
+    for file, name in teachers.items():
+        path = Path(results, "teachers", f"{file}.json")
         if path.exists():
             record = read_json(path)
             rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))

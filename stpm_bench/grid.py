@@ -69,11 +69,34 @@ def levels_of(layers: Sequence[int] | str, settings: Settings) -> Sequence[int]:
     return settings.levels if layers == "default" else layers
 
 
-def cells_of(study: dict, methods: Mapping[str, Settings]) -> list[Cell]:
-    """Return the product of a study's axes, each cell once, in the order of the config.
+def drawn(teacher: Mapping) -> bool:
+    """Return whether each seed has a draw of its own of a teacher.
+
+    A teacher with weights is one network. One that is trained here or untrained is drawn anew for
+    each seed, so that the spread over seeds holds its variance, unless the config names its `seed`
+    or says `draws: 1`.
 
     Args:
-        methods: every method of the config by name.
+        teacher: an entry of the config's `teachers`.
+    """
+    return "weights" not in teacher and "seed" not in teacher and teacher.get("draws") != 1
+
+
+def teacher_file(name: str, teacher: Mapping, seed: int) -> str:
+    """Return the name, without its suffix, of the file of a teacher's draw for a seed."""
+    return f"{name}_seed-{seed}" if drawn(teacher) else name
+
+
+def cells_of(
+    study: dict, methods: Mapping[str, Settings], teachers: Mapping[str, Mapping]
+) -> list[Cell]:
+    """Return the product of a study's axes, each cell once, in the order of the config.
+
+    A method that draws nothing has the first seed alone where nothing else is drawn: at a fraction
+    of 1.0 and on a teacher that is the same for every seed.
+
+    Args:
+        methods: every method of the config by name. teachers: the config's `teachers`.
     """
     product = itertools.product(
         study["category"],
@@ -83,10 +106,13 @@ def cells_of(study: dict, methods: Mapping[str, Settings]) -> list[Cell]:
         study["seed"],
         study["method"],
     )
-    cells = (
-        Cell(category, spell_layers(levels_of(layers, methods[method])), *rest, method)
-        for category, layers, *rest, method in product
-    )
+    cells = []
+    for category, layers, teacher, fraction, seed, method in product:
+        settings = methods[method]
+        if not settings.draws and fraction == 1 and not drawn(teachers[teacher]):
+            seed = study["seed"][0]
+        levels = spell_layers(levels_of(layers, settings))
+        cells.append(Cell(category, levels, teacher, fraction, seed, method))
     return list(dict.fromkeys(cells))
 
 
@@ -108,17 +134,22 @@ def fits_of(cells: Iterable[Cell], methods: Mapping[str, Settings]) -> dict[Cell
 
 
 def studies(config: dict) -> pd.DataFrame:
-    """Return every study's cells: column `study`, the axes, and `fit`, the name of the folder of
-    the cell's fit; a cell that studies share has a row in each.
+    """Return every study's cells: column `study`, the axes, `fit`, the name of the folder of the
+    cell's fit, and `teacher_file`, the name of its teacher's file; a cell that studies share has a
+    row in each.
 
     Args:
         config: completed.
     """
-    methods = define(config["methods"], config["training"])
-    cells = {name: cells_of(study, methods) for name, study in config["studies"].items()}
+    methods, teachers = define(config["methods"], config["training"]), config["teachers"]
+    cells = {name: cells_of(part, methods, teachers) for name, part in config["studies"].items()}
     fits = fits_of(itertools.chain.from_iterable(cells.values()), methods)
-    rows = [(name, *c, fits[c].folder) for name, of_study in cells.items() for c in of_study]
-    return pd.DataFrame(rows, columns=["study", *AXES, "fit"])
+    rows = [
+        (name, *c, fits[c].folder, teacher_file(c.teacher, teachers[c.teacher], c.seed))
+        for name, of_study in cells.items()
+        for c in of_study
+    ]
+    return pd.DataFrame(rows, columns=["study", *AXES, "fit", "teacher_file"])
 
 
 def cells(table: pd.DataFrame) -> list[Cell]:
@@ -139,6 +170,12 @@ def cell_of(wildcards: Mapping[str, str]) -> Cell:
     return Cell(**values | {"fraction": float(values["fraction"]), "seed": int(values["seed"])})
 
 
+def teacher_files(table: pd.DataFrame) -> dict[str, str]:
+    """Return the files of all teachers, from what `studies` returns: file -> the teacher."""
+    unique = table[["teacher_file", "teacher"]].drop_duplicates()
+    return dict(unique.itertuples(index=False))
+
+
 def varying(table: pd.DataFrame) -> list[str]:
     """Return the axes of a setting in which the rows of a study differ."""
     return [axis for axis in SETTING if table[axis].nunique() > 1]
@@ -153,7 +190,7 @@ def read(path: str | Path) -> pd.DataFrame:
         InputError: the file is not what was written.
     """
     checked(path)
-    names = {"study", "category", "layers", "teacher", "method", "fit"}
+    names = {"study", "category", "layers", "teacher", "method", "fit", "teacher_file"}
     numbers = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(
         path,

@@ -70,7 +70,7 @@ def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
     return Section("Cells", body, caption)
 
 
-SHARED = {"category": "prepared categories", "teacher": "teachers", "fit": "fits"}
+SHARED = {"category": "prepared categories", "teacher_file": "teachers", "fit": "fits"}
 
 
 def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Section:
@@ -82,7 +82,7 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     todo = images_to_do(config, fits, train)
     test = sum(count(cell.category, "test") for cell in left)
     finished = {cell: fit for cell, fit in fits.items() if cell in done}
-    rates, seconds = measured(config, cost.collect(results, finished, []))
+    rates, seconds = measured(config, cost.collect(results, finished, {}))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else EVALUATION_SECONDS * (size / 256) ** 2 / cores

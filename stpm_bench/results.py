@@ -223,24 +223,40 @@ def read_names(path: Path) -> pd.DataFrame:
     return pd.read_csv(checked(path), keep_default_na=False)
 
 
+def read_teachers(results: Path, studies: pd.DataFrame) -> dict[str, list[dict]]:
+    """Return what the draws of each teacher of the studies record of themselves: those that are
+    there."""
+    found = {name: [] for name in studies["teacher"].unique()}
+    for file, name in grid.teacher_files(studies).items():
+        path = results / "teachers" / f"{file}.json"
+        if path.exists():
+            found[name].append(read_json(path))
+    return found
+
+
 def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | None]:
-    """Return the test accuracy of each teacher of the studies, None of one not trained here."""
-    paths = {name: results / "teachers" / f"{name}.json" for name in studies["teacher"].unique()}
-    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
-    return {name: record.get("test_accuracy") for name, record in found.items()}
+    """Return the test accuracy of each teacher of the studies, the mean over its draws; None of one
+    not trained here."""
+    found = {}
+    for name, records in read_teachers(results, studies).items():
+        known = [r["test_accuracy"] for r in records if r.get("test_accuracy") is not None]
+        found[name] = float(np.mean(known)) if known else None
+    return found
 
 
 def learned_of(results: Path, studies: pd.DataFrame) -> dict:
     """Return what the draws of each teacher learned of their task; none of one not trained here."""
     from stpm_bench.verdict import Learned
 
-    found = {}
-    for name in studies["teacher"].unique():
-        path = results / "teachers" / f"{name}.json"
-        record = read_json(path) if path.exists() else {}
-        if record.get("test_accuracy") is not None and record.get("classes"):
-            found[name] = [Learned(record["test_accuracy"], len(record["classes"]))]
-    return found
+    found = {
+        name: [
+            Learned(record["test_accuracy"], len(record["classes"]))
+            for record in records
+            if record.get("test_accuracy") is not None and record.get("classes")
+        ]
+        for name, records in read_teachers(results, studies).items()
+    }
+    return {name: draws for name, draws in found.items() if draws}
 
 
 def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stpm_bench import statistics
+from stpm_bench import grid, statistics
 from stpm_bench.grid import SETTING, Cell, set_of
 from stpm_bench.levels import PUBLISHED
 
@@ -144,13 +144,8 @@ def with_holm(claim: Claim) -> Claim:
 
 
 def drawn(config: dict, teacher: str) -> bool:
-    """Return whether each seed of a teacher's cells has a draw of the teacher of its own.
-
-    A teacher with weights is one network; one that is trained here or untrained is drawn for each
-    seed, unless the config says `draws: 1`.
-    """
-    entry = config["teachers"][teacher]
-    return "weights" not in entry and (config | entry).get("draws") != 1
+    """Return whether each seed of a teacher's cells has a draw of its own, see `grid.drawn`."""
+    return grid.drawn(config["teachers"][teacher])
 
 
 def source_of(teacher: Mapping) -> str | None:

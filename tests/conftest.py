@@ -51,7 +51,7 @@ def small_config(folder: Path, **changes) -> dict:
         "results": str(folder / "results"),
         "data": {"mvtec_ad": str(folder / "data")},
         "image_size": 64,
-        "teachers": {"random": {"backbone": "resnet18"}},
+        "teachers": {"random": {"backbone": "resnet18", "draws": 1}},
         "training": {"epochs": 2, "batch_size": 4},
         "precision": "float32",
         "studies": {

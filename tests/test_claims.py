@@ -237,11 +237,17 @@ def test_each_seed_is_a_draw_of_a_teacher_and_the_sign_must_hold_in_each():
     assert set(table.loc["2a", "verdict"]) == {"supported"}
 
 
+def once(config):
+    """A config each of whose teachers is drawn once."""
+    teachers = {name: entry | {"draws": 1} for name, entry in config["teachers"].items()}
+    return config | {"teachers": teachers}
+
+
 def test_one_or_two_draws_are_too_few():
     _, table = judge(grid_of(as_claimed, seeds=(0, 1)))
     assert set(table.loc["2c", "verdict"]) == {"undecided"}
     assert "2 draws of a teacher, at least 3" in table.loc[("2c", "pro"), "note"]
-    config = CONFIG | {"draws": 1}  # one teacher for all seeds
+    config = once(CONFIG)  # one teacher for all seeds
     _, table = judge(grid_of(as_claimed), config)
     assert set(table.loc["2c", "verdict"]) == {"undecided"}
     assert table.loc[("2c", "pro"), "draws"] == 1
@@ -254,7 +260,7 @@ def test_a_drawn_main_teacher_is_a_draw_in_every_claim():
     metrics = metrics[metrics["teacher"] == "imagenet"].assign(teacher="cifar10")
     _, table = judge(metrics, main=main)
     assert table.loc[("1a", "pro"), ["verdict", "draws"]].tolist() == ["supported", 3]
-    _, table = judge(metrics, CONFIG | {"draws": 1}, main=main)
+    _, table = judge(metrics, once(CONFIG), main=main)
     assert table.loc[("1a", "pro"), ["verdict", "draws"]].tolist() == ["supported", 0]
 
 

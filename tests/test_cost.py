@@ -40,7 +40,7 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     # A second method shares the fit: its cost is there for both, and counted once in the table.
     fits = {cell: cell.folder for cell in cells}
     fits[cells[0]._replace(method="summed")] = cells[0].folder
-    table = cost.collect(tmp_path, fits, ["digits", "random", "absent"])
+    table = cost.collect(tmp_path, fits, {name: name for name in ("digits", "random", "absent")})
     assert table["stage"].tolist() == ["teacher", "teacher", "fit", "evaluate", "fit"]
     rows = table[:4].set_index("stage")
     assert rows.loc["teacher", "images_per_second"].tolist()[0] == 200

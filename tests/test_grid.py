@@ -7,6 +7,7 @@ from stpm_bench.errors import InputError
 CONFIG = {
     "methods": {"summed": {"fusion": "sum"}, "long": {"epochs": 7}},
     "training": {},
+    "teachers": {"t": {"backbone": "resnet18", "weights": "t.pth"}, "u": {"backbone": "resnet18"}},
     "studies": {
         "main": {
             "category": ["a", "b"],
@@ -54,8 +55,37 @@ def test_default_layers_are_the_methods_own():
     assert {cell.layers for cell in cells} == {"1+2+3", "2"}
 
 
+def test_a_method_that_draws_nothing_has_one_seed_where_nothing_else_is_drawn():
+    study = {"category": ["a"], "layers": ["default"], "teacher": ["t", "u"], "seed": [3, 4]}
+    study |= {"fraction": [0.1, 1.0], "method": ["spade", "stpm"]}
+    table = grid.studies(CONFIG | {"studies": {"main": study}})
+    assert not methods.built_in()["spade"].draws
+    seeds = table.groupby(["method", "teacher", "fraction"])["seed"].apply(list).to_dict()
+    alone = {key for key, found in seeds.items() if found == [3]}
+    assert alone == {("spade", "t", 1.0)}  # a file of weights, all images
+    assert all(found == [3, 4] for key, found in seeds.items() if key not in alone)
+
+
+@pytest.mark.parametrize(
+    ("entry", "files"),
+    [
+        ({}, {"t_seed-0", "t_seed-1"}),
+        ({"pretrain": "mnist"}, {"t_seed-0", "t_seed-1"}),
+        ({"pretrain": "mnist", "draws": 1}, {"t"}),
+        ({"seed": 3}, {"t"}),
+        ({"weights": "IMAGENET1K_V1"}, {"t"}),
+    ],
+)
+def test_a_teacher_is_drawn_for_each_seed_unless_it_is_one_network(entry, files):
+    config = CONFIG | {"teachers": {"t": {"backbone": "resnet18"} | entry}}
+    config["studies"] = {"main": CONFIG["studies"]["main"]}
+    table = grid.studies(config)
+    assert set(table["teacher_file"]) == files
+    assert grid.teacher_files(table) == dict.fromkeys(files, "t")
+
+
 def test_a_folder_spells_the_axes():
-    cell = grid.cells_of(CONFIG["studies"]["layers"], methods.built_in())[2]
+    cell = grid.cells_of(CONFIG["studies"]["layers"], methods.built_in(), CONFIG["teachers"])[2]
     assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_method-stpm"
 
 

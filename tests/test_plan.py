@@ -50,7 +50,7 @@ def test_the_whole_grid_is_16_200_students(capsys):
     text = capsys.readouterr().out
     assert numbers(text, "together")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
-    assert "15 prepared categories, 6 teachers" in text
+    assert "15 prepared categories, 16 teachers" in text
     assert "at the rates of README.md" in text
 
 
@@ -78,7 +78,7 @@ def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
     assert rates["resnet18", "stpm"] == 5 * rates["resnet50", "stpm"]
     # What a student of ResNet-18 recorded says nothing of another backbone.
     done = grid.fits(grid.studies(complete(small_config(finished))))
-    costs = cost.collect(finished / "results", done, [])
+    costs = cost.collect(finished / "results", done, {})
     recorded, _ = plan.measured(config, costs.assign(teacher="resnet18"))
     rate = costs["images_per_second"][costs["stage"] == "fit"].median()
     assert recorded == {("resnet18", "stpm"): rate}
@@ -101,6 +101,9 @@ def test_nothing_left_is_said_without_a_rate(small_set, capsys):
         path = small_set / "results" / "cells" / cell.folder / "metrics.json"
         path.parent.mkdir(parents=True)
         path.write_text('{"failure": "the loss is not finite at epoch 1"}')
+        fit = small_set / "results" / "fits" / cell.folder / "level_maps.npz"
+        fit.parent.mkdir(parents=True)
+        fit.touch()
     (small_set / "config.json").write_text(json.dumps(small_config(small_set)))
     assert main(["plan", str(small_set / "config.json")]) == 0
     text = capsys.readouterr().out
@@ -118,7 +121,7 @@ def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):
     assert expected == pytest.approx(sum(sizes), rel=0.05)
     config["keep_models"] = False
     expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
-    assert expected == pytest.approx(sizes[1], rel=0.05)
+    assert expected == pytest.approx(sizes[1], abs=1000)
 
 
 def test_a_config_that_is_wrong_is_named(tmp_path, capsys):

@@ -177,13 +177,13 @@ def make_up(config: dict, seed: int) -> int:
     cost |= {"threads": 1, "peak_memory": {"host_bytes": 10**9}, "code": "made up"}
     split = {"training": 160, "validation": 40}
     student = cost | {"failure": None, "split": split, "images": 16000, "images_per_second": 27.0}
-    for name in config["teachers"]:
+    studies = grid.studies(config)
+    for name in grid.teacher_files(studies):
         teacher = json.dumps(cost | {"test_accuracy": 0.9})
         put(folder / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
     definitions = [*((name, "nearest") for name in DEFINITIONS)]
     definitions += [("mvtec", "bilinear_any"), ("mvtec", "own")]
     audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
-    studies = grid.studies(config)
     files.write_csv(folder / "studies.csv", studies)
     fits = grid.fits(studies)
     for cell, fit in fits.items():

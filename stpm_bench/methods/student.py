@@ -48,7 +48,8 @@ def train(
         images: (N, S, S, 3) uint8, all anomaly-free.
         levels: those of the networks, for the weights of the loss.
         seed: orders the batches; the same order for every subset of levels.
-        precision: of the convolutions; weights, loss and optimiser are float32.
+        precision: of the student's convolutions; the teacher's features, weights, loss and
+            optimiser are float32.
         title, progress: of the progress bar, and whether there is one.
         unfinished_file: holds the state of the training as it goes on; a training of the same
             settings and data goes on from it, to the same bits. The caller removes it.
@@ -67,7 +68,7 @@ def train(
     pixels = torch.from_numpy(images[used]).to(device)
     kind, factor = settings.distance, settings.factor
     by_map = settings.checkpoint == "validation_map"
-    targets = teacher_features(teacher, pixels, kind, settings.batch_size, device, precision)
+    targets = teacher_features(teacher, pixels, kind, settings.batch_size)
     weights = [settings.level_weights[level - 1] for level in levels]
     held_out = torch.arange(n_training, len(used), device=device).split(settings.batch_size)
 
@@ -231,25 +232,25 @@ def within_memory(train: Callable[[Stpm], Fitted], settings: Stpm, device: torch
 
 @torch.no_grad()
 def teacher_features(
-    teacher: nn.Module,
-    pixels: torch.Tensor,
-    kind: str,
-    batch_size: int,
-    device: torch.device,
-    precision: torch.dtype,
+    teacher: nn.Module, pixels: torch.Tensor, kind: str, batch_size: int
 ) -> list[torch.Tensor]:
-    """Return what the distance `kind` compares of all images, one (N, C, H, W) tensor a level."""
+    """Return what the distance `kind` compares of all images: a (N, C, H, W) float32 tensor per
+    level.
+
+    In float32 whatever the student trains in: a pass in bfloat16 moves unit features by up to
+    2e-2 (squared distance), which would enter the targets, the validation loss and with it the
+    choice of the epoch that is kept.
+    """
     teacher.eval()
     levels: list[torch.Tensor] = []
     for start in range(0, len(pixels), batch_size):
-        with autocast(device, precision):
-            outputs = teacher(backbone.normalise(pixels[start : start + batch_size]))
+        outputs = teacher(backbone.normalise(pixels[start : start + batch_size]))
         if not levels:  # filled in place: a list of batches would need the memory twice
             levels = [
                 torch.empty(
                     (len(pixels), *output.shape[1:]),
-                    dtype=precision,
-                    device=device,
+                    dtype=torch.float32,
+                    device=pixels.device,
                     memory_format=torch.channels_last,
                 )
                 for output in outputs

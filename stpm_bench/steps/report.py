@@ -75,7 +75,7 @@ def tables(
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
-    costs = cost.collect(results, grid.fits(studies), studies["teacher"].unique())
+    costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
 
     written = []  # names of files, for their record
     unseal(folder / "tables.sha256")

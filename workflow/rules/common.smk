@@ -4,7 +4,6 @@ import gc
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shlex
 import sys
@@ -14,18 +13,12 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
-# Nor need the run start in its folder; what starts Python itself is told by the environment.
 PACKAGE = Path(workflow.basedir)
 sys.path.insert(0, str(PACKAGE))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
 
-# What the steps read and write is UTF-8, whatever the terminal's encoding.
-os.environ.setdefault("PYTHONUTF8", "1")
-for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")
+from stpm_bench import child_processes
+
+child_processes.prepare()
 
 # All else that is imported here comes with Snakemake; pandas with bioconda's, not with pip's.
 if importlib.util.find_spec("pandas") is None:
@@ -38,7 +31,6 @@ if importlib.util.find_spec("pandas") is None:
 gc.disable()
 
 from stpm_bench import grid, levels, plan, published
-from stpm_bench import methods as registry
 from stpm_bench.code_version import version_of
 from stpm_bench.config import complete, keeps_model, load, methods, sources, unpacks_mvtec_ad
 from stpm_bench.datasets import download, layouts, mvtec
@@ -66,8 +58,10 @@ METHODS = methods(CONFIG)
 TABLE = grid.studies(CONFIG)
 CELLS = grid.cells(TABLE)
 CATEGORIES = list(dict.fromkeys(cell.category for cell in CELLS))
+# By the name of its file, each draw of each teacher.
 TEACHERS = {
-    name: CONFIG["teachers"][name] for name in dict.fromkeys(cell.teacher for cell in CELLS)
+    file: CONFIG["teachers"][teacher] | ({"seed": int(seed)} if file != teacher else {})
+    for file, teacher, seed in TABLE[["teacher_file", "teacher", "seed"]].itertuples(index=False)
 }
 CELL, FIT = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
 # Of each cell the folder of the fit on which it rests.
@@ -104,7 +98,7 @@ MAIN = "main" if "main" in STUDIES else next(iter(STUDIES))
 
 # The cell that a category's figure shows: the first of the main study. Later entries of a dict
 # replace earlier ones, hence the reversal.
-SHOWN = grid.cells_of(STUDIES[MAIN], METHODS)
+SHOWN = grid.cells_of(STUDIES[MAIN], METHODS, CONFIG["teachers"])
 PANEL_CELLS = {cell.category: cell for cell in reversed(SHOWN)}
 
 # What the steps 'tables' and 'figures' make: name -> category of the report, and what it is.
@@ -148,7 +142,8 @@ def any_of(names):
 
 wildcard_constraints:
     category=any_of(CATEGORIES),
-    teacher=any_of(TEACHERS),
+    teacher=any_of(CONFIG["teachers"]),
+    draw=any_of(TEACHERS),
     notebook=any_of(NOTEBOOKS),
     source=any_of(SOURCES),
     layers=r"[0-9+]+",
@@ -214,8 +209,15 @@ def memory(at_256, attempt):
 def fit_memory(wildcards, attempt):
     """Return the MB of a fit."""
     images = count_images(wildcards.category, "train") * float(wildcards.fraction)
-    backbone = TEACHERS[wildcards.teacher]["backbone"]
+    backbone = CONFIG["teachers"][wildcards.teacher]["backbone"]
     return memory(METHODS[wildcards.method].memory_mb(backbone, images), attempt)
+
+
+def teacher_of(wildcards):
+    """Return the file of the teacher of a fit."""
+    entry = CONFIG["teachers"][wildcards.teacher]
+    file = grid.teacher_file(wildcards.teacher, entry, wildcards.seed)
+    return f"{RESULTS}/teachers/{file}.pt"
 
 
 def fit_minutes(wildcards, attempt):
@@ -224,7 +226,7 @@ def fit_minutes(wildcards, attempt):
     images = (
         settings.fit_images(full, float(wildcards.fraction)) * (CONFIG["image_size"] / 256) ** 2
     )
-    rate = settings.images_per_second(TEACHERS[wildcards.teacher]["backbone"])
+    rate = settings.images_per_second(CONFIG["teachers"][wildcards.teacher]["backbone"])
     return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
 
 
@@ -438,7 +440,7 @@ def downloads():
 
 def teacher_inputs(wildcards):
     """Return the pretraining set that a teacher is made of; for a file of the user's see below."""
-    teacher = TEACHERS[wildcards.teacher]
+    teacher = TEACHERS[wildcards.draw]
     if "pretrain" in teacher:
         return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
     return {}
@@ -446,7 +448,7 @@ def teacher_inputs(wildcards):
 
 def weights_state(wildcards):
     """Return a hash of a user's file of weights; None of another teacher. See `marker_of`."""
-    teacher = TEACHERS[wildcards.teacher]
+    teacher = TEACHERS[wildcards.draw]
     own = "weights" in teacher and not is_published(teacher)
     return state_below(Path(teacher["weights"])) if own else None
 
@@ -461,7 +463,7 @@ def teacher_options(wildcards):
 
     Of the wildcards alone: Snakemake does not compare params that also depend on the input.
     """
-    values = dict(TEACHERS[wildcards.teacher])
+    values = {k: v for k, v in TEACHERS[wildcards.draw].items() if k != "draws"}
     if "pretrain" in values:
         values["pretrain"] = pretraining_name(values)
         values |= values.pop("pretraining")
@@ -500,11 +502,7 @@ def teacher_files(wildcards, input):
     Another place or study is no other teacher: these depend on the input, so that they are not
     compared.
     """
-    asked = {
-        level
-        for cell in CELLS
-        if cell.teacher == wildcards.teacher
-        for level in grid.parse_layers(cell.layers)
-    }
+    rows = TABLE[TABLE["teacher_file"] == wildcards.draw]
+    asked = {level for layers in rows["layers"].unique() for level in grid.parse_layers(layers)}
     files = {"folder": f"{DATA}/weights", "levels": grid.spell_layers(asked)}
     return options(files | {"data": input.data} if "data" in input.keys() else files)

@@ -4,7 +4,7 @@ rule fit:
     input:
         images=f"{TRAIN}/images.npy",
         manifest=f"{TRAIN}/images.csv",
-        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+        teacher=teacher_of,
     output:
         model=f"{FIT}/model.pt",
         history=f"{FIT}/history.csv",
@@ -50,7 +50,7 @@ use rule fit as fit_temporary with:
 rule score:
     input:
         images=f"{TEST}/images.npy",
-        teacher=f"{RESULTS}/teachers/{{teacher}}.pt",
+        teacher=teacher_of,
         model=f"{FIT}/model.pt",
     output:
         maps=f"{FIT}/level_maps.npz",

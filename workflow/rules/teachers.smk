@@ -21,10 +21,10 @@ rule teacher:
     input:
         unpack(teacher_inputs),
     output:
-        weights=f"{RESULTS}/teachers/{{teacher}}.pt",
-        description=f"{RESULTS}/teachers/{{teacher}}.json",
+        weights=f"{RESULTS}/teachers/{{draw}}.pt",
+        description=f"{RESULTS}/teachers/{{draw}}.json",
     log:
-        f"{RESULTS}/logs/teachers/{{teacher}}.log",
+        f"{RESULTS}/logs/teachers/{{draw}}.log",
     # Every student waits for its teacher.
     priority: 50
     conda:
@@ -52,7 +52,7 @@ if PUBLISHED:
 
     use rule teacher as published_teacher with:
         wildcard_constraints:
-            teacher="|".join(map(re.escape, PUBLISHED)),
+            draw=any_of(PUBLISHED),
         localrule: True
 
     ruleorder: published_teacher > teacher
