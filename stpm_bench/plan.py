@@ -87,6 +87,9 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else EVALUATION_SECONDS * (size / 256) ** 2 / cores
     fitting, evaluation = fit_hours(config, todo, cores, rates), test * each / 3600
+    known = config_of.methods(config)
+    extra = sum(count(c.category, "test") * known[c.method].extra_seconds for c in todo)
+    evaluation += extra * (size / 256) ** 4 / cores / 3600  # positions compared with positions
     hours = fitting + evaluation
     unfitted = {fits[cell]: cell for cell in left if not is_scored(results, fits[cell])}
     of_fit = bytes_of(config, count)

@@ -230,6 +230,14 @@ def fit_minutes(wildcards, attempt):
     return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
 
 
+def score_minutes(wildcards, attempt):
+    """Return three times the minutes that scores take on one core, and half an hour."""
+    seconds = METHODS[wildcards.method].extra_seconds * (CONFIG["image_size"] / 256) ** 4
+    return round(30 + 3 * seconds * count_images(wildcards.category, "test") / 60) * 2 ** (
+        attempt - 1
+    )
+
+
 def test_memory(wildcards, attempt):
     """Return the MB of what holds a category's test images, maps and masks: at most 5 an image."""
     return memory(500 + 5 * count_images(wildcards.category, "test"), attempt)

@@ -65,6 +65,7 @@ rule score:
     resources:
         gpu=1,
         mem_mb=test_memory,
+        runtime=score_minutes,
     params:
         code=method_code("score"),
         settings=fit_settings,
