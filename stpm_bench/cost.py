@@ -15,6 +15,7 @@ from stpm_bench.typeset import NO_VALUE, Section
 
 COLUMNS = ["stage", *AXES, "fit", "device", "threads", "fitted_on", "images", "seconds"]
 COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code", "packages"]
+COLUMNS += ["file", "precision"]
 
 
 def host_bytes() -> int:
@@ -45,7 +46,8 @@ def collect(
         included; `images_per_second` the work itself; `images` counts every epoch's; `fitted_on`
         is how many training images a fit saw, those that validate not among them; `code` is the
         version of the stage's code, None of a teacher; `packages` is 'torch 2.15.0, numpy 2.4.6',
-        None where the stage does not record them.
+        None where the stage does not record them; `file` is that of the method's code, and
+        `precision` that of a fit.
     """
     rows = []
     for file, name in teachers.items():
@@ -90,6 +92,7 @@ def of_stage(record: dict) -> dict:
     cost = {key: record.get(key) for key in keys}
     packages = [f"{name} {version}" for name, version in record.get("packages", {}).items()]
     cost |= {"fitted_on": record.get("split", {}).get("training")}
+    cost |= {"file": record.get("settings", {}).get("file"), "precision": record.get("precision")}
     return cost | {"packages": ", ".join(packages) or None} | record["peak_memory"]
 
 

@@ -239,9 +239,9 @@ def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
     return found
 
 
-def stale_folders(config: dict) -> dict[Path, int]:
-    """Return the folders of the results that a completed config does not ask for, with their
-    bytes: of cells, fits and prepared categories."""
+def stale(config: dict) -> dict[Path, int]:
+    """Return what lies in the results and a completed config does not ask for, with its bytes:
+    folders of cells, fits and prepared categories, files of teachers."""
     results = Path(config["results"])
     table = grid.studies(config)
     wanted = {
@@ -255,4 +255,16 @@ def stale_folders(config: dict) -> dict[Path, int]:
         for path in sorted((results / kind).glob("*"))
         if path.is_dir() and path.name not in names
     ]
-    return {p: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in found}
+    teachers = {f"{name}{suffix}" for name in table["teacher_file"] for suffix in TEACHER_FILES}
+    files = sorted((results / "teachers").glob("*"))
+    found += [path for path in files if path.is_file() and path.name not in teachers]
+    return {path: bytes_below(path) for path in found}
+
+
+TEACHER_FILES = (".pt", ".json", ".sha256", ".unfinished", ".unfinished.sha256")
+
+
+def bytes_below(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

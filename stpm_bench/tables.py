@@ -19,6 +19,7 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "P
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
+STUDENT = "stpm"  # the file of the methods that train in the config's precision
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 ANOMALIB = (
     " anomalib's own teacher is another (timm's resnet18.a1_in1k): here all share the study's, and "
@@ -217,20 +218,28 @@ def coverage(
     Of categories that only have the name of one of MVTec AD's (`others`: category -> its numbers of
     training and of test images) it says so.
 
-    Where the cells were not all made by the same code or with the same versions of the packages
-    (`costs`, what `cost.collect` returns), it says so: tables do not mix versions unsaid.
+    It says in which precision students were trained, and where the cells were not all made in the
+    same, by the same code or with the same versions of the packages (`costs`, what `cost.collect`
+    returns): tables do not mix versions unsaid.
     """
     done = cells.merge(metrics[list(AXES)].drop_duplicates())
     text = f"{len(done)} of {len(cells)} cells"
     if len(done) < len(cells):
         text += "; the others failed or have not run: gaps"
     made = costs.dropna(subset="category").astype(done.dtypes[list(AXES)]).merge(done[list(AXES)])
-    for stage, rows in made.groupby("stage", sort=False):
+    for (stage, _), rows in made.groupby(["stage", "file"], sort=False, dropna=False):
         for what, counts in versions(rows).items():
             if len(counts) > 1:
                 each = ", ".join(f"{runs} by {version}" for version, runs in counts.items())
                 text += f"; MIXED: their step {stage} ran with {len(counts)} versions of {what}"
                 text += f" ({each})"
+    # The methods without a student compute in float32 always.
+    trained = made.loc[made["file"] == STUDENT, "precision"].value_counts()
+    if len(trained) == 1:
+        text += f"; students trained in {trained.index[0]}"
+    elif len(trained):
+        each = ", ".join(f"{count} in {precision}" for precision, count in trained.items())
+        text += f"; MIXED: students trained in {len(trained)} precisions ({each})"
     return text + "".join(
         f"; {category}, of {train} training and {test} test images, is not MVTec AD's category of "
         f"that name ({' and '.join(map(str, mvtec.COUNTS[category]))}) and is not compared with it"

@@ -179,7 +179,7 @@ def test_clean_lists_and_removes_what_a_config_does_not_ask_for(failed, tmp_path
     assert main(["clean", str(path)]) == 0
     printed = capsys.readouterr().out
     assert [str(folder) in printed for folder in stale] == [True, True]
-    assert "2 folders not asked for by this config" in printed
+    assert "2 places not asked for by this config" in printed
     assert all(folder.is_dir() for folder in stale)
     assert main(["clean", str(path), "--yes"]) == 0
     assert not any(folder.exists() for folder in stale)

@@ -100,25 +100,49 @@ def test_a_caption_names_the_seeds_that_the_mean_rests_on():
 def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
     long = long_table(["bottle", "cable"])
     made = cells(long)
-    same = costs(*({"stage": "student", "code": "a1"} | row for row in made.to_dict("records")))
+    same = costs(
+        *({"stage": "fit", "code": "a1", "file": "stpm"} | row for row in made.to_dict("records"))
+    )
     assert tables.coverage(made, long, same) == "6 of 6 cells"
     mixed = same.assign(code=["a1"] * 5 + ["b2"])
     text = tables.coverage(made, long, mixed)
     assert text == (
-        "6 of 6 cells; MIXED: their step student ran with 2 versions of its code (5 by a1, 1 by b2)"
+        "6 of 6 cells; MIXED: their step fit ran with 2 versions of its code (5 by a1, 1 by b2)"
     )
     # Of the cells that a study has: the sixth is not this one's.
     assert tables.coverage(made.iloc[:5], long, mixed) == "5 of 5 cells"
 
 
+def test_methods_of_several_files_are_no_mixture_of_code():
+    long = long_table(["bottle", "cable"])
+    made = cells(long)
+    files = ["stpm"] * 3 + ["padim"] * 3
+    rows = [{"stage": "fit"} | row for row in made.to_dict("records")]
+    both = costs(*rows).assign(file=files, code=["a1"] * 3 + ["c3"] * 3)
+    assert tables.coverage(made, long, both) == "6 of 6 cells"
+    mixed = both.assign(code=["a1", "a1", "b2", "c3", "c3", "c3"])
+    assert "2 versions of its code (2 by a1, 1 by b2)" in tables.coverage(made, long, mixed)
+
+
+def test_the_precision_of_students_is_said_and_a_mixture_of_it():
+    long = long_table(["bottle", "cable"])
+    made = cells(long)
+    rows = [{"stage": "fit", "file": "stpm"} | row for row in made.to_dict("records")]
+    one = costs(*rows).assign(precision="bfloat16")
+    assert tables.coverage(made, long, one) == "6 of 6 cells; students trained in bfloat16"
+    two = one.assign(precision=["float32"] + ["bfloat16"] * 5)
+    text = tables.coverage(made, long, two)
+    assert "MIXED: students trained in 2 precisions (5 in bfloat16, 1 in float32)" in text
+
+
 def test_cells_of_two_versions_of_torch_are_said_to_be_mixed():
     long = long_table(["bottle", "cable"])
     made = cells(long)
-    rows = ({"stage": "student", "code": "a1"} | row for row in made.to_dict("records"))
+    rows = ({"stage": "fit", "code": "a1", "file": "stpm"} | row for row in made.to_dict("records"))
     packages = ["torch 2.15.0, numpy 2.4.6"] * 5
     mixed = costs(*rows).assign(packages=[*packages, "torch 2.16.0, numpy 2.4.6"])
     assert tables.coverage(made, long, mixed) == (
-        "6 of 6 cells; MIXED: their step student ran with 2 versions of torch "
+        "6 of 6 cells; MIXED: their step fit ran with 2 versions of torch "
         "(5 by 2.15.0, 1 by 2.16.0)"
     )
     assert tables.coverage(made.iloc[:5], long, mixed) == "5 of 5 cells"

@@ -118,6 +118,8 @@ class Settings:
     # Name of the method's file. The levels that the method takes where a study says 'default'.
     module: ClassVar[str]
     levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    # Whether a fit computes in the config's precision; others are in float32 always.
+    reads_precision: ClassVar[bool] = False
     # About how many seconds a test image of 256 x 256 takes on one core, beside what STPM's takes.
     extra_seconds: ClassVar[float] = 0.0
     # Whether its models are kept by default, and whether a fit depends on its seed by itself.

@@ -60,6 +60,7 @@ class Stpm(Settings):
 
     module: ClassVar[str] = "stpm"
     keeps_model: ClassVar[bool] = True
+    reads_precision: ClassVar[bool] = True
 
     def held_out(self) -> float:
         return self.validation_fraction

@@ -138,9 +138,9 @@ def fit(
 
     set_up(threads)
     where = choose_device(device)
-    dtype = choose_precision(precision, where)
-    levels = grid.parse_layers(layers)
     method = config.settings(settings)
+    dtype = choose_precision(precision if method.reads_precision else "float32", where)
+    levels = grid.parse_layers(layers)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
     split, table = divide(files, fraction, method.held_out(), seed)
@@ -208,7 +208,8 @@ def score(
 
     names = [*results.SCORE_FILES, "score.json"]
     unseal(fit / "score.sha256")
-    record = {"code": version_of("score", config.settings(settings).module)}
+    method = config.settings(settings)
+    record = {"code": version_of("score", method.module), "settings": {"file": method.module}}
     fitted = read_json(fit / "fit.json")
     if failure := fitted["failure"]:
         results.write_scores(fit, Scores({}))
@@ -223,7 +224,6 @@ def score(
         )
     set_up(threads)
     where = choose_device(device)
-    method = config.settings(settings)
     levels = grid.parse_layers(layers)
     network = results.read_teacher(teacher, levels, where)
     model = results.read_model(fit)

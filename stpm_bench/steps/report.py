@@ -64,6 +64,7 @@ def tables(
     import yaml
 
     from stpm_bench import audit, cost, published, tables, typeset
+    from stpm_bench.claims import file_declared
     from stpm_bench.config import warnings_of
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
@@ -94,6 +95,9 @@ def tables(
         table = tables.study_table(long, of_study, paper, names, others)
         rests_on = tables.coverage(of_study, long, costs, others)
         rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
+        for teacher in of_study["teacher"].unique():
+            if declared := file_declared(config, teacher):
+                rests_on += f"; teacher {teacher} {declared}"
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
             methods = published.methods(literature, table, others)
@@ -153,6 +157,9 @@ def claims(
     asked = questions.questions(data, cells)
     scope = claims.scope(long, config, others)
     deviates = claims.deviations(config, setting.to_dict())
+    fitted = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "fit")
+    precisions = set(costs.loc[fitted, "precision"].dropna()) - {"float32"}
+    deviates += [f"precision {name} in training" for name in sorted(precisions)]
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
     remarks = [f"Teacher {teacher}: {declared}"] if declared else []

@@ -18,18 +18,18 @@ def clean(
     *,
     yes: Annotated[bool, "remove them; without it they are only listed"] = False,
 ) -> None:
-    """List the folders of the results that the config no longer asks for, and their size."""
+    """List what lies in the results and the config no longer asks for, and its size."""
     from stpm_bench.config import read
-    from stpm_bench.plan import stale_folders
+    from stpm_bench.plan import stale
 
-    found = stale_folders(read(config))
+    found = stale(read(config))
     for folder, size in found.items():
         print(f"{size / 1e6:10,.1f} MB  {folder}")
         if yes:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     total = sum(found.values()) / 1e6
     done = "removed" if yes else "not asked for by this config; --yes removes them"
-    print(f"{total:10,.1f} MB in {len(found)} folders {done}")
+    print(f"{total:10,.1f} MB in {len(found)} places {done}")
 
 
 def benchmark(
