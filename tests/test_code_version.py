@@ -71,14 +71,14 @@ def insert(path: Path, function: str, line: str) -> None:
         ("split.py", "split", FITS),
         ("split.py", "divide", FITS),  # the choice of rows
         ("backbone.py", "load", FITS | SCORES | {("teacher", "")}),
-        ("metrics/pro.py", "pro", EVALUATION),  # by definitions.py
+        ("metrics/definitions.py", "every_definition", EVALUATION),
         ("metrics/roc.py", "best_f1", EVALUATION),
         ("anomaly_map.py", "anomaly_maps", EVALUATION),
         ("anomaly_map.py", "image_scores", EVALUATION),
         ("audit.py", "audit", EVALUATION),
         ("datasets/images.py", "nearest", {("prepare", "")}),
         ("teacher.py", "classify", {("teacher", "")}),
-        ("claims.py", "verdict", {("claims", "")}),
+        ("verdict.py", "verdict", {("claims", "")}),
         ("figures.py", "training", {("figures", "")}),
         ("datasets/download.py", "download", {("download", "")}),
         # What describes, stores and times a result.

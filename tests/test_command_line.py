@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import torch
 
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
+from stpm_bench.files import sha256
 from stpm_bench.results import load_array
 from stpm_bench.steps import STEPS
 
@@ -44,14 +46,17 @@ def test_a_teacher_by_hand_says_what_it_needs(tmp_path, capsys):
 
 
 def test_a_file_that_no_step_wrote_is_named(tmp_path, capsys):
-    cell = ["--cell", str(tmp_path)]
-    assert main(["metrics", "--test", str(tmp_path), *cell]) == 1
-    assert f"error: {tmp_path}/provenance.json: no such file" in capsys.readouterr().err
-    (tmp_path / "provenance.json").write_text("{}")
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "student.pt")
-    options = ["--test", str(tmp_path), "--teacher", str(tmp_path / "student.pt")]
-    assert main(["anomaly-maps", *options, *cell]) == 1
-    assert "student.pt: is not a file that the steps" in capsys.readouterr().err
+    fit = ["--test", str(tmp_path), "--fit", str(tmp_path)]
+    cell = ["--cell", str(tmp_path), "--settings", '{"masks": "nearest"}']
+    assert main(["evaluate", *fit, *cell]) == 1
+    assert f"error: {tmp_path}/score.json: no such file" in capsys.readouterr().err
+    teacher = tmp_path / "teacher.pt"
+    torch.save({"conv1.weight": torch.zeros(1)}, teacher)
+    (tmp_path / "fit.json").write_text(
+        json.dumps({"failure": None, "teacher_sha256": sha256(teacher)})
+    )
+    assert main(["score", *fit, "--teacher", str(teacher), "--layers", "1"]) == 1
+    assert "teacher.pt: is not a file that the steps" in capsys.readouterr().err
 
 
 def test_a_damaged_array_is_named(tmp_path):

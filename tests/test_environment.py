@@ -108,7 +108,7 @@ def snakemake_alone(tmp_path, monkeypatch):
 def test_snakemake_alone_reads_the_workflow(name, snakemake_alone):
     run = snakemake(REPOSITORY / "workflow" / "config" / f"{name}.yaml", "--list-rules")
     assert run.returncode == 0, run.stderr
-    assert "student" in run.stdout.split()
+    assert "fit" in run.stdout.split()
 
 
 def test_snakemake_alone_plans_a_run_and_makes_the_report(finished, snakemake_alone, tmp_path):
@@ -181,8 +181,8 @@ def test_snakemake_alone_runs_with_conda_and_a_failed_run_names_the_target_inter
     image.write_bytes(image.read_bytes()[:100])
     run = snakemake(small_config(small_set), "--keep-going", "--use-conda")
     assert run.returncode != 0
-    assert "\nstudents 1 of 2, " in run.stderr
-    assert "1 of 2 students are done and kept" in run.stderr
+    assert "\ncells 1 of 2, " in run.stderr
+    assert "1 of 2 cells are done and kept" in run.stderr
     command = shlex.split(re.search(r"gaps: (snakemake .*)", run.stderr)[1])
     assert command[:2] == ["snakemake", "interim"]
     assert "--use-conda" in command

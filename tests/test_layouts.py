@@ -384,9 +384,9 @@ def test_two_sets_in_one_run(tmp_path):
     save(tmp_path / "visa/01/Data/Images/Normal/0000.JPG", picture(77, SIZE))
     run = snakemake(config, "--dry-run")
     cell = "category-visa.01_layers-1+2_teacher-random_fraction-1.0_seed-0_method-stpm"
-    assert f"{tmp_path}/results/cells/{cell}/student.pt" in run.stdout
+    assert f"{tmp_path}/results/fits/{cell}/model.pt" in run.stdout
     jobs = [line.split() for line in run.stdout.splitlines()]
-    for job in (["student", "2"], ["prepare_train", "1"], ["prepare_test", "1"]):
+    for job in (["fit", "2"], ["prepare_train", "1"], ["prepare_test", "1"]):
         assert job in jobs  # prepare_test too: it is compared with the training images
 
 
@@ -395,7 +395,7 @@ def test_the_schema_and_the_steps_know_every_layout():
 
     import yaml
 
-    from stpm_bench.steps import Layout
+    from stpm_bench.steps.options import Layout
 
     schema = yaml.safe_load((REPOSITORY / "stpm_bench/config.schema.yaml").read_text())
     sets = schema["properties"]["data"]["properties"]["sets"]

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from stpm_bench import steps
+from stpm_bench.steps import report
 
 
 def test_a_foreign_kernel_and_a_users_profile_are_left_aside(tmp_path, monkeypatch):
@@ -18,5 +18,5 @@ def test_a_foreign_kernel_and_a_users_profile_are_left_aside(tmp_path, monkeypat
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     source = tmp_path / "asks.py"
     source.write_text("# %%\nimport sys\nprint(sys.executable, 'FOREIGN' in globals())\n")
-    steps.notebook(source=source, results=tmp_path, output=tmp_path / "made")
+    report.notebook(source=source, results=tmp_path, output=tmp_path / "made")
     assert f"{sys.executable} False" in (tmp_path / "made" / "asks.html").read_text()

@@ -37,7 +37,7 @@ def test_bottle_trains_to_useful_maps(bottle, tmp_path):
     assert values["pixel_auroc"] > 0.8
     assert values["image_auroc"] > 0.8
     assert values["pro"] > 0.5
-    cell = next((results / "cells").iterdir())
-    record = json.loads((cell / "provenance.json").read_text())
+    fit = next((results / "fits").iterdir())
+    record = json.loads((fit / "fit.json").read_text())
     assert record["backbone"] == "mobilenet_v2"
-    assert record["images"] == {"training": 167, "validation": 42}
+    assert record["split"] == {"training": 167, "validation": 42}

@@ -1,5 +1,6 @@
 """ShanghaiTech Campus, on small videos, frames and masks in the set's own layout."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stpm_bench.config import complete, sources
 from stpm_bench.datasets import images, layouts
 from stpm_bench.datasets.check import check
 from stpm_bench.errors import InputError
+from stpm_bench.results import read_anomaly_maps
 
 HEIGHT, WIDTH = 48, 64
 
@@ -125,8 +127,8 @@ def test_check_data_reads_it_and_is_clean_but_for_frames_that_are_the_same(campu
     arguments = ["check-data", str(campus), "--layout", "shanghaitech", "--every", "4"]
     assert main([*arguments, "--every-test", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "| all        | train   | good     |        6 |       0 | 64 x 48 | RGB" in printed
-    assert "| all        | test    | anomaly  |        1 |       1 |" in printed
+    assert re.search(r"^all +train +good +6 +0 +64 x 48 +RGB", printed, re.M)
+    assert re.search(r"^all +test +anomaly +1 +1 ", printed, re.M)
     assert "3 images are the same as an earlier one" in printed  # the two videos
     assert "0 errors, 1 warnings" in printed
 
@@ -278,7 +280,7 @@ def test_a_run_has_pixel_and_frame_auroc_and_no_pro(tmp_path):
     assert "pro" in long["nut"].index
     cell = next((results / "cells").glob("category-shanghaitech.all_*"))
     masks = np.load(results / "prepared/shanghaitech.all/test/masks.npy")
-    maps = np.load(cell / "anomaly_maps.npy")
+    _, maps = read_anomaly_maps(cell)
     assert long["shanghaitech.all", "pixel_auroc"] == pytest.approx(
         roc_auc_score(masks.ravel(), maps.ravel())
     )

@@ -185,6 +185,7 @@ def make_up(config: dict, seed: int) -> int:
     definitions += [("mvtec", "bilinear_any"), ("mvtec", "own")]
     audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
     files.write_csv(folder / "studies.csv", studies)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     fits = grid.fits(studies)
     for cell, fit in fits.items():
         values = dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))

@@ -12,6 +12,7 @@ from stpm_bench import grid, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    checked,
     read_checked,
     read_json,
     recorded,
@@ -59,7 +60,7 @@ def evaluate(
         write_json(cell / "evaluation.json", record | {"failure": failure})
         seal(cell / "evaluation.sha256", *names)
         return
-    if scored["manifest_sha256"] != sha256(test / "images.csv"):
+    if scored["manifest_sha256"] != sha256(checked(test / "images.csv")):
         raise InputError(
             f"{fit}: its level maps are of other test images than those of {test} (the SHA-256 of "
             "images.csv differs from manifest_sha256 in score.json); score the fit again"

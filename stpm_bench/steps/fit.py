@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 from stpm_bench import config, grid, methods, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_json, seal, sha256, unseal, write_csv, write_json, write_tensors
+from stpm_bench.files import (
+    checked,
+    read_json,
+    seal,
+    sha256,
+    unseal,
+    write_csv,
+    write_json,
+    write_tensors,
+)
 from stpm_bench.results import load_array, load_arrays, read_names
 from stpm_bench.steps.options import (
     Device,
@@ -216,7 +225,7 @@ def score(
         write_json(fit / "score.json", record | {"failure": failure})
         seal(fit / "score.sha256", *names)
         return
-    if (found := sha256(teacher)) != fitted["teacher_sha256"]:
+    if (found := sha256(checked(teacher))) != fitted["teacher_sha256"]:
         raise InputError(
             f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
             f"fit.json is {fitted['teacher_sha256']}, that file's is {found}); name the teacher "

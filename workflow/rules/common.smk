@@ -277,13 +277,9 @@ def evaluation_options(wildcards):
 
 
 def fit_of(wildcards):
-    """Return the folder of the fit on which a cell rests."""
-    found = FIT_OF.get(grid.cell_of(wildcards))
-    if found is None:
-        raise WorkflowError(
-            f"{grid.CELL.format(**wildcards)}: no study of the config has this cell"
-        )
-    return found
+    """Return the folder of the fit on which a cell rests; the cell need not be of a study."""
+    cell = grid.cell_of(wildcards)
+    return FIT_OF.get(cell) or f"{RESULTS}/fits/{grid.fits_of([cell], METHODS)[cell].folder}"
 
 
 def cell_of(cell):
