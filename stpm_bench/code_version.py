@@ -41,7 +41,12 @@ ROOTS = {
     "collect": (("steps.evaluate", "collect"),),
     **{
         name: (("steps.report", name),)
-        for name in ("studies", "tables", "claims", "figures", "panel", "failures", "notebook")
+        for name in ("studies", "tables", "claims", "figures", "notebook")
+    },
+    # They make anomaly maps of the level maps that they read.
+    **{
+        name: (("steps.report", name), ("anomaly_map", "anomaly_maps"))
+        for name in ("panel", "failures")
     },
 }
 

@@ -73,7 +73,7 @@ def insert(path: Path, function: str, line: str) -> None:
         ("backbone.py", "load", FITS | SCORES | {("teacher", "")}),
         ("metrics/definitions.py", "every_definition", EVALUATION),
         ("metrics/roc.py", "best_f1", EVALUATION),
-        ("anomaly_map.py", "anomaly_maps", EVALUATION),
+        ("anomaly_map.py", "anomaly_maps", EVALUATION | {("panel", ""), ("failures", "")}),
         ("anomaly_map.py", "image_scores", EVALUATION),
         ("audit.py", "audit", EVALUATION),
         ("datasets/images.py", "nearest", {("prepare", "")}),
@@ -178,7 +178,7 @@ def test_a_definition_that_is_not_there_is_named():
 AROUND = {
     *(("device", name) for name in ("set_up", "keep_freed_memory", "choose_device")),
     *(("device", name) for name in ("choose_precision", "cpu_capabilities")),
-    ("grid", "parse_layers"),
+    *(("grid", name) for name in ("parse_layers", "read", "teacher_files")),
     # The settings come as params; which of them a stage reads is in its code.
     *(("methods", name) for name in ("built_in", "differing", "module_of", "schema")),
     ("methods.stpm", "Stpm"),
