@@ -30,7 +30,7 @@ def test_each_command_is_timed(config, small_set):
     assert table["cells"].unique() == [2]
     assert (table["ms a cell"] * 2 / 1000).to_list() == pytest.approx(table["seconds"].to_list())
     assert table["seconds"].between(0.1, 60).all()
-    assert table["GB"].between(0.05, 2).all()
+    assert (table["GB"] > 0.05).all()  # no less; of a large process that starts it, it may be more
     # The configs' own folders are left alone.
     assert not (small_set / "results").exists()
     assert not (small_set / "downloads").exists()
