@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stpm_bench.config import methods as methods_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.grid import set_of
+from stpm_bench.methods import DEFAULT
 from stpm_bench.tables import (
     FIRST,
     GROUPS,
@@ -95,6 +97,15 @@ def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
     for axis, value in PAPER_SETTING.items():
         rows &= table[axis] == value
     return table[rows]
+
+
+def is_stpm(config: dict, method: str) -> bool:
+    """Return whether a method of a completed config is a reading of STPM.
+
+    The paper's values of STPM stand beside such a one alone.
+    """
+    known = methods_of(config)
+    return known[method].module == known[DEFAULT].module
 
 
 def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:

@@ -150,6 +150,29 @@ def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
     assert [name for name in before if before[name] != after[name]] == []
 
 
+def test_the_papers_values_of_stpm_stand_beside_no_other_method(tmp_path):
+    config = yaml.safe_load((REPOSITORY / "workflow" / "config" / "paper.yaml").read_text())
+    config["results"] = str(tmp_path)
+    config["studies"] = {"main": config["studies"]["main"] | {"method": ["padim"]}}
+    reporting.studies(config=json.dumps(config), output=tmp_path)
+    for cell in grid.cells(grid.read(tmp_path / "studies.csv")):
+        folder = cell_folder(tmp_path, cell)
+        folder.mkdir(parents=True)
+        values = dict.fromkeys(("image_auroc", "pixel_auroc", "pro"), 0.9)
+        (folder / "metrics.json").write_text(json.dumps(values))
+        pd.DataFrame(columns=audit.COLUMNS).to_csv(folder / "pro_definitions.csv", index=False)
+    make(tmp_path)
+    table = pd.read_csv(tmp_path / "tables" / "main.csv")
+    assert table["pro"].tolist() == pytest.approx([0.9] * len(table))
+    assert table["pro_paper"].isna().all()
+    text = (tmp_path / "tables" / "main.md").read_text()
+    assert "PaDiM-R18" in text
+    assert "STPM (paper)" not in text
+    reproductions = pd.read_csv(tmp_path / "tables" / "reproductions.csv")
+    assert reproductions["ours"].isna().all()
+    assert not (tmp_path / "figures" / "difference_to_paper.png").exists()
+
+
 def test_nothing_that_has_run_makes_tables_of_gaps(paper_results, tmp_path):
     for name in ("config.yaml", "studies.csv"):
         shutil.copy(paper_results / name, tmp_path / name)

@@ -73,6 +73,10 @@ def tables(
     config = yaml.safe_load(read_checked(results / "config.yaml"))
     others = of_the_users(results, config)
     literature = published.without(published.read(), others)
+    beside = literature
+    own_method = cells_of_study(results / "studies.csv", main)["method"].iloc[0]
+    if not published.is_stpm(config, own_method):
+        beside = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
@@ -90,7 +94,7 @@ def tables(
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: they stand beside the main study alone.
-        paper = published.paper(literature) if study == main else {}
+        paper = published.paper(beside) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
         rests_on = tables.coverage(of_study, long, costs, others)
@@ -100,7 +104,7 @@ def tables(
                 rests_on += f"; teacher {teacher} {declared}"
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
-            methods = published.methods(literature, table, others)
+            methods = published.methods(beside, table, others)
             sections += published.methods_sections(study, methods, rests_on)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
@@ -112,7 +116,7 @@ def tables(
             sections = tables.differences_sections(study, differences, of_study, rests_on)
             write(f"{study}_differences", differences, sections)
         if study == main:
-            own = published.ours(long, audited, of_study, others)
+            own = published.ours(long, audited, of_study, others) if beside is literature else {}
             table = published.reproductions(literature, own)
             write("reproductions", table, published.reproductions_sections(table, rests_on))
     table = audit.summary(audited, of_main)
@@ -176,6 +180,8 @@ def figures(
     main: Annotated[str, "name of the study whose curves and differences are drawn"],
 ) -> None:
     """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
+    import yaml
+
     from stpm_bench import figures, published
     from stpm_bench.style import save
 
@@ -201,7 +207,9 @@ def figures(
         grid.read(results / "tables" / f"{main}.csv"),
     )
     # Planned by the categories' names; whether they are the paper's, their images say.
-    if published.compared(published.read(), of_main):
+    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    own = published.is_stpm(config, of_main["method"].iloc[0])
+    if own and published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     setting = list(grid.SETTING)
     shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]

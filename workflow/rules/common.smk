@@ -117,7 +117,8 @@ FIGURES |= {
     "pro_curves": (MAIN, "PRO curves"),
     "pro_definitions": ("PRO definitions", "the difference to the exact value"),
 }
-if published.compared(LITERATURE, TABLE[TABLE["study"] == MAIN]):
+OF_STPM = published.is_stpm(CONFIG, SHOWN[0].method)
+if OF_STPM and published.compared(LITERATURE, TABLE[TABLE["study"] == MAIN]):
     FIGURES["difference_to_paper"] = ("published", "ours less the paper's")
 
 try:
