@@ -46,10 +46,8 @@ for study in found:
     show_table(f"{study}_differences")
 
 # %% [markdown]
-# ## What each costs
-
-# %%
-show_table("cost")
+# What each costs is measured, and stands in `tables/cost.md` of the results: this page is the same
+# for the same numbers.
 
 # %% [markdown]
 # ## The claims

@@ -73,6 +73,7 @@ DIFFERENT = (
     ("*.log", "how far a step was, with seconds", lambda text: ""),
     ("*.sha256", "hashes of the files below", names_of),
     ("config.yaml", "names the folder of the results", config_without),
+    (".held", "the process that last held the folder", lambda text: ""),
     ("*/fit.json", "seconds, memory", json_without),
     ("*/score.json", "seconds, memory", json_without),
     ("*/evaluation.json", "seconds, memory", json_without),
