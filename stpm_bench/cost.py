@@ -133,9 +133,10 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
 
 
 def span(values: pd.Series, digits: int = 0) -> str:
-    """Return the lowest and the highest of some numbers, as 'low to high'; one number if equal."""
+    """Return the lowest and the highest of some numbers, as 'low to high'; one number of one value,
+    and of counts (`digits` 0) that are equal."""
     low, high = measured(values.min(), digits), measured(values.max(), digits)
-    return low if low == high else f"{low} to {high}"
+    return low if len(values) == 1 or (not digits and low == high) else f"{low} to {high}"
 
 
 def shown(value: object) -> str:
