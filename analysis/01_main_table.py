@@ -20,7 +20,7 @@ from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
 from stpm_bench.files import checked
-from stpm_bench.reading import RESULTS, main_cells, main_study, show_figure, show_table
+from stpm_bench.report.notebooks import RESULTS, main_cells, main_study, show_figure, show_table
 
 metrics = pd.read_csv(checked(RESULTS / "metrics.csv"), dtype={"category": str, "layers": str})
 

@@ -21,7 +21,7 @@ from IPython.display import display
 
 from stpm_bench import grid
 from stpm_bench.files import checked
-from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies_of
+from stpm_bench.report.notebooks import RESULTS, show_claims, show_figure, show_table, studies_of
 
 EXAMPLE = """layers:
     category: all

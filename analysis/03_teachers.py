@@ -19,7 +19,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench.reading import (
+from stpm_bench.report.notebooks import (
     RESULTS,
     show_claims,
     show_figure,

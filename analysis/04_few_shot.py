@@ -21,7 +21,14 @@ from IPython.display import display
 
 from stpm_bench.files import read_json
 from stpm_bench.grid import fits
-from stpm_bench.reading import RESULTS, show_claims, show_figure, show_table, studies, studies_of
+from stpm_bench.report.notebooks import (
+    RESULTS,
+    show_claims,
+    show_figure,
+    show_table,
+    studies,
+    studies_of,
+)
 from stpm_bench.results import stage_file
 
 EXAMPLE = """few_shot:

@@ -21,7 +21,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.reading import RESULTS, show_figure, show_table
+from stpm_bench.report.notebooks import RESULTS, show_figure, show_table
 
 definitions = grid.read(RESULTS / "pro_definitions.csv")
 

@@ -19,7 +19,7 @@ import pandas as pd
 from IPython.display import display
 
 from stpm_bench.files import checked
-from stpm_bench.reading import RESULTS, main_cells, show_figure
+from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure
 
 # %% [markdown]
 # ## The hardest images

@@ -19,7 +19,7 @@
 # which STPM validates, too.
 
 # %%
-from stpm_bench.reading import show_claims, show_figure, show_table, studies_of
+from stpm_bench.report.notebooks import show_claims, show_figure, show_table, studies_of
 
 EXAMPLE = """methods:
     category: all

@@ -16,7 +16,15 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
 # What describes, stores or reports a result and computes none of it: it is not followed.
-DESCRIBING = {"cost", "errors", "files", "methods.interface", "provenance", "results", "unfinished"}
+DESCRIBING = {
+    "errors",
+    "files",
+    "methods.interface",
+    "provenance",
+    "report.cost",
+    "results",
+    "unfinished",
+}
 
 NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_deterministic"))
 # Stage -> the definitions, as (module, name), on which its result depends. Of 'fit' and 'score' the

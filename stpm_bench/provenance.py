@@ -2,19 +2,25 @@
 
 import importlib.metadata
 import platform
+import re
+import resource
 import subprocess
+import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import stpm_bench
-from stpm_bench.cost import host_bytes
+
+if TYPE_CHECKING:  # slow to import, and not needed by every step that records its cost
+    import torch
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "scikit-learn")
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: "torch.device") -> dict:
     """Return versions, git commit, device, processor and threads of this process."""
+    import torch
+
     return {
         "stpm_bench": stpm_bench.__version__,
         **git_commit(),
@@ -63,9 +69,25 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_memory(device: torch.device) -> dict:
+def host_bytes() -> int:
+    """Return this process's peak memory on the host in bytes.
+
+    Linux's VmHWM where it is there: ru_maxrss counts the memory of the process that started this
+    one as its own, and Snakemake, which starts the steps, may hold more than they do.
+    """
+    status = Path("/proc/self/status")
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
+    if peak:
+        return int(peak[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_memory(device: "torch.device") -> dict:
     """Return this process's peak memory in bytes: of the host, and of the GPU where one is used."""
     peak = {"host_bytes": host_bytes()}
     if device.type == "cuda":
+        import torch
+
         peak["gpu_bytes"] = torch.cuda.max_memory_allocated(device)
     return peak

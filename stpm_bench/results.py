@@ -244,21 +244,6 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return found
 
 
-def learned_of(results: Path, studies: pd.DataFrame) -> dict:
-    """Return what the draws of each teacher learned of their task; none of one not trained here."""
-    from stpm_bench.verdict import Learned
-
-    found = {
-        name: [
-            Learned(record["test_accuracy"], len(record["classes"]))
-            for record in records
-            if record.get("test_accuracy") is not None and record.get("classes")
-        ]
-        for name, records in read_teachers(results, studies).items()
-    }
-    return {name: draws for name, draws in found.items() if draws}
-
-
 def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:
     """Return the categories that have the name of one of MVTec AD's, but not its images.
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stpm_bench import audit, figures, grid, typeset
+from stpm_bench import audit, grid
 from stpm_bench.datasets import images
 from stpm_bench.metrics import auroc, pro
 from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.report import audit as audit_table
+from stpm_bench.report import figures, typeset
 
 RNG = np.random.default_rng(0)
 OWN = np.zeros((4, 40, 40), bool)
@@ -64,7 +66,7 @@ def test_every_definition_is_paired_with_every_treatment_of_the_masks():
         row = table.loc[("mvtec", treatment)]
         assert row["pro"] == pytest.approx(pro(masks, maps))
         assert row["pixel_auroc"] == pytest.approx(auroc(masks, maps))
-    values = table.loc[[("linear_4000_both_rescaled", t) for t in audit.TREATMENTS], "pro"]
+    values = table.loc[[("linear_4000_both_rescaled", t) for t in audit_table.TREATMENTS], "pro"]
     assert values.nunique() == 3
 
 
@@ -76,7 +78,7 @@ def test_a_definition_without_a_value_for_one_cell_has_no_mean():
         for definition, value in zip(("mvtec", "bins_50"), values, strict=True)
     ]
     audited = pd.DataFrame(rows, columns=[*grid.AXES, *audit.COLUMNS])
-    table = audit.summary(audited, pd.DataFrame(cells)).set_index(["category", "definition"])
+    table = audit_table.summary(audited, pd.DataFrame(cells)).set_index(["category", "definition"])
     for category in ("a", "mean"):
         assert table.loc[(category, "mvtec"), "pro"] == 0.5
         assert np.isnan(table.loc[(category, "bins_50"), ["pro", "difference"]].astype(float)).all()
@@ -103,14 +105,14 @@ def test_summary_averages_the_cells_of_a_study_and_differs_from_the_exact_value(
         columns=[*grid.AXES, *audit.COLUMNS],
     )
     study = pd.DataFrame([cell for cell in cells if cell.seed < 2], columns=list(grid.AXES))
-    table = audit.summary(audited, study)
+    table = audit_table.summary(audited, study)
     rows = table.set_index(["category", "definition", "masks"])
     assert rows.loc[("a", "bins_50", "nearest"), "pro"] == 0.25 + 1 / 16
     assert rows.loc[("a", "bins_50", "nearest"), "difference"] == -0.25
     assert rows.loc[("mean", "mvtec", "own"), "pro"] == 0.75 + 1 / 16 + 0.5
     assert rows.loc[("mean", "mvtec", "own"), "difference"] == 0.25
     assert rows.loc[("mean", "mvtec", "own"), "cells"] == 4
-    text = typeset.markdown(audit.sections(table), "pro_definitions")
+    text = typeset.markdown(audit_table.sections(table), "pro_definitions")
     assert "| a          | 0.562   | 0.312 (-0.250) |" in text
     assert "| a          | 0.812 (+0.250) |" in text
     assert "values of PRO: masks own" in text

@@ -29,7 +29,7 @@ from stpm_bench.files import (
     write_json,
     write_tensors,
 )
-from stpm_bench.style import save
+from stpm_bench.report.style import save
 
 NOISE = np.random.default_rng(0).integers(0, 256, 3 << 20, dtype=np.uint8)
 

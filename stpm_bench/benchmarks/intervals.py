@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from stpm_bench.statistics import LEVEL, mean_interval
+from stpm_bench.report.statistics import LEVEL, mean_interval
 
 # Differences between settings: about the same everywhere, or skewed, since a few categories change
 # a lot. Each has a mean of 0; beside it its skewness.

@@ -44,8 +44,8 @@ def evaluate(
     """
     start = time.perf_counter()  # its imports are part of what a step costs
     from stpm_bench.audit import COLUMNS
-    from stpm_bench.cost import host_bytes
     from stpm_bench.evaluation import evaluated
+    from stpm_bench.provenance import host_bytes
 
     fields = json.loads(settings)
     scored = read_json(fit / results.STAGES["score"])

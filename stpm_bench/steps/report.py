@@ -24,12 +24,12 @@ from stpm_bench.results import (
     cell_folder,
     cells_of_study,
     fit_folder,
-    learned_of,
     load_array,
     of_the_users,
     prepared_folder,
     read_anomaly_maps,
     read_names,
+    read_teachers,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -63,9 +63,9 @@ def tables(
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
     import yaml
 
-    from stpm_bench import audit, cost, published, tables, typeset
-    from stpm_bench.claims import file_declared
     from stpm_bench.config import warnings_of
+    from stpm_bench.report import audit, cost, published, tables, typeset
+    from stpm_bench.report.claims import file_declared
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
@@ -133,7 +133,7 @@ def claims(
     """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
     import yaml
 
-    from stpm_bench import claims, claims_table, published, questions, typeset, verdict
+    from stpm_bench.report import claims, claims_table, published, questions, typeset, verdict
 
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_checked(results / "config.yaml"))
@@ -143,7 +143,10 @@ def claims(
     scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "score")
     scoring = costs[scored].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
-    long, learned = grid.read(results / "metrics.csv"), learned_of(results, cells)
+    long, learned = (
+        grid.read(results / "metrics.csv"),
+        verdict.learned_of(read_teachers(results, cells)),
+    )
     others = of_the_users(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
@@ -182,8 +185,8 @@ def figures(
     """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
     import yaml
 
-    from stpm_bench import figures, published
-    from stpm_bench.style import save
+    from stpm_bench.report import figures, published
+    from stpm_bench.report.style import save
 
     def write(name: str, figure) -> None:
         save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
@@ -247,8 +250,8 @@ def panel(
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
-    from stpm_bench import pictures
-    from stpm_bench.style import save
+    from stpm_bench.report import pictures
+    from stpm_bench.report.style import save
 
     paths = [output.with_name(output.name + suffix) for suffix in (".pdf", ".png")]
     if failure := read_json(cell / "metrics.json").get("failure"):
@@ -275,8 +278,8 @@ def failures(
     count: Annotated[int, "how many misses, and how many false alarms"] = 6,
 ) -> None:
     """Show the hardest misses and false alarms: figures/failures.pdf and .png, failures.csv."""
-    from stpm_bench import pictures
-    from stpm_bench.style import save
+    from stpm_bench.report import pictures
+    from stpm_bench.report.style import save
 
     of_main = cells_of_study(results / "studies.csv", main)
     first = of_main.drop_duplicates("category")

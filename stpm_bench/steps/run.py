@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 def plan(config: Annotated[str, "config file"]) -> None:
     """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
-    from stpm_bench import plan, typeset
     from stpm_bench.config import read
+    from stpm_bench.report import typeset
+    from stpm_bench.run import plan
 
     print(typeset.markdown(plan.sections(read(config)), "plan"))
 
@@ -20,7 +21,7 @@ def clean(
 ) -> None:
     """List what lies in the results and the config no longer asks for, and its size."""
     from stpm_bench.config import read
-    from stpm_bench.plan import stale
+    from stpm_bench.run.plan import stale
 
     found = stale(read(config))
     for folder, size in found.items():

@@ -16,7 +16,7 @@ from snakemake.settings.types import DeploymentMethod
 PACKAGE = Path(workflow.basedir)
 sys.path.insert(0, str(PACKAGE))
 
-from stpm_bench import child_processes
+from stpm_bench.run import child_processes
 
 child_processes.prepare()
 
@@ -30,13 +30,15 @@ if importlib.util.find_spec("pandas") is None:
 # through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
 gc.disable()
 
-from stpm_bench import grid, levels, plan, published
+from stpm_bench import grid, levels
+from stpm_bench.report import published
+from stpm_bench.run import plan
 from stpm_bench.code_version import version_of
 from stpm_bench.config import complete, keeps_model, load, methods, sources, unpacks_mvtec_ad
 from stpm_bench.datasets import download, layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable, hold, sha256
-from stpm_bench.progress import follow
+from stpm_bench.run.progress import follow
 from stpm_bench.results import MASKS, OWN_MASKS, check_layout
 
 try:

@@ -42,7 +42,7 @@ rule tables:
         "../../environment.yml"
     params:
         code=version_of("tables"),
-        published=sha256(PACKAGE / "stpm_bench/published.csv"),
+        published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:
@@ -71,7 +71,7 @@ rule claims:
         "../../environment.yml"
     params:
         code=version_of("claims"),
-        published=sha256(PACKAGE / "stpm_bench/published.csv"),
+        published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
         study=MAIN,
         results=subpath(input[0], parent=True),
     shell:

@@ -8,10 +8,10 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from stpm_bench import statistics
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.grid import AXES, SETTING, set_of, varying
-from stpm_bench.typeset import Section, bold_best, interval, number, p_value, spread
+from stpm_bench.report import statistics
+from stpm_bench.report.typeset import Section, bold_best, interval, number, p_value, spread
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says

@@ -1,8 +1,5 @@
 """What the stages of a run cost: seconds, images a second, peak memory."""
 
-import re
-import resource
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,25 +8,11 @@ import pandas as pd
 from stpm_bench import results as paths
 from stpm_bench.files import read_json, recorded
 from stpm_bench.grid import AXES, SETTING, Cell
-from stpm_bench.typeset import NO_VALUE, Section
+from stpm_bench.report.typeset import NO_VALUE, Section
 
 COLUMNS = ["stage", *AXES, "fit", "device", "threads", "fitted_on", "images", "seconds"]
 COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code", "packages"]
 COLUMNS += ["file", "precision"]
-
-
-def host_bytes() -> int:
-    """Return this process's peak memory on the host in bytes.
-
-    Linux's VmHWM where it is there: ru_maxrss counts the memory of the process that started this
-    one as its own, and Snakemake, which starts the steps, may hold more than they do.
-    """
-    status = Path("/proc/self/status")
-    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
-    if peak:
-        return int(peak[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, else in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def collect(

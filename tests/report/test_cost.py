@@ -5,8 +5,8 @@ import time
 
 import pandas as pd
 
-from stpm_bench import cost, typeset
 from stpm_bench.grid import Cell
+from stpm_bench.report import cost, typeset
 
 
 def test_costs_are_what_each_stage_wrote(tmp_path):
@@ -61,10 +61,11 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
 
 def test_peak_memory_is_of_this_process_alone():
     """Even where the process that started it holds more, as Snakemake does on a large grid."""
-    child = "from stpm_bench import cost; print(cost.host_bytes())"
+    child = "from stpm_bench import provenance; print(provenance.host_bytes())"
     parent = (
-        "import subprocess, sys; from stpm_bench import cost; held = bytearray(800_000_000); "
-        f"print(cost.host_bytes(), flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+        "import subprocess, sys; from stpm_bench import provenance; held = bytearray(800_000_000); "
+        "print(provenance.host_bytes(), flush=True); "
+        f"subprocess.run([sys.executable, '-c', {child!r}])"
     )
     run = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     of_parent, of_child = map(int, run.stdout.split())

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from stpm_bench.style import PAGE_WIDTH, drawing
+from stpm_bench.report.style import PAGE_WIDTH, drawing
 
 
 class Case(NamedTuple):

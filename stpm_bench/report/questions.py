@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stpm_bench import statistics
 from stpm_bench.grid import SETTING, varying
-from stpm_bench.tables import METRICS
-from stpm_bench.verdict import Comparison, Evidence, drawn, label
+from stpm_bench.report import statistics
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.verdict import Comparison, Evidence, drawn, label
 
 COLUMNS = ["study", "question", "metric", "setting", "reference", "effect", "low", "high", "p"]
 COLUMNS += ["p_holm", "values", "planned", "categories", "draws", "comparisons", "note"]

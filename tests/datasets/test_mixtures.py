@@ -7,20 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stpm_bench import (
-    audit,
-    claims,
-    claims_table,
-    cost,
-    figures,
-    grid,
-    published,
-    results,
-    tables,
-    typeset,
-)
+from stpm_bench import grid, results
+from stpm_bench.audit import COLUMNS
 from stpm_bench.datasets import mvtec
 from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.report import audit, claims, claims_table, cost, figures, published, tables, typeset
 
 LITERATURE = published.read()
 LACKING = {"cifar": ("pixel_auroc", "pro"), "frames": ("pro",)}  # set -> metrics that it has not
@@ -63,7 +54,7 @@ def audited(long):
         for cell in grid.cells(long[long["metric"] == "pro"])
         for name in DEFINITIONS
     ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, *audit.COLUMNS])
+    return pd.DataFrame(rows, columns=[*grid.AXES, *COLUMNS])
 
 
 def gaps(long):

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 from test_tables import cells, long_table
 
-from stpm_bench import figures, grid, pictures, published, tables
+from stpm_bench import grid
 from stpm_bench.datasets import mvtec
-from stpm_bench.style import COLUMN_WIDTH, save
+from stpm_bench.report import figures, pictures, published, tables
+from stpm_bench.report.style import COLUMN_WIDTH, save
 
 
 @pytest.fixture(autouse=True)

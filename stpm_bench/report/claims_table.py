@@ -5,10 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stpm_bench.claims import DOZENS, FEW_SHOT_LOSS, FRAMES_PER_SECOND, HEADLINE_LOSS, ROUNDING
-from stpm_bench.tables import METRICS
-from stpm_bench.typeset import NO_VALUE, Section, interval, number, p_value
-from stpm_bench.verdict import (
+from stpm_bench.report.claims import (
+    DOZENS,
+    FEW_SHOT_LOSS,
+    FRAMES_PER_SECOND,
+    HEADLINE_LOSS,
+    ROUNDING,
+)
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.typeset import NO_VALUE, Section, interval, number, p_value
+from stpm_bench.report.verdict import (
     ALPHA,
     FEWEST_DRAWS,
     NEAR_CHANCE,
@@ -164,7 +170,7 @@ def sections(
         f"{headline}. Of printed values (6a.2, 6a.3) an effect counts beyond rounding, {ROUNDING}. "
         f"5 is compared with "
         f"{FRAMES_PER_SECOND} frames a second (5a), {DOZENS} times SPADE's (5b). The reasons stand "
-        f"in `stpm_bench/claims.py`. {NO_VALUE}: not run, or too few pairs."
+        f"in `stpm_bench/report/claims.py`. {NO_VALUE}: not run, or too few pairs."
     )
     asked = [] if questions is None or questions.empty else [questions_section(questions)]
     return [

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stpm_bench import progress
 from stpm_bench.grid import Cell
+from stpm_bench.run import progress
 
 
 class Terminal(io.StringIO):

@@ -343,7 +343,7 @@ def test_a_killed_process_leaves_what_came_and_no_lock(server, tmp_path):
         "from stpm_bench.datasets.download import Mirror, download\n"
         f"download('mvtec_ad', {str(tmp_path)!r}, [Mirror{tuple(mirror)!r}], {COUNTS!r})"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL
     )

@@ -8,10 +8,12 @@ import pytest
 
 from conftest import small_config, snakemake
 from stpm_bench import config as config_of
-from stpm_bench import cost, grid, plan
+from stpm_bench import grid
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.methods.stpm import METHODS
+from stpm_bench.report import cost
+from stpm_bench.run import plan
 from stpm_bench.split import split
 
 

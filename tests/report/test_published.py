@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 from test_tables import cells, long_table
 
-from stpm_bench import audit, grid, published, tables, typeset
+from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
+from stpm_bench.report import published, tables, typeset
 
 LITERATURE = published.read()
 

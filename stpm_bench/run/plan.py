@@ -11,14 +11,15 @@ from types import MappingProxyType
 import pandas as pd
 
 from stpm_bench import config as config_of
-from stpm_bench import cost, grid
+from stpm_bench import grid
 from stpm_bench.code_version import version_of
 from stpm_bench.config import Source
 from stpm_bench.datasets import layouts
 from stpm_bench.grid import Cell
 from stpm_bench.methods import DEFAULT
+from stpm_bench.report import cost
+from stpm_bench.report.typeset import Section
 from stpm_bench.results import STAGES, cell_folder, fit_folder
-from stpm_bench.typeset import Section
 
 # Measured on one core, ResNet-18 at 256 x 256 (README, 'Cost'): what a student trains on a second,
 # by the config key 'precision', and what a test image costs in maps and metrics, starts included.

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stpm_bench import grid, statistics
+from stpm_bench import grid
 from stpm_bench.grid import SETTING, Cell, set_of
 from stpm_bench.levels import PUBLISHED
+from stpm_bench.report import statistics
 
 ALPHA = 0.05
 VERDICTS = ("supported", "contradicted", "undecided", "not tested")
@@ -86,6 +87,23 @@ class Learned(NamedTuple):
     def near_chance(self) -> bool:
         chance = 1 / self.classes
         return (self.accuracy - chance) / (1 - chance) < NEAR_CHANCE
+
+
+def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learned]]:
+    """Return what the draws of each teacher learned of their task; none of one not trained here.
+
+    Args:
+        records: what `results.read_teachers` returns.
+    """
+    found = {
+        name: [
+            Learned(record["test_accuracy"], len(record["classes"]))
+            for record in draws
+            if record.get("test_accuracy") is not None and record.get("classes")
+        ]
+        for name, draws in records.items()
+    }
+    return {name: draws for name, draws in found.items() if draws}
 
 
 def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:

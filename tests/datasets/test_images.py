@@ -15,7 +15,7 @@ from stpm_bench.datasets.check import check
 from stpm_bench.datasets.regions import count_regions
 from stpm_bench.errors import InputError
 
-REAL = Path(__file__).parents[1].parent / "shared" / "data" / "mvtec_ad"
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mvtec_ad"
 SIZE = 32
 
 

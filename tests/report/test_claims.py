@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stpm_bench import claims, claims_table, grid, published, typeset
+from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.methods import stpm
-from stpm_bench.tables import METRICS
-from stpm_bench.verdict import Claim, Comparison, Learned, verdict, with_holm
+from stpm_bench.report import claims, claims_table, published, typeset
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.verdict import Claim, Comparison, Learned, verdict, with_holm
 
 PAPER = published.read()
 MAIN = ("1+2+3", "imagenet", 1.0, claims.STPM)

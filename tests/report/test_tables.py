@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from stpm_bench import claims_table, cost, grid, published, statistics, tables, typeset, verdict
+from stpm_bench import grid
 from stpm_bench.datasets import mvtec
+from stpm_bench.report import claims_table, cost, published, statistics, tables, typeset, verdict
 
 SEEDS = (0, 1, 2)
 

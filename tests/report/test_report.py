@@ -15,10 +15,11 @@ import yaml
 from PIL import Image
 
 from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
-from stpm_bench import anomaly_map, audit, cost, grid, pictures
+from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
 from stpm_bench.metrics.definitions import DEFINITIONS
+from stpm_bench.report import cost, pictures
 from stpm_bench.results import cell_folder, fit_folder, read_scores
 from stpm_bench.steps import evaluate
 from stpm_bench.steps import report as reporting
@@ -145,7 +146,9 @@ def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
     before = made(paper_results)
     shutil.copytree(paper_results, tmp_path / "results")
     reporting.tables(results=tmp_path / "results", main="main")
-    reporting.claims(results=tmp_path / "results", main="main")  # of figures: tests/test_figures.py
+    reporting.claims(
+        results=tmp_path / "results", main="main"
+    )  # of figures: tests/report/test_figures.py
     after = made(tmp_path / "results")
     assert [name for name in before if before[name] != after[name]] == []
 

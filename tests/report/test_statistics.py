@@ -8,8 +8,8 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from stpm_bench import statistics
 from stpm_bench.benchmarks import intervals
+from stpm_bench.report import statistics
 
 RNG = np.random.default_rng(0)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stpm_bench import claims_table, grid, questions
-from stpm_bench.tables import METRICS
-from stpm_bench.verdict import evidence
+from stpm_bench import grid
+from stpm_bench.report import claims_table, questions
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.verdict import evidence
 
 METHOD_AXIS = grid.SETTING[-1]
 MAIN = ("1+2+3", "t", 1.0, "a")

@@ -15,7 +15,7 @@ from PIL import Image
 from stpm_bench.datasets import demo, pretraining
 from stpm_bench.errors import InputError
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def check(loaded, side, classes):
@@ -259,7 +259,7 @@ def test_torchvision_is_not_imported_before_it_is_needed():
         "import sys, stpm_bench.datasets.pretraining as p; p.load('digits'); "
         "sys.exit('torchvision' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 # imagefolder

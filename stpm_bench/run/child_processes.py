@@ -10,7 +10,7 @@ def prepare() -> None:
 
     The package need not be installed, and the run need not start in the folder of the Snakefile.
     """
-    folder = str(Path(__file__).parents[1])
+    folder = str(Path(__file__).parents[2])
     paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     os.environ.setdefault("PYTHONUTF8", "1")

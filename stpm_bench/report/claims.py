@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from stpm_bench import methods, statistics
+from stpm_bench import methods
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.grid import SETTING
-from stpm_bench.published import METHOD, PAPER
-from stpm_bench.tables import METRICS
-from stpm_bench.verdict import (
+from stpm_bench.report import statistics
+from stpm_bench.report.published import METHOD, PAPER
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.verdict import (
     Claim,
     Comparison,
     Evidence,

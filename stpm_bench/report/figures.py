@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, set_of, varying
-from stpm_bench.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
-from stpm_bench.tables import (
+from stpm_bench.report.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
+from stpm_bench.report.tables import (
     GROUPS,
     METRICS,
     counted_seeds,

@@ -11,7 +11,7 @@ from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.grid import set_of
 from stpm_bench.methods import DEFAULT
-from stpm_bench.tables import (
+from stpm_bench.report.tables import (
     FIRST,
     GROUPS,
     METRICS,
@@ -21,7 +21,7 @@ from stpm_bench.tables import (
     metrics_of,
     study_table,
 )
-from stpm_bench.typeset import Section, bold_best, number, spread
+from stpm_bench.report.typeset import Section, bold_best, number, spread
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"]
@@ -181,11 +181,11 @@ def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Sect
             lines.append([row["category"], *best, number(row["difference"], signed=True)])
         body = pd.DataFrame(lines, columns=["category", *columns, OURS, "ours less paper"])
         caption = (
-            "Published values (`stpm_bench/published.csv` has each one's source) beside ours, mean "
-            f"± standard deviation over seeds; {rests_on}. The best of a row in bold; n/a: nobody "
-            "published it. A group's published value is the mean of its entries, or the printed "
-            f"mean where there are none; '{PRINTED}' is what the sources print, which is not "
-            "always the mean of their entries."
+            "Published values (`stpm_bench/report/published.csv` has each one's source) beside "
+            f"ours, mean ± standard deviation over seeds; {rests_on}. The best of a row in bold; "
+            "n/a: nobody published it. A group's published value is the mean of its entries, or "
+            f"the printed mean where there are none; '{PRINTED}' is what the sources print, which "
+            "is not always the mean of their entries."
         )
         sections.append(Section(f"{METRICS[metric]}: published methods and {name}", body, caption))
     return sections
@@ -275,9 +275,9 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
         run = rows[OURS].notna() & rows["category"].isin(mvtec.CATEGORIES)
         caption = (
             "STPM as the paper, its authors' repository and others report it (each source in "
-            "`stpm_bench/published.csv`), and ours, mean ± standard deviation over seeds, of "
-            f"{run.sum()} of 15 categories; {rests_on}. Range: the highest less the lowest of the "
-            "row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
+            "`stpm_bench/report/published.csv`), and ours, mean ± standard deviation over seeds, "
+            f"of {run.sum()} of 15 categories; {rests_on}. Range: the highest less the lowest of "
+            "the row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
             "printed one where there are none."
         )
         if metric == "pro":
