@@ -4,10 +4,21 @@ The rule of the verdicts is `compare`: arrays in, verdicts out. It was written b
 results were compared with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import yaml
+
+from stpm_bench import grid
+from stpm_bench.errors import InputError
+from stpm_bench.files import read_checked, read_json, recorded
+from stpm_bench.report import publish
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.typeset import Section, interval, number, p_value
+from stpm_bench.results import fit_folder
 
 VERDICTS = ("reproduced", "within noise", "beyond noise", "cannot tell")
 REPRODUCED, WITHIN, BEYOND, UNTOLD = VERDICTS
@@ -226,3 +237,247 @@ def hochberg(p: Sequence[float]) -> np.ndarray:
     order = tested[np.argsort(-p[tested], kind="stable")]  # the largest first
     corrected[order] = np.minimum.accumulate(p[order] * np.arange(1, len(order) + 1))
     return corrected
+
+
+# Two folders
+
+
+class Folder(NamedTuple):
+    """A results folder or a published one: its completed config, the cells of its studies, its long
+    table, and on what kind of processor it was made."""
+
+    path: Path
+    config: Mapping
+    studies: pd.DataFrame
+    metrics: pd.DataFrame
+    kind: str
+
+
+def read(path: Path) -> Folder:
+    """Read a results folder or a published one.
+
+    Raises:
+        InputError: it has no config.yaml or no metrics.csv.
+    """
+    for name in ("config.yaml", "metrics.csv"):
+        if not (path / name).exists():
+            raise InputError(
+                f"{path / name}: no such file; expected the folder of a run's results or a "
+                "published one. Of a run that is not finished make its files with: python -m "
+                f"stpm_bench interim --results {path} --main main"
+            )
+    config = yaml.safe_load(read_checked(path / "config.yaml"))
+    studies = grid.studies(config)
+    metrics = grid.read(path / "metrics.csv").astype({"seed": int, "fraction": float})
+    if (path / "record.json").exists():
+        kind = read_json(path / "record.json")["kind"]
+    else:
+        kind = " and ".join(publish.kinds(publish.runs(path, studies))) or publish.NOT_RECORDED
+    return Folder(path, config, studies, metrics, kind)
+
+
+class Study(NamedTuple):
+    """A study in two runs.
+
+    groups: the axes of its groups (category and setting). comparisons: metric -> what was found.
+    cells: cell -> whether the one and the other have its values. same: the common cells of which
+    every value is equal. bits: those of which the level maps are the same bytes, and of how many
+    that is known.
+    """
+
+    name: str
+    groups: pd.DataFrame
+    comparisons: dict[str, Comparison]
+    cells: dict[grid.Cell, tuple[bool, bool]]
+    same: int
+    bits: tuple[int, int]
+
+
+GROUP = [axis for axis in grid.AXES if axis != "seed"]
+
+
+def studies_of(one: Folder, other: Folder) -> list[Study]:
+    """Compare every study of the one run with what the other has of its groups."""
+    hashes = [level_maps(folder) for folder in (one, other)]
+    return [
+        study_of(name, rows, one, other, hashes)
+        for name, rows in one.studies.groupby("study", sort=False)
+    ]
+
+
+def study_of(
+    name: str, rows: pd.DataFrame, one: Folder, other: Folder, hashes: Sequence[Mapping]
+) -> Study:
+    """Compare one study.
+
+    Args:
+        rows: its cells. hashes: of each run what `level_maps` returns.
+    """
+    groups = rows[GROUP].drop_duplicates().reset_index(drop=True)
+    own = [folder.metrics.merge(groups, on=GROUP) for folder in (one, other)]
+    seeds = sorted({*own[0]["seed"], *own[1]["seed"]})
+    metrics = [metric for metric in METRICS if any((v["metric"] == metric).any() for v in own)]
+    arrays = [as_array(values, groups, seeds, metrics) for values in own]
+    comparisons = dict(zip(metrics, compare(*arrays), strict=True)) if metrics else {}
+    by_cell = [values_by_cell(values) for values in own]
+    cells = {
+        cell: (cell in by_cell[0], cell in by_cell[1])
+        for cell in dict.fromkeys([*by_cell[0], *by_cell[1]])
+    }
+    common = [cell for cell, has in cells.items() if all(has)]
+    known = [cell for cell in common if cell in hashes[0] and cell in hashes[1]]
+    return Study(
+        name,
+        groups,
+        comparisons,
+        cells,
+        sum(by_cell[0][cell] == by_cell[1][cell] for cell in common),
+        (sum(hashes[0][cell] == hashes[1][cell] for cell in known), len(known)),
+    )
+
+
+def as_array(
+    values: pd.DataFrame, groups: pd.DataFrame, seeds: Sequence[int], metrics: Sequence[str]
+) -> np.ndarray:
+    """Return a long table as (metrics, groups, seeds) float, NaN for a gap."""
+    index = pd.MultiIndex.from_tuples(
+        (metric, *group, seed)
+        for metric in metrics
+        for group in groups.itertuples(index=False)
+        for seed in seeds
+    )
+    found = values.set_index(["metric", *GROUP, "seed"])["value"]
+    return found.reindex(index).to_numpy(float).reshape(len(metrics), len(groups), len(seeds))
+
+
+def values_by_cell(values: pd.DataFrame) -> dict[grid.Cell, dict[str, float]]:
+    """Return cell -> metric -> value, all metrics of the long table."""
+    found: dict[grid.Cell, dict[str, float]] = {}
+    columns = [*grid.AXES, "metric", "value"]
+    for *axes, metric, value in values[columns].itertuples(index=False):
+        found.setdefault(grid.Cell(*axes), {})[metric] = value
+    return found
+
+
+def level_maps(folder: Folder) -> dict[grid.Cell, str]:
+    """Return the recorded SHA-256 of each cell's level maps; a published folder has none."""
+    records = {
+        cell: recorded(fit_folder(folder.path, fit)).get("level_maps.npz")
+        for cell, fit in grid.fits(folder.studies).items()
+    }
+    return {cell: record[0] for cell, record in records.items() if record}
+
+
+IGNORED = ("results", "data", "studies", "device", "threads", "keep_models", "precision")
+
+
+def config_differences(one: Mapping, other: Mapping) -> list[str]:
+    """Return in which keys two completed configs differ that decide what a cell's numbers are.
+
+    Where data lie, which studies are asked for, and what the hardware decides are left out.
+    """
+
+    def flat(part: object, key: str = "") -> dict[str, object]:
+        if not isinstance(part, Mapping):
+            return {key: part}
+        inner = (flat(value, f"{key}.{name}".strip(".")) for name, value in part.items())
+        return {k: v for values in inner for k, v in values.items()}
+
+    first, second = (flat({k: c[k] for k in c if k not in IGNORED}) for c in (one, other))
+    return [
+        f"{key} {first.get(key, 'not set')} and {second.get(key, 'not set')}"
+        for key in dict.fromkeys([*first, *second])
+        if first.get(key) != second.get(key)
+    ]
+
+
+def exit_status(found: Sequence[Study]) -> int:
+    """Return 1 where a metric is beyond noise, else 2 where one cannot be told, else 0."""
+    verdicts = {c.verdict for study in found for c in study.comparisons.values()}
+    if BEYOND in verdicts:
+        return 1
+    return 2 if UNTOLD in verdicts or not verdicts else 0
+
+
+def sections(one: Folder, other: Folder, found: Sequence[Study]) -> list[Section]:
+    """Format two runs beside each other: the verdicts, then the cells that each has."""
+    return [verdicts_section(one, other, found), cells_section(one, other, found)]
+
+
+def verdicts_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section:
+    """Format a row for each study and metric."""
+    lines = []
+    for study in found:
+        for metric, c in study.comparisons.items():
+            largest = number(c.largest, signed=True)
+            if c.group >= 0:
+                largest += f" ({group_name(study, c.group)})"
+            lines.append(
+                [
+                    study.name,
+                    METRICS[metric],
+                    f"**{c.verdict}**",
+                    number(c.difference, signed=True),
+                    interval(c.low, c.high),
+                    number(c.spread),
+                    p_value(c.p),
+                    largest,
+                    f"{c.groups} of {len(study.groups)}",
+                    str(c.untold or ""),
+                ]
+            )
+    columns = ["study", "metric", "verdict", "difference", "95% interval", "spread of seeds"]
+    columns += ["p, corrected", "largest difference", "groups", "cannot tell"]
+    differing = config_differences(one.config, other.config)
+    caption = (
+        f"The second run, `{other.path}` (on {other.kind}), less the first, `{one.path}` (on "
+        f"{one.kind}). "
+        + (f"THE CONFIGS DIFFER: {'; '.join(differing)}. " if differing else "")
+        + "A group is a category at a setting. Reproduced: every value of the same cell is the "
+        f"same to within {TOLERANCE}. Beyond noise: the mean over groups, or one group, differs by "
+        "more than seeds do: Student's test with the seed as unit, corrected for the groups and "
+        f"metrics of the study, at {ALPHA}. Within noise: it does not; a difference inside the "
+        "interval may have escaped. Cannot tell: a group differs of which each run has one seed, "
+        "or no group is in both. Spread: the standard deviation over seeds of a group. Largest "
+        "difference: against its noise. The rule is `compare` in `stpm_bench/report/compare.py`."
+    )
+    return Section("Two runs", pd.DataFrame(lines, columns=columns), caption)
+
+
+def group_name(study: Study, group: int) -> str:
+    """Return a group as text: its category and the axes that vary in its study."""
+    axes = ["category", *grid.varying(study.groups)]
+    return ", ".join(str(study.groups.loc[group, axis]) for axis in axes)
+
+
+ONLY = ((True, False), (False, True))  # of the values of `Study.cells`: in a single run
+
+
+def cells_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section:
+    """Format how many cells each run has of each study, and how many say exactly the same."""
+    lines, alone = [], ([], [])
+    for study in found:
+        common = sum(all(has) for has in study.cells.values())
+        for names, only in zip(alone, ONLY, strict=True):
+            names += [cell.folder for cell, has in study.cells.items() if has == only]
+        bits = f"{study.bits[0]} of {study.bits[1]}" if study.bits[1] else number(np.nan)
+        single = [sum(has == only for has in study.cells.values()) for only in ONLY]
+        counts = map(str, (common, *single))
+        lines.append([study.name, *counts, f"{study.same} of {common}", bits])
+    columns = ["study", "cells in both", "in the first alone", "in the second alone"]
+    columns += ["every metric equal", "level maps the same bytes"]
+    names = "".join(
+        f" In the {which} alone: {publish.named(cells)}."
+        for which, cells in zip(("first", "second"), alone, strict=True)
+        if cells
+    )
+    others = [s for s in other.studies["study"].unique() if s not in {f.name for f in found}]
+    if others:
+        names += f" Studies of the second alone, not compared: {', '.join(others)}."
+    caption = (
+        f"The first run is `{one.path}`, the second `{other.path}`. Cells with values, by study, of "
+        "every seed that a run has of the study's groups; a cell without has failed or has not run."
+        + names
+        + " The bytes of level maps are known of results folders, not of published ones (n/a)."
+    )
+    return Section("Cells", pd.DataFrame(lines, columns=columns), caption)

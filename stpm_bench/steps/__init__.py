@@ -28,5 +28,8 @@ STEPS = (
     report.failures,
     report.notebook,
     run.clean,
+    run.publish,
+    run.compare,
+    run.readme,
     run.benchmark,
 )
