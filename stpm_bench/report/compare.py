@@ -475,8 +475,8 @@ def cells_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section
     if others:
         names += f" Studies of the second alone, not compared: {', '.join(others)}."
     caption = (
-        f"The first run is `{one.path}`, the second `{other.path}`. Cells with values, by study, of "
-        "every seed that a run has of the study's groups; a cell without has failed or has not run."
+        f"The first run is `{one.path}`, the second `{other.path}`. Cells that have values, of "
+        "every seed that a run has of the study's groups; a cell without has failed or not run."
         + names
         + " The bytes of level maps are known of results folders, not of published ones (n/a)."
     )

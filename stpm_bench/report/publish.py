@@ -5,7 +5,6 @@ tables/, figures/), a record of machine, versions, hours and counts (record.json
 """
 
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -474,8 +473,9 @@ def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> No
             f"{folder}: is there already; expected a new name. Choose another, or replace it with "
             "--replace"
         )
-    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{s}") for s in ("tmp", "old"))
+    temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("tmp", "old"))
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
         for name, content in files.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -504,7 +504,7 @@ def block(published: Path) -> str:
     Args:
         published: the folder that holds them; links lead to `FOLDER`.
     """
-    folders = sorted(path.parent for path in published.glob("*/record.json"))
+    folders = sorted(path.parent for path in published.glob("[!.]*/record.json"))
     parts = [entry(folder) for folder in folders] or [
         "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
     ]
