@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from stpm_bench.config import warnings_of
 from stpm_bench.datasets import download
 from stpm_bench.grid import Cell
 from stpm_bench.run import plan
@@ -25,6 +26,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
         f"which {len(suite.cells)} cells are evaluated ({len(suite.categories)} categories; "
         f"studies: {', '.join(suite.config['studies'])})."
     ]
+    lines += [f"  Warning: {text}." for text in warnings_of(suite.config)]
     if gone := plan.models_gone(suite.config, suite.fits):
         lines.append(
             f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
