@@ -1,6 +1,5 @@
 """What several test files share: small data sets, and the way to the real ones."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
@@ -94,8 +94,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     base = factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, made = base / name, base / f"{name}.made"
-    with open(base / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(base / f"{name}.lock"):
         if not made.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
