@@ -26,8 +26,9 @@ def evaluate(
         image_scores: (N,) float32 or float64, finite; higher is more anomalous.
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
-        truth: what is known of an image, as of `rows.Layout`. Of 'image' alone neither masks nor
-            maps are looked at; of 'pixels' each counts alike, whatever region it lies in.
+        truth: what is known of an image, as of `datasets.interface.Layout`. Of 'image' alone
+            neither masks nor maps are looked at; of 'pixels' each counts alike, whatever region it
+            lies in.
 
     Returns:
         A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, not of

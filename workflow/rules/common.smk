@@ -35,7 +35,7 @@ from stpm_bench.report import published
 from stpm_bench.run import plan
 from stpm_bench.code_version import version_of
 from stpm_bench.config import complete, keeps_model, load, methods, sources, unpacks_mvtec_ad
-from stpm_bench.datasets import download, layouts, mvtec
+from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import check_writable, hold, sha256
 from stpm_bench.run.progress import follow
@@ -196,7 +196,7 @@ def announcement(todo):
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
     if any(WHERE[category].marker == MVTEC_AD for category in CATEGORIES):
         if not Path(MVTEC_AD).exists():
-            lines.append(download.DATASETS["mvtec_ad"].notice)
+            lines.append(mvtec.NOTICE)
     return "\n".join(lines)
 
 
