@@ -27,7 +27,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=TEACHERS),
+        expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=SUITE.teachers),
         # What a fit is of value for by itself; that a cell's metrics are there, the tables ask.
         of_fits,
         f"{RESULTS}/config.yaml",
@@ -52,16 +52,18 @@ onstart:
         hold(RESULTS)
     except InputError as error:
         raise WorkflowError(str(error))
-    todo = images_to_do()
-    print(announcement(todo), file=sys.stderr)
-    images = {Path(FIT_OF[cell]).name: number for cell, number in todo.items()}
-    done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
-    follow(logger, Path(RESULTS, "cells"), images, len(CELLS), done)
+    todo = plan.images_to_do(
+        CONFIG, SUITE.fits, {c: SUITE.count(c, "train") for c in CATEGORIES}
+    )
+    print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
+    images = {SUITE.fits[cell]: number for cell, number in todo.items()}
+    done = sum(plan.is_done(RESULTS, cell) for cell in SUITE.cells)
+    progress.follow(logger, Path(RESULTS, "cells"), images, len(SUITE.cells), done)
 
 
 onsuccess:
-    print(closing(), file=sys.stderr)
+    print(messages.closing(SUITE), file=sys.stderr)
 
 
 onerror:
-    print(after_failure(), file=sys.stderr)
+    print(messages.after_failure(SUITE, interim_command()), file=sys.stderr)

@@ -79,7 +79,7 @@ def test_a_training_that_fails_is_a_gap_and_the_others_go_on(failed):
     assert json.loads(metrics.read_text()) == {"failure": failure}
     assert f"the fit failed: {failure}" in (wild / "fit.log").read_text()
     # The run's end says which, and why.
-    assert "The fit failed of 1 of 2 cells, which are gaps:" in printed
+    assert "1 of 2 cells the fit failed" in printed
     assert f"  {wild.name}: {failure}" in printed
     assert json.loads((mine / "fit.json").read_text())["failure"] is None
     assert set(pd.read_csv(results / "metrics.csv")["method"]) == {"mine"}

@@ -86,9 +86,12 @@ def tables(
     written = []  # names of files, for their record
     unseal(folder / "tables.sha256")
 
-    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
+    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section], origin: str) -> None:
         write_csv(folder / f"{name}.csv", table)
-        written.extend([f"{name}.csv", *typeset.write(folder, name, sections)])
+        written.extend([f"{name}.csv", *typeset.write(folder, name, sections, origin)])
+
+    of_cells = ("metrics.csv", "studies.csv")
+    of_maps = ("pro_definitions.csv", *of_cells)
 
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
@@ -107,20 +110,25 @@ def tables(
             sections += published.methods_sections(study, methods, rests_on)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
-        write(study, table, sections)
+        write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))
         if grid.varying(of_study):
             wide = tables.by_category_sections(study, table, rests_on)
-            write(f"{study}_by_category", tables.by_category(table), wide)
+            origin = typeset.made_by(tables.by_category, f"tables/{study}.csv")
+            write(f"{study}_by_category", tables.by_category(table), wide, origin)
             differences = tables.differences(long, of_study, reference)
             sections = tables.differences_sections(study, differences, of_study, rests_on)
-            write(f"{study}_differences", differences, sections)
+            origin = typeset.made_by(tables.differences, *of_cells)
+            write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
             table = published.reproductions(literature, own)
-            write("reproductions", table, published.reproductions_sections(table, rests_on))
+            sections = published.reproductions_sections(table, rests_on)
+            origin = typeset.made_by(published.ours, *of_maps)
+            write("reproductions", table, sections, origin)
     table = audit.summary(audited, of_main)
-    write("pro_definitions", table, audit.sections(table))
-    write("cost", costs, cost.sections(costs, len(cells)))
+    write("pro_definitions", table, audit.sections(table), typeset.made_by(audit.summary, *of_maps))
+    records = ("fits/*/*.json", "cells/*/evaluation.json", "teachers/*.json")
+    write("cost", costs, cost.sections(costs, len(cells)), typeset.made_by(cost.collect, *records))
     seal(folder / "tables.sha256", *written)
 
 
@@ -141,10 +149,8 @@ def claims(
     costs = grid.at_setting(grid.read(results / "tables" / "cost.csv"), setting)
     scoring = costs[costs["stage"] == "score"].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
-    long, learned = (
-        grid.read(results / "metrics.csv"),
-        verdict.learned_of(read_teachers(results, cells)),
-    )
+    long = grid.read(results / "metrics.csv")
+    learned = verdict.learned_of(read_teachers(results, cells))
     others = of_the_users(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
@@ -170,7 +176,8 @@ def claims(
     unseal(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
-    names = typeset.write(results, "claims", sections)
+    files = ("metrics.csv", "studies.csv", "tables/cost.csv")
+    names = typeset.write(results, "claims", sections, typeset.made_by(claims.claims, *files))
     seal(results / "claims.sha256", "claims.json", *names)
 
 

@@ -2,16 +2,20 @@
 
 import importlib
 import shutil
+import sys
 from typing import Annotated, Literal
 
 
 def plan(config: Annotated[str, "config file"]) -> None:
     """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
-    from stpm_bench.config import read
+    from stpm_bench.config import read, warnings_of
     from stpm_bench.report import typeset
     from stpm_bench.run import plan
 
-    print(typeset.markdown(plan.sections(read(config)), "plan"))
+    completed = read(config)
+    for text in warnings_of(completed):
+        print(f"warning: {text}", file=sys.stderr)
+    print(typeset.markdown(plan.sections(completed), "plan"))
 
 
 def clean(

@@ -113,3 +113,14 @@ def test_a_teacher_drawn_anew_asks_for_the_spread_over_seeds():
     once, anew = (part.groupby("category")["value"].std().mean() for part in of_pro)
     assert row["effect"] == pytest.approx(anew - once)
     assert row["low"] > 0
+
+
+def test_a_study_with_the_last_epoch_asks_whether_the_training_collapses():
+    kept = made_up({MAIN: 0.9})
+    last = made_up({MAIN: 0.6}).assign(metric=lambda rows: "last_epoch_" + rows["metric"])
+    cells = kept[list(grid.AXES)].drop_duplicates()
+    row = ask(pd.concat([kept, last]), cells).loc[questions.LAST_EPOCH]
+    assert row["effect"] == pytest.approx(-0.3, abs=0.005)
+    assert -0.31 < row["low"] <= row["high"] < -0.29
+    assert row[["values", "planned", "categories"]].tolist() == [48, 48, 8]
+    assert row["reference"] == "the kept epoch"

@@ -1,5 +1,6 @@
 """What a reader opens: tables, figures, claims, notebooks, the report; of made-up and real runs."""
 
+import importlib
 import json
 import os
 import re
@@ -111,6 +112,21 @@ def test_the_papers_studies_make_every_table_and_figure(paper_results):
     expected |= {"main_methods.csv"} | {f"claims.{s}" for s in ("json", "md", "tex", "html")}
     expected |= {"tables.sha256", "claims.sha256"}
     assert names == expected
+
+
+def test_every_table_names_the_function_and_the_files_that_it_was_made_from(paper_results):
+    tables = [*(paper_results / "tables").glob("*.md"), paper_results / "claims.md"]
+    assert len(tables) == 14
+    for path in tables:
+        line = path.read_text().splitlines()[-1]
+        function, module, *files = re.findall("`(.+?)`", line)
+        path_of_module = module.removesuffix(".py").replace("/", ".")
+        assert callable(getattr(importlib.import_module(path_of_module), function))
+        assert files, line
+        missing = [f for f in files if "*" not in f and not (paper_results / f).exists()]
+        assert not missing, line
+        html = path.with_suffix(".html").read_text()
+        assert f"<code>{function}</code> of <code>{module}</code>" in html
 
 
 def test_a_cell_that_failed_is_a_gap_that_the_caption_counts(paper_results):
