@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 min_version("9.3")
 
 
-# A config named with --configfile stands alone: Snakemake would merge it into this one.
+# A config named with --configfile stands alone: Snakemake would merge it into this one. Which is
+# named, only an attribute that is not documented says: tests/test_snakemake_attributes.py.
 if not workflow.overwrite_configfiles:
 
     configfile: Path(workflow.basedir, "workflow/config/paper.yaml")

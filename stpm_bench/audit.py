@@ -18,13 +18,13 @@ def audit(
     """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
 
     Args:
-        masks: for each of `images.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
+        masks: for each of `masks.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
         own_masks: N masks (H, W) bool at their images' own size.
         anomaly_maps: (N, S, S) float.
 
     Returns:
         Columns `definition`, `masks`, `pro`, `pixel_auroc`: each of `DEFINITIONS` with each
-        treatment: 'nearest' and 'bilinear_any' (see `images.TREATMENTS`), and 'own', the images'
+        treatment: 'nearest' and 'bilinear_any' (see `masks.TREATMENTS`), and 'own', the images'
         own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' where the images
         have several sizes. `pixel_auroc` does not depend on the definition: it stands beside
         'mvtec', and is NaN beside the others.

@@ -30,15 +30,15 @@ NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_determi
 # Stage -> the definitions, as (module, name), on which its result depends. Of 'fit' and 'score' the
 # function of that name of the method's file comes on top.
 ROOTS = {
-    "prepare": (("datasets.images", "prepare"), ("datasets.images", "refuse_leak")),
+    "prepare": (("datasets.prepare", "prepare"), ("datasets.prepare", "refuse_leak")),
     "pretraining_set": (("datasets.pretraining", "load"), ("datasets.pretraining", "load_folder")),
     "demo_data": (("datasets.demo", "write"),),
-    "download": (("datasets.download", "download"),),
+    "download": (("datasets.mvtec", "download"),),
     "teacher": (
         ("teacher", "untrained"),
         ("teacher", "from_file"),
         ("teacher", "from_torchvision"),
-        ("teacher", "pretrain"),
+        ("pretrain", "train_classifier"),
         ("teacher", "level_report"),
         ("datasets.pretraining", "photographs"),
         ("device", "set_deterministic"),

@@ -14,7 +14,7 @@ import jsonschema
 import yaml
 
 from stpm_bench import methods as registry
-from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
@@ -377,7 +377,7 @@ def sources(config: dict) -> dict[str, Source]:
             for name in sorted(mvtec.CATEGORIES)
         }
         # What lies there already is the user's: for that alone nothing is downloaded.
-        for name in download.own_categories(root):
+        for name in mvtec.own_categories(root):
             found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])

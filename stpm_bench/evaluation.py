@@ -45,7 +45,7 @@ def evaluated(
         masks: treatment -> (N, S, S) bool.
         own_masks: N masks (H, W) bool at their images' own size.
         settings: what `Settings.evaluation_part` returns.
-        truth: what the set says of an image, see `rows.Layout`.
+        truth: what the set says of an image, see `datasets.interface.Layout`.
         size: S, the side of the images in pixels.
 
     Raises:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from stpm_bench.errors import InputError
 
-try:
+try:  # and not filelock: Snakemake, which need not have it, holds the folder of the results
     import fcntl
 except ImportError:  # Windows
     fcntl = None

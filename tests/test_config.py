@@ -18,9 +18,10 @@ from stpm_bench.__main__ import parser
 from stpm_bench.anomaly_map import FUSIONS
 from stpm_bench.code_version import version_of
 from stpm_bench.config import SCHEMA, complete, load, methods, read, settings, sources, warnings_of
-from stpm_bench.datasets import images, mvtec
+from stpm_bench.datasets import masks, mvtec
 from stpm_bench.datasets.check import check as dataset_check
-from stpm_bench.datasets.rows import Reading
+from stpm_bench.datasets.interface import Reading
+from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
 from stpm_bench.methods.distance import DISTANCES
@@ -83,10 +84,10 @@ def test_the_schema_allows_what_the_code_knows():
         ("like", registry.built_in()),
         ("distance", DISTANCES),
         ("fusion", FUSIONS),
-        ("masks", images.TREATMENTS),
+        ("masks", masks.TREATMENTS),
     ):
         assert set(fields[field]["enum"]) == set(known)
-    assert set(MASKS) == set(images.TREATMENTS)
+    assert set(MASKS) == set(masks.TREATMENTS)
     weights = fields["level_weights"]
     assert weights["minItems"] == weights["maxItems"] == max(map(len, LEVELS.values()))
 
@@ -465,7 +466,7 @@ def test_what_a_category_may_not_be_called(small_set, name, reason):
     texts = [p.text for p in dataset_check(small_set / "data", progress=False)[1]]
     assert any(re.search(reason, text) for text in texts)
     with pytest.raises(InputError, match=reason):
-        images.prepare(small_set / "data", name, "train", 8)
+        prepare(small_set / "data", name, "train", 8)
 
 
 def test_a_category_that_no_study_names_may_be_called_anything(small_set):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import SIZE, defect_mask, nut, picture, save, write_category
+from test_prepare import SIZE, defect_mask, nut, picture, save, write_category
 
 from stpm_bench.__main__ import main
-from stpm_bench.datasets import images
 from stpm_bench.datasets.check import check
-from stpm_bench.datasets.rows import Reading
+from stpm_bench.datasets.interface import Reading
+from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.evaluation import evaluated
 from stpm_bench.methods import built_in
@@ -33,7 +33,7 @@ def said(folder: Path, split: str = "test", size: int = SIZE, **reading) -> list
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            images.prepare(
+            prepare(
                 folder.parent, folder.name, split, size, progress=False, reading=Reading(**reading)
             )
             texts = [str(warning.message) for warning in caught]
@@ -46,7 +46,7 @@ def said(folder: Path, split: str = "test", size: int = SIZE, **reading) -> list
 
 def prepared(folder: Path, split: str = "test", **reading) -> tuple:
     """Return a split's images, its nearest masks and its table, at the images' own size."""
-    pixels, masks, table = images.prepare(
+    pixels, masks, table = prepare(
         folder.parent, folder.name, split, SIZE, progress=False, reading=Reading(**reading)
     )
     return pixels, masks and masks["nearest"], table
@@ -237,7 +237,7 @@ def test_a_single_training_image(nut):
     [text] = said(nut, "train")
     assert text.startswith(f"{nut}/train/good/000.png: is the only training image.")
     with pytest.raises(InputError, match=r"only training image of 3, by the config key .*every'"):
-        images.prepare(write_category(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
+        prepare(write_category(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
 
 
 # --- more than 8 bits ---

@@ -17,7 +17,7 @@ from stpm_bench.__main__ import main
 from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.backbone import create, load, state
 from stpm_bench.config import complete, methods
-from stpm_bench.datasets.images import bilinear_any
+from stpm_bench.datasets.masks import bilinear_any
 from stpm_bench.methods.stpm import level_maps
 from stpm_bench.metrics import evaluate
 from stpm_bench.results import load_arrays, read_teacher

@@ -15,17 +15,6 @@ from stpm_bench.results import failure_of
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
 
-SETTINGS = {
-    "epochs": 8,
-    "batch_size": 16,
-    "learning_rate": 0.02,
-    "input_size": 32,
-    "flip": False,
-    "seed": 0,
-    "device": torch.device("cpu"),
-    "precision": torch.float32,
-}
-
 
 def test_an_untrained_teacher_is_not_where_a_student_of_its_seed_starts():
     weights = teacher.untrained("resnet18", seed=0)
@@ -69,124 +58,11 @@ def test_published_weights_without_a_network(tmp_path, monkeypatch):
         teacher.from_torchvision("resnet18", "IMAGENET1K_V1", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
-def test_pretraining_repeats_and_a_last_batch_of_one_image_is_passed_over(name):
-    rng = np.random.default_rng(0)
-    data = {
-        "train_images": rng.integers(0, 256, (17, 32, 32, 3), dtype=np.uint8),
-        "train_labels": np.arange(17) % 2,
-        "test_images": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
-        "test_labels": np.arange(4) % 2,
-        "classes": np.array(["even", "odd"]),
-    }
-    first, other = (
-        teacher.pretrain(name, "digits", data, **SETTINGS | {"epochs": 1})[0] for _ in range(2)
-    )
-    assert all(torch.equal(first[key], other[key]) for key in first)
-
-
-def test_pretraining_learns():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 96)
-    images = rng.integers(0, 128, (96, 32, 32, 3), dtype=np.uint8) + (labels * 120)[
-        :, None, None, None
-    ].astype(np.uint8)
-    data = {
-        "train_images": images[:64],
-        "train_labels": labels[:64],
-        "test_images": images[64:],
-        "test_labels": labels[64:],
-        "classes": np.array(["dark", "bright"]),
-    }
-    weights, report = teacher.pretrain("resnet18", "photos", data, **SETTINGS)
-    assert report["test_accuracy"] > 0.9
-    assert report["classes"] == ["dark", "bright"]
-    backbone.load(backbone.create("resnet18", [1, 2, 3, 4], seed=0), weights, "")
-
-
 def test_the_real_imagenet_backbone_loads():
     path = SHARED_DATA / "weights" / "mobilenet_v2-imagenet1k-backbone.pth"
     if not path.is_file():
         pytest.skip(f"the ImageNet weights are not at {path}")
     assert len(teacher.from_file("mobilenet_v2", path)) == 306
-
-
-def small_data(seed: int = 0, count: int = 24) -> dict:
-    rng = np.random.default_rng(seed)
-    return {
-        "train_images": rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
-        "train_labels": np.arange(count) % 2,
-        "test_images": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
-        "test_labels": np.arange(4) % 2,
-        "classes": np.array(["even", "odd"]),
-    }
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
-
-
-def killed_at(epoch: int, monkeypatch) -> None:
-    """Let the test accuracy of `epoch` never be computed."""
-    accuracy, calls = teacher.accuracy, []
-
-    def dying(*arguments):
-        calls.append(1)
-        if len(calls) == epoch:
-            raise Killed
-        return accuracy(*arguments)
-
-    monkeypatch.setattr(teacher, "accuracy", dying)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
-def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
-    data, settings = small_data(), SETTINGS | {"epochs": 3, "flip": True}
-    expected, report = teacher.pretrain(name, "photos", data, **settings)
-    unfinished = tmp_path / "teacher.unfinished"
-    with monkeypatch.context() as patch:
-        killed_at(3, patch)
-        with pytest.raises(Killed):
-            teacher.pretrain(name, "photos", data, **settings, unfinished_file=unfinished)
-    torch.manual_seed(123)  # another process would start from another state
-    weights, resumed = teacher.pretrain(
-        name, "photos", data, **settings, unfinished_file=unfinished
-    )
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
-    for row, other in zip(resumed["history"], report["history"], strict=True):
-        assert row["test_accuracy"] == other["test_accuracy"]
-        assert row["train_accuracy"] == other["train_accuracy"]
-
-
-@pytest.mark.parametrize("changed", ["settings", "data", "damaged"])
-def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path, monkeypatch):
-    data, settings = small_data(), SETTINGS | {"epochs": 2}
-    unfinished = tmp_path / "teacher.unfinished"
-    with monkeypatch.context() as patch:
-        killed_at(2, patch)
-        with pytest.raises(Killed):
-            teacher.pretrain("resnet18", "photos", data, **settings, unfinished_file=unfinished)
-    if changed == "settings":
-        settings = settings | {"learning_rate": 0.01}
-    elif changed == "data":
-        data = small_data(seed=1)
-    else:
-        content = bytearray(unfinished.read_bytes())
-        content[len(content) // 2] ^= 1  # in the weights: PyTorch would read them
-        unfinished.write_bytes(content)
-    expected, _ = teacher.pretrain("resnet18", "photos", data, **settings)
-    weights, _ = teacher.pretrain(
-        "resnet18", "photos", data, **settings, unfinished_file=unfinished
-    )
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
-
-
-def test_flips_draw_and_change_the_result():
-    data, settings = small_data(), SETTINGS | {"epochs": 1}
-    straight, report = teacher.pretrain("resnet18", "photos", data, **settings)
-    flipped, other = teacher.pretrain("resnet18", "photos", data, **settings | {"flip": True})
-    assert (report["flip"], other["flip"]) == (False, True)
-    assert not torch.equal(straight["conv1.weight"], flipped["conv1.weight"])
 
 
 def noise(size: int = 64) -> np.ndarray:

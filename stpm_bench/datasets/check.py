@@ -14,21 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.images import (
-    AS_THEY_ARE,
-    deep_levels,
-    depths,
-    doubtful_masks,
-    extremes_of,
-    groups,
-    marked_good,
-    nearest,
-    percent,
-    read_images,
-    read_mask,
-    shared,
-    to_8_bits,
-)
+from stpm_bench.datasets.bit_depth import deep_levels, depths, extremes_of, to_8_bits
+from stpm_bench.datasets.images import groups, read_images
+from stpm_bench.datasets.interface import AS_THEY_ARE, Problem, Reading, Row
 from stpm_bench.datasets.layouts import (
     LAYOUTS,
     NOT_THINNED,
@@ -36,8 +24,10 @@ from stpm_bench.datasets.layouts import (
     no_category,
     taken,
 )
+from stpm_bench.datasets.listing import folders, image_files, images_below
+from stpm_bench.datasets.masks import doubtful_masks, marked_good, nearest, percent, read_mask
+from stpm_bench.datasets.prepare import shared
 from stpm_bench.datasets.regions import count_regions, vanished_regions
-from stpm_bench.datasets.rows import Problem, Reading, Row, folders, image_files, images_below
 from stpm_bench.errors import InputError
 
 COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
@@ -46,7 +36,7 @@ COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
 class Seen(NamedTuple):
     """One image after reading: size and mode are None and pixels '' where it cannot be read.
 
-    extremes: as of `images.extremes_of`. marked: of its mask, as of `images.doubtful_masks`.
+    extremes: as of `bit_depth.extremes_of`. marked: of its mask, as of `masks.doubtful_masks`.
     """
 
     split: str
@@ -69,7 +59,7 @@ def check(
     image_size: int = 256,
     reading: Reading = AS_THEY_ARE,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read every image and mask of a data set as `images.prepare` does, and go on after an error.
+    """Read every image and mask of a data set as `prepare.prepare` does, and go on after an error.
 
     Besides what `prepare` refuses, it looks across files: an image of the test set that is a
     training image too, or both good and defective (both by their pixels, whatever the format), and

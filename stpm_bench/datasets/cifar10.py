@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpm_bench.datasets.rows import INSIDE, Found, Layout, Problem, Row, both_kinds
+from stpm_bench.datasets.interface import INSIDE, Found, Layout, Problem, Row
+from stpm_bench.datasets.listing import both_kinds
 from stpm_bench.errors import InputError
 
 FOLDER = "cifar-10-batches-py"

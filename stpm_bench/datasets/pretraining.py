@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stpm_bench.datasets import download
-from stpm_bench.datasets.images import deep_extremes, read_image, span, to_8_bits
+from stpm_bench.datasets import transfer
+from stpm_bench.datasets.bit_depth import deep_extremes, span, to_8_bits
+from stpm_bench.datasets.images import read_image
 from stpm_bench.errors import InputError
 
 _SIDE = 32  # of digits and photos, as CIFAR and SVHN have it
@@ -220,7 +221,7 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         except RuntimeError:  # torchvision's word for absent or damaged files
             folder.mkdir(parents=True, exist_ok=True)
             # The second job to come finds the files there.
-            with download.locked(folder / f".{source}.lock"), _impatient():
+            with transfer.locked(folder / f".{source}.lock"), _impatient():
                 train, test = (make(root=folder, download=True, **part) for part in parts)
     # Besides network and disk errors, what its readers make of damaged files.
     except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
@@ -270,7 +271,7 @@ def _required(source: str, folder: str | Path | None) -> Path:
 def _impatient() -> Iterator[None]:
     """Give up on a server that sends nothing, for which torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(download.READ_TIMEOUT)
+    socket.setdefaulttimeout(transfer.READ_TIMEOUT)
     try:
         yield
     finally:

@@ -14,16 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpm_bench.datasets.rows import (
-    INSIDE,
-    Found,
-    Layout,
-    Problem,
-    Row,
-    both_kinds,
-    folders,
-    image_files,
-)
+from stpm_bench.datasets.interface import INSIDE, Found, Layout, Problem, Row
+from stpm_bench.datasets.listing import both_kinds, folders, image_files
 from stpm_bench.errors import InputError
 
 CATEGORY = "all"

@@ -26,8 +26,9 @@ def evaluate(
         image_scores: (N,) float32 or float64, finite; higher is more anomalous.
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
-        truth: what is known of an image, as of `rows.Layout`. Of 'image' alone neither masks nor
-            maps are looked at; of 'pixels' each counts alike, whatever region it lies in.
+        truth: what is known of an image, as of `datasets.interface.Layout`. Of 'image' alone
+            neither masks nor maps are looked at; of 'pixels' each counts alike, whatever region it
+            lies in.
 
     Returns:
         A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, not of
@@ -39,6 +40,15 @@ def evaluate(
         ValueError: an array is empty or of another shape than the above; labels or masks are not
             binary; there is no defect or no background among the images or among the pixels; or
             a score is NaN or infinite.
+
+    Example:
+        Two images of two pixels; the defect of the second is found.
+
+        >>> found = evaluate([0, 1], [0.2, 0.9], [[[0, 0]], [[0, 1]]], [[[0.1, 0.2]], [[0.1, 0.9]]])
+        >>> found["image_auroc"], found["pixel_auroc"], found["pro"]
+        (1.0, 1.0, 1.0)
+        >>> evaluate([0, 1], [0.2, 0.9], None, None, truth="image")
+        {'image_auroc': 1.0}
     """
     defect, background = split(image_labels, image_scores, "image_labels", "image_scores")
     images = order(defect, background, name="image_scores")

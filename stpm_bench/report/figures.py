@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stpm_bench.grid import SETTING, set_of, varying
+from stpm_bench.grid import SETTING, varying
 from stpm_bench.report.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
 from stpm_bench.report.tables import (
-    GROUPS,
+    CATEGORY,
+    GROUP,
+    MEAN,
     METRICS,
     counted_seeds,
     divided,
@@ -92,7 +94,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
                 shown[metric],
                 position[shown.index],
                 xerr=shown[f"{metric}_sd"].fillna(0),
-                **MEAN,
+                **DIAMOND,
             )
             axis.set(xlabel=label, yticks=range(len(names_shown)), yticklabels=names_shown)
             axis.set_ylim(len(names_shown) - 0.4, -0.6)
@@ -124,7 +126,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
                 line["fraction"],
                 line[metric],
                 yerr=line[f"{metric}_sd"].fillna(0),
-                **MEAN | {"linestyle": "-"},
+                **DIAMOND | {"linestyle": "-"},
             )
             axis.set(xscale="log", title=label)
             axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
@@ -136,7 +138,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
     return figure
 
 
-MEAN = {
+DIAMOND = {
     "fmt": "D",
     "markersize": 3.5,
     "color": BLUE,
@@ -158,8 +160,7 @@ def circles(axis: Axes, x: pd.Series, y: pd.Series) -> None:
 
 def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a study's rows of single categories, and those of the mean."""
-    groups = table["category"].isin([*GROUPS, *map(set_of, table["category"]), "mean"])
-    return table[~groups], table[table["category"] == "mean"]
+    return table[table["kind"] == CATEGORY], table[table["kind"] == MEAN]
 
 
 def with_accuracy(teacher: str, accuracy: float | None) -> str:
@@ -186,7 +187,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
     Args:
         table: what `tables.study_table` returns.
     """
-    table = table[~table["category"].isin(GROUPS)]
+    table = table[table["kind"] != GROUP]
     single = parts(table)[0]
     # Of image AUROC the paper prints the mean alone: nothing to draw by category.
     metrics = {
@@ -198,7 +199,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
         return empty("no category here has a value of the paper to compare with")
     known = [table[f"{metric}_difference"].notna() for metric in metrics]
     rows = table[np.any(known, axis=0)]
-    means = ~rows["category"].isin(single["category"])
+    means = rows["kind"] != CATEGORY
     with drawing():
         figure, axes = plt.subplots(
             1,
@@ -212,7 +213,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
         for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.errorbar(
-                rows[f"{metric}_difference"], place, xerr=rows[f"{metric}_sd"].fillna(0), **MEAN
+                rows[f"{metric}_difference"], place, xerr=rows[f"{metric}_sd"].fillna(0), **DIAMOND
             )
             axis.set(title=label, yticks=place, yticklabels=rows["category"])
             axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -351,7 +352,7 @@ def definitions(table: pd.DataFrame) -> Figure:
     )
     rows = rows.assign(name=names)
     order = list(dict.fromkeys(rows["name"]))
-    single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
+    single, mean = parts(rows)
     with drawing():
         height = 0.9 + 0.12 * max(len(order), 6)
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
@@ -369,7 +370,7 @@ def definitions(table: pd.DataFrame) -> Figure:
             jitter=False,  # a jitter is drawn unseeded: the file would differ each time
             zorder=1,
         )
-        axis.errorbar(mean["difference"], mean["name"].map(order.index), **MEAN)
+        axis.errorbar(mean["difference"], mean["name"].map(order.index), **DIAMOND)
         axis.set(xlabel="difference in PRO to the exact value", ylabel="definition")
         categories = single["category"].nunique()
         n = f"n = {categories} {'category' if categories == 1 else 'categories'}"

@@ -12,10 +12,12 @@ from stpm_bench.errors import InputError
 from stpm_bench.grid import set_of
 from stpm_bench.methods import DEFAULT
 from stpm_bench.report.tables import (
-    FIRST,
+    CATEGORY,
     GROUPS,
+    MEAN,
     METRICS,
-    PAPER_SETTING,
+    SET,
+    at_papers_setting,
     divided,
     mean_of_entries,
     metrics_of,
@@ -91,14 +93,6 @@ def entries(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["category"], rows["metric"], strict=True), rows["value"], strict=True))
 
 
-def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `tables.study_table` that the paper's values stand beside."""
-    rows = (table[FIRST] == table[FIRST].iloc[0]).all(axis=1)
-    for axis, value in PAPER_SETTING.items():
-        rows &= table[axis] == value
-    return table[rows]
-
-
 def is_stpm(config: dict, method: str) -> bool:
     """Return whether a method of a completed config is a reading of STPM.
 
@@ -125,10 +119,10 @@ def methods(
         others: as of `without`.
 
     Returns:
-        Columns `metric`, `category`, one for each published method that has a value here, 'STPM
-        (paper)', `ours`, `ours sd`, `difference` (ours less the paper's). Where all 15 categories
-        were run, a last row 'mean, as printed' has the means that the sources print. No rows where
-        nothing is published for these categories.
+        Columns `metric`, `category`, `kind`, one for each published method that has a value here,
+        'STPM (paper)', `ours`, `ours sd`, `difference` (ours less the paper's). Where all 15
+        categories were run, a last row 'mean, as printed' has the means that the sources print. No
+        rows where nothing is published for these categories.
     """
     table = at_papers_setting(divided(table).get("", table))
     # Other sources of STPM's own numbers have their own table.
@@ -140,23 +134,23 @@ def methods(
     names = names.where(rows["method"] != METHOD, "STPM (paper)")
     columns = {name: entries(part) for name, part in rows.groupby(names, sort=False)}
     columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
-    sets = set(map(set_of, table["category"]))
-    run = [c for c in table["category"] if c not in (*GROUPS, *sets, "mean")]
-    groups = {name: set(members) - set(others) for name, members in GROUPS.items()}
-    groups |= {name: [c for c in run if set_of(c) == name] for name in sets}
+    run = list(table.loc[table["kind"] == CATEGORY, "category"])
+    members_of = {name: set(members) - set(others) for name, members in GROUPS.items()}
+    members_of |= {name: [c for c in run if set_of(c) == name] for name in map(set_of, run)}
     lines = []
     for metric in metrics_of(table):
         for _, ours in table.iterrows():
-            name = ours["category"]
-            members = [name] if name in run else [c for c in run if c in groups.get(name, run)]
-            lines.append({"metric": metric, "category": name})
+            name, kind = ours["category"], ours["kind"]
+            of_group = members_of.get(name, run) if kind != CATEGORY else [name]
+            members = [c for c in run if c in of_group]
+            lines.append({"metric": metric, "category": name, "kind": kind})
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
         if set(mvtec.CATEGORIES) <= set(run) - set(others):
-            lines.append({"metric": metric, "category": PRINTED})
+            lines.append({"metric": metric, "category": PRINTED, "kind": MEAN})
             lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
             lines[-1] |= {OURS: np.nan, "ours sd": np.nan}
-    wide = pd.DataFrame(lines, columns=["metric", "category", *columns, OURS, "ours sd"])
+    wide = pd.DataFrame(lines, columns=["metric", "category", "kind", *columns, OURS, "ours sd"])
     wide["difference"] = wide[OURS] - wide["STPM (paper)"]
     wide = wide.drop(columns=[name for name in columns if wide[name].isna().all()])
     return wide if set(columns) & set(wide) else wide.iloc[:0]
@@ -170,7 +164,7 @@ def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Sect
     """
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
-        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        columns = [c for c in rows.columns[3:-3] if rows[c].notna().any()]
         rows = rows[rows[columns].notna().any(axis=1)]
         if rows.empty:
             continue
@@ -199,6 +193,8 @@ def ours(
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
 
+    'mean' is MVTec AD's, and is there where all its 15 categories were run.
+
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
         cells: the study's cells. others: as of `without`; they are left out.
@@ -212,9 +208,14 @@ def ours(
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
     long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
     table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
+    shown = table[table["kind"] == CATEGORY]
+    if {c for c in shown["category"] if set_of(c) == MVTEC} == set(mvtec.CATEGORIES):
+        # Beside other sets the mean of MVTec AD has a row of its own.
+        means = table[table["category"].isin([MVTEC, "mean"]) & table["kind"].isin([SET, MEAN])]
+        shown = pd.concat([shown, means.head(1).assign(category="mean")])
     return {
         (row["category"], metric): (row[metric], row[f"{metric}_sd"])
-        for _, row in table.iterrows()
+        for _, row in shown.iterrows()
         for metric in NAMES
     }
 
@@ -228,33 +229,27 @@ def reproductions(
         own: what `ours` returns.
 
     Returns:
-        Columns `metric`, `category`, one for each source, `ours`, `ours sd`, `range` (highest less
-        lowest of the row). Means of all 15 categories: 'mean' of the entries, and 'mean, as
-        printed'.
+        Columns `metric`, `category`, `kind`, one for each source, `ours`, `ours sd`, `range`
+        (highest less lowest of the row). Means of all 15 categories: 'mean' of the entries, and
+        'mean, as printed'.
     """
     rows = published[published["method"] == METHOD]
     sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
     known = list(dict.fromkeys(rows["category"]))
     categories = [c for c in mvtec.CATEGORIES if c in known]
     categories += [c for c in known if c not in (*categories, "mean")]
-    run = {category for category, _ in own} - {*GROUPS, "mean"}
-    run -= set(map(set_of, run))
-    all_run = {c for c in run if set_of(c) == MVTEC} == set(mvtec.CATEGORIES)
     lines = []
     for metric in NAMES:
         for category in [*categories, "mean", PRINTED]:
-            line = {"metric": metric, "category": category}
+            kind = MEAN if category in ("mean", PRINTED) else CATEGORY
+            line = {"metric": metric, "category": category, "kind": kind}
             for name, values in sources.items():
                 if category == "mean":
                     line[name] = mean_of_entries(values, mvtec.CATEGORIES, metric)
                 else:
                     key = "mean" if category == PRINTED else category
                     line[name] = values.get((key, metric), np.nan)
-            # Beside other sets the mean of MVTec AD has a row of its own.
-            alone = category if (MVTEC, metric) not in own or category != "mean" else MVTEC
-            mean, sd = own.get((alone, metric), (np.nan, np.nan))
-            if category == "mean" and not all_run:
-                mean = sd = np.nan
+            mean, sd = own.get((category, metric), (np.nan, np.nan))
             seen = [value for value in [*line.values(), mean] if isinstance(value, float)]
             seen = [value for value in seen if not np.isnan(value)]
             line |= {OURS: mean, "ours sd": sd}
@@ -266,7 +261,7 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
     """Set what `reproductions` returns, a section a metric."""
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
-        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        columns = [c for c in rows.columns[3:-3] if rows[c].notna().any()]
         body = pd.DataFrame({"category": rows["category"]})
         for column in columns:
             body[column] = [number(value) for value in rows[column]]

@@ -1,5 +1,6 @@
 """What the studies ask beyond the paper's claims: one row per study, varied axis and metric."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,7 +95,7 @@ def answer(
     sizes = [abs(c.effect) if np.isfinite(c.effect) else -1.0 for _, c in planned]
     largest = int(np.argmax(sizes))
     (setting, reference), found = planned[largest]
-    shown = [key for key in SETTING if len({row[key] for pair in pairs for row in pair}) > 1]
+    shown = varying(pd.DataFrame(itertools.chain.from_iterable(pairs)))
     names = (label({key: row[key] for key in shown}) for row in (setting, reference))
     return row_of(
         study,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stpm_bench.datasets import demo, mvtec
-from stpm_bench.grid import AXES, SETTING, set_of, varying
+from stpm_bench.grid import AXES, SETTING, at_setting, set_of, varying
 from stpm_bench.report import statistics
 from stpm_bench.report.typeset import Section, bold_best, interval, number, p_value, spread
 
@@ -19,6 +19,9 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "P
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
+# What a row of a summary is of, its column `kind`: one category, MVTec AD's textures or objects,
+# a whole set, or all of which the mean is taken.
+CATEGORY, GROUP, SET, MEAN = "category", "group", "set", "mean"
 STUDENT = "stpm"  # the file of the methods that train in the config's precision
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 ANOMALIB = (
@@ -45,15 +48,26 @@ def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> l
     return [name for name in names if name in found] or list(names)
 
 
+def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the paper's values stand beside: at `PAPER_SETTING`, with the first
+    teacher and the first method of the table.
+
+    Args:
+        table: cells of one study, or what `study_table` returns.
+    """
+    rows = (table[FIRST] == table[FIRST].iloc[0]).all(axis=1)
+    rows &= (table[list(PAPER_SETTING)] == list(PAPER_SETTING.values())).all(axis=1)
+    return table[rows]
+
+
 def apart(values: pd.DataFrame) -> list[str]:
     """Return the sets that are without PRO: each has a table of its own.
 
     Args:
         values: as of `metrics_of`.
     """
-    sets = values["category"].map(set_of)
-    single = ~values["category"].isin([*GROUPS, *sets, "mean"])
-    by_set = values[single].groupby(sets[single], sort=False)
+    single = values[values["kind"] == CATEGORY] if "kind" in values else values
+    by_set = single.groupby(single["category"].map(set_of), sort=False)
     return [name for name, rows in by_set if "pro" not in metrics_of(rows)]
 
 
@@ -64,14 +78,12 @@ def divided(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         table: what `study_table` returns.
     """
     names = apart(table)
-    sets = table["category"].map(set_of)
-    # 'mean' and a set's own name have no set before a dot: they pass for MVTec AD's.
-    rest = table[~sets.isin(names) & ~table["category"].isin(names)]
-    found = {} if names and set(rest["category"]) <= {"mean"} else {"": rest}
+    sets = table["category"].where(table["kind"].isin([SET, MEAN]), table["category"].map(set_of))
+    rest = table[~sets.isin(names)]
+    found = {} if names and set(rest["kind"]) <= {MEAN} else {"": rest}
     only = not found and len(names) == 1  # then the mean is the set's
     for name in names:
-        own = ("mean" if only else name,)
-        found[name] = table[(sets == name) | table["category"].isin(own)]
+        found[name] = table[(sets == name) | (only & (table["kind"] == MEAN))]
     return found
 
 
@@ -100,7 +112,7 @@ def study_table(
             group.
 
     Returns:
-        Columns `SETTING`, `category`, `seeds`, and for each metric `METRIC` (the mean),
+        Columns `SETTING`, `category`, `kind`, `seeds`, and for each metric `METRIC` (the mean),
         `METRIC_sd`, `METRIC_between` (of a group: the standard deviation over its categories),
         `METRIC_paper` and `METRIC_difference`; NaN where there is none. The paper's value of a
         group is the mean of its entries; where it prints no entries (image AUROC), and the group
@@ -116,33 +128,29 @@ def study_table(
         name: [metric in metrics_of(of_set, names) for metric in names]
         for name, of_set in values.groupby(values["category"].map(set_of), sort=False)
     }
+    papers = set(at_papers_setting(cells)[list(SETTING)].itertuples(index=False, name=None))
     for setting, group in cells.groupby(list(SETTING), sort=False):
-        at_papers_setting = (group[FIRST].iloc[0] == cells[FIRST].iloc[0]).all() and (
-            group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
-        )
         categories = list(dict.fromkeys(group["category"]))
         seeds = list(dict.fromkeys(group["seed"]))
         # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         averaged = [c for c in categories if set_of(c) not in alone] or categories
-        groups = {
-            name: [c for c in categories if c in members and c not in others]
+        groups = [
+            (name, GROUP, [c for c in categories if c in members and c not in others])
             for name, members in GROUPS.items()
-        }
-        groups |= {name: [c for c in categories if set_of(c) == name] for name in known}
-        parts = {category: [category] for category in categories}
-        parts |= {
-            name: members for name, members in groups.items() if members not in ([], averaged)
-        }
-        parts["mean"] = averaged
-        for name, members in parts.items():
+        ]
+        groups += [(name, SET, [c for c in categories if set_of(c) == name]) for name in known]
+        parts = [(category, CATEGORY, [category]) for category in categories]
+        parts += [group for group in groups if group[2] not in ([], averaged)]
+        parts.append(("mean", MEAN, averaged))
+        for name, kind, members in parts:
             of_members = cube[[categories.index(c) for c in members]]
             missing = ~np.array([known[set_of(c)] for c in members])
             rows.append(
                 dict(zip(SETTING, setting, strict=True))
-                | {"category": name, "seeds": complete_seeds(of_members, missing)}
-                | summary(of_members, members, names, paper if at_papers_setting else {})
+                | {"category": name, "kind": kind, "seeds": complete_seeds(of_members, missing)}
+                | summary(of_members, members, names, paper if setting in papers else {})
             )
     return pd.DataFrame(rows)
 
@@ -301,8 +309,7 @@ def study_section(
     axes, metrics = varying(table), labels(table)
     by_setting = bool(axes)
     if by_setting:
-        sets = map(set_of, table["category"])
-        table = table[table["category"].isin([*GROUPS, *sets, "mean"])]
+        table = table[table["kind"] != CATEGORY]
     several = by_setting and table["category"].nunique() > 1
     shown = table[[*axes, *(["category"] if several or not by_setting else [])]].astype(str)
     compared = False
@@ -363,7 +370,7 @@ def seeds(table: pd.DataFrame) -> str:
     """
     complete = table.loc[table["seeds"] > 0]
     text = counted_seeds(complete["seeds"])
-    means = complete.loc[complete["category"] == "mean", "seeds"]
+    means = complete.loc[complete["kind"] == MEAN, "seeds"]
     if complete["seeds"].nunique() > 1 and len(means):
         text += f" (the mean: {counted_seeds(means).removesuffix(' seeds').removesuffix(' seed')})"
     return text
@@ -383,7 +390,8 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
         table: what `study_table` returns.
 
     Returns:
-        Columns `metric`, `category`, and for each setting `SETTING` (the mean) and `SETTING sd`.
+        Columns `metric`, `category`, `kind`, and for each setting `SETTING` (the mean) and
+        `SETTING sd`.
     """
     names = setting_names(table)
     rows = []
@@ -393,8 +401,8 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
         keys = zip(names[part.index], part["category"], strict=True)
         values = zip(part[metric], part[f"{metric}_sd"], strict=True)
         found = dict(zip(keys, values, strict=True))
-        for category in dict.fromkeys(part["category"]):
-            row = {"metric": metric, "category": category}
+        for category, kind in part[["category", "kind"]].drop_duplicates().itertuples(index=False):
+            row = {"metric": metric, "category": category, "kind": kind}
             for name in dict.fromkeys(names):
                 row[name], row[f"{name} sd"] = found.get((name, category), (np.nan, np.nan))
             rows.append(row)
@@ -442,8 +450,8 @@ def differences(
     named = cells.assign(name=setting_names(cells))
     names = list(dict.fromkeys(named["name"]))
     if reference is not None:
-        at = (named[list(SETTING)] == list(reference)).all(axis=1)
-        names.sort(key=lambda name: name not in set(named.loc[at, "name"]))
+        first = set(at_setting(named, reference)["name"])
+        names.sort(key=lambda name: name not in first)
     values = named.merge(metrics, on=list(AXES))
     keys = ["metric", "name"]
     groups = dict(iter(values[[*keys, "category", "seed", "value"]].groupby(keys)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stpm_bench.config import warnings_of
-from stpm_bench.datasets import download
+from stpm_bench.datasets import mvtec
 from stpm_bench.grid import Cell
 from stpm_bench.run import plan, rates
 from stpm_bench.run.suite import Suite, is_published
@@ -46,7 +46,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
     lines += [f"  To download, where {suite.data}/ does not have it: {x}" for x in downloads(suite)]
     made = {suite.sources[category].marker for category in suite.categories}
     if suite.mvtec_ad in made and not Path(suite.mvtec_ad).exists():
-        lines.append(download.DATASETS["mvtec_ad"].notice)
+        lines.append(mvtec.NOTICE)
     return "\n".join(lines)
 
 

@@ -85,8 +85,7 @@ class Suite(NamedTuple):
     @property
     def main(self) -> str:
         """The study of the main table, of the audit and of each category's figures."""
-        studies = self.config["studies"]
-        return "main" if "main" in studies else next(iter(studies))
+        return grid.main_study(self.config["studies"])
 
     @property
     def main_cells(self) -> list[Cell]:

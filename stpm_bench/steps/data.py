@@ -32,10 +32,10 @@ def download(
     output: Annotated[Path, "folder of the set; download.json appears last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
-    from stpm_bench.datasets import download
+    from stpm_bench.datasets import mvtec
 
     room = {results: results_bytes}
-    download.download("mvtec_ad", output, archive=archive, room=room, urls=mirrors.split())
+    mvtec.download(output, archive=archive, room=room, urls=mirrors.split())
 
 
 def check_data(
@@ -86,9 +86,9 @@ def prepare(
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
-    from stpm_bench.datasets import images
+    from stpm_bench.datasets.prepare import prepare, refuse_leak
 
-    pixels, masks, manifest = images.prepare(
+    pixels, masks, manifest = prepare(
         root,
         category,
         split,
@@ -99,7 +99,7 @@ def prepare(
         reading=reading_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
-        images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+        refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
     unseal(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]
@@ -115,7 +115,7 @@ def prepare(
 
 def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
     """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
-    from stpm_bench.datasets.rows import Reading
+    from stpm_bench.datasets.interface import Reading
 
     def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
         try:

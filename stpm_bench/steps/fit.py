@@ -63,6 +63,7 @@ def teacher(
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.levels import PUBLISHED
+    from stpm_bench.pretrain import WITHOUT_FLIPS, train_classifier
 
     hash_of = files.sha256  # the option has its name
     set_up(threads)
@@ -75,7 +76,7 @@ def teacher(
             raise InputError(
                 "--pretrain needs --data: expected the .npz that the step 'pretraining-set' wrote"
             )
-        state, trained = teacher.pretrain(
+        state, trained = train_classifier(
             backbone,
             pretrain,
             load_arrays(data),
@@ -83,7 +84,7 @@ def teacher(
             batch_size=batch_size,
             learning_rate=learning_rate,
             input_size=input_size,
-            flip=pretrain not in teacher.WITHOUT_FLIPS if flip == "auto" else flip == "always",
+            flip=pretrain not in WITHOUT_FLIPS if flip == "auto" else flip == "always",
             seed=seed,
             device=where,
             precision=dtype,

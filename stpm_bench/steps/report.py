@@ -74,8 +74,9 @@ def tables(
     others = of_the_users(results, config)
     literature = published.without(published.read(), others)
     beside = literature
-    own_method = cells_of_study(results / "studies.csv", main)["method"].iloc[0]
-    if not published.is_stpm(config, own_method):
+    of_main = cells_of_study(results / "studies.csv", main)
+    reference = grid.setting_of(of_main)
+    if not published.is_stpm(config, reference["method"]):
         beside = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
@@ -92,8 +93,6 @@ def tables(
     of_cells = ("metrics.csv", "studies.csv")
     of_maps = ("pro_definitions.csv", *of_cells)
 
-    of_main = cells_of_study(results / "studies.csv", main)
-    reference = of_main[list(grid.SETTING)].iloc[0]
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: they stand beside the main study alone.
@@ -146,10 +145,9 @@ def claims(
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_checked(results / "config.yaml"))
     of_main = cells_of_study(results / "studies.csv", main)
-    setting = of_main[list(grid.SETTING)].iloc[0]
-    costs = grid.read(results / "tables" / "cost.csv")
-    scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "score")
-    scoring = costs[scored].astype({"seed": int})
+    setting = grid.setting_of(of_main)
+    costs = grid.at_setting(grid.read(results / "tables" / "cost.csv"), setting)
+    scoring = costs[costs["stage"] == "score"].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
     long = grid.read(results / "metrics.csv")
     learned = verdict.learned_of(read_teachers(results, cells))
@@ -170,8 +168,7 @@ def claims(
     asked = questions.questions(data, cells)
     scope = claims.scope(long, config, others)
     deviates = claims.deviations(config, setting.to_dict())
-    fitted = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "fit")
-    precisions = set(costs.loc[fitted, "precision"].dropna()) - {"float32"}
+    precisions = set(costs.loc[costs["stage"] == "fit", "precision"].dropna()) - {"float32"}
     deviates += [f"precision {name} in training" for name in sorted(precisions)]
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
@@ -218,18 +215,17 @@ def figures(
     )
     # Planned by the categories' names; whether they are the paper's, their images say.
     config = yaml.safe_load(read_checked(results / "config.yaml"))
-    own = published.is_stpm(config, of_main["method"].iloc[0])
+    setting = grid.setting_of(of_main)
+    own = published.is_stpm(config, setting["method"])
     if own and published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
-    setting = list(grid.SETTING)
-    shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
         pd.read_csv(checked(path)).assign(category=cell.category, seed=cell.seed)
-        for cell in grid.cells(shown)
+        for cell in grid.cells(grid.at_setting(of_main, setting))
         if (path := cell_folder(results, cell) / "pro_curve.csv").exists()
     ]
-    rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    rows = grid.at_setting(table, setting)
     scores = dict(zip(rows["category"], rows["pro"], strict=True)) if "pro" in rows else {}
     write(
         "pro_curves",

@@ -1,4 +1,4 @@
-"""`check-data`: the table, and what is found across files. Damaged files: test_images.py."""
+"""`check-data`: the table, and what is found across files. Damaged files: test_prepare.py."""
 
 import os
 import re
@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import REAL, SIZE, defect_mask, nut, picture, save, write_category
+from test_prepare import REAL, SIZE, defect_mask, nut, picture, save, write_category
 
 from stpm_bench.__main__ import main
 from stpm_bench.datasets.check import check
-from stpm_bench.datasets.images import prepare, refuse_leak
+from stpm_bench.datasets.prepare import prepare, refuse_leak
 from stpm_bench.errors import InputError
 
 __all__ = ["nut"]  # a fixture

@@ -1,12 +1,11 @@
 """Tables, claims and figures of every mixture of categories, sets, metrics, seeds and gaps."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from builders import cells_of, long_table
 from stpm_bench import grid, results
 from stpm_bench.audit import COLUMNS
 from stpm_bench.datasets import mvtec
@@ -38,14 +37,13 @@ MIXTURES = {
 def made_up(categories, seeds, layers):
     """A long table; each set has the metrics that it has."""
     rng = np.random.default_rng(0)
-    rows = [
-        (category, subset, "t", 1.0, seed, claims.STPM, metric, rng.uniform(0.5, 1))
-        for category, subset, seed, metric in itertools.product(
-            categories, layers, seeds, (*tables.METRICS, "pixel_ap")
-        )
-        if metric not in LACKING.get(grid.set_of(category), ())
-    ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+
+    def value(setting, category, seed, metric):
+        lacks = metric in LACKING.get(grid.set_of(category), ())
+        return None if lacks else rng.uniform(0.5, 1)
+
+    settings = [(subset, "t", 1.0, claims.STPM) for subset in layers]
+    return long_table(settings, categories, value, seeds, (*tables.METRICS, "pixel_ap"))
 
 
 def audited(long):
@@ -73,7 +71,7 @@ def test_every_mixture_has_its_tables_claims_and_figures(name):
         whole = made_up(categories, seeds, layers)
         for place, long in enumerate(gaps(whole)):
             drawn = place < 2 and len(seeds) > 1  # slow
-            make(whole[list(grid.AXES)].drop_duplicates(), long, others, drawn)
+            make(cells_of(whole), long, others, drawn)
 
 
 def make(cells, long, others, drawn):

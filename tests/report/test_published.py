@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import cells, long_table
+from test_tables import random_table
 
+from builders import cells_of
 from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
@@ -17,8 +18,8 @@ def value(table, metric, category, column):
 
 
 def methods(categories, literature=LITERATURE):
-    long = long_table(categories)
-    table = tables.study_table(long, cells(long), published.paper(literature))
+    long = random_table(categories)
+    table = tables.study_table(long, cells_of(long), published.paper(literature))
     return long, published.methods(literature, table)
 
 
@@ -103,7 +104,7 @@ def test_categories_of_which_nothing_is_published_have_no_competitors():
 
 
 def test_reproductions_show_the_disagreement_and_ours():
-    long = long_table(["bottle", "cable"], metrics=[*tables.METRICS, "pixel_ap"])
+    long = random_table(["bottle", "cable"], metrics=[*tables.METRICS, "pixel_ap"])
     audited = pd.DataFrame(
         [
             (*cell, definition, masks, pro, np.nan)
@@ -116,7 +117,7 @@ def test_reproductions_show_the_disagreement_and_ours():
         ],
         columns=[*grid.AXES, *audit.COLUMNS],
     )
-    own = published.ours(long, audited, cells(long))
+    own = published.ours(long, audited, cells_of(long))
     table = published.reproductions(LITERATURE, own)
     assert value(table, "pro_rescaled", "bottle", "ours") == 0.75
     bottle = long[(long["metric"] == "image_auroc") & (long["category"] == "bottle")]["value"]
@@ -144,7 +145,7 @@ def test_other_sets_do_not_enter_the_means_of_mvtec_ad():
     assert value(table, "pro", "mvtec_ad", "STPM (paper)") == pytest.approx(0.9242, abs=1e-4)
     assert np.isnan(value(table, "pro", "mean", "STPM (paper)"))
     of_mvtec = long[(long["metric"] == "pro") & (long["category"] != "visa.candle")]["value"]
-    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells(long))
+    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells_of(long))
     own |= {(category, metric): (0, 0) for category in every for metric in published.NAMES}
     together = published.reproductions(LITERATURE, own)
     assert value(together, "pro", "mean", "ours") == pytest.approx(of_mvtec.mean())

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from builders import cells_of, long_table
 from stpm_bench import grid
 from stpm_bench.report import claims_table, questions
-from stpm_bench.report.tables import METRICS
 from stpm_bench.report.verdict import evidence
 
 METHOD_AXIS = grid.SETTING[-1]
@@ -20,17 +20,13 @@ CONFIG = {"teachers": {"t": {"backbone": "resnet18", "weights": "IMAGENET1K_V1"}
 def made_up(shifts, seeds=(0, 1, 2), noise=0.002):
     """A long table: (layers, teacher, fraction, method) -> its level; noise for each cell."""
     rng = np.random.default_rng(0)
-    rows = [
-        (category, *setting[:3], seed, setting[3], metric, level + noise * rng.normal())
-        for (setting, level), category, seed, metric in itertools.product(
-            shifts.items(), CATEGORIES, seeds, METRICS
-        )
-    ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+    return long_table(
+        shifts, CATEGORIES, lambda setting, *_: shifts[setting] + noise * rng.normal(), seeds
+    )
 
 
 def ask(metrics, studies=None, config=CONFIG):
-    cells = metrics[list(grid.AXES)].drop_duplicates() if studies is None else studies
+    cells = cells_of(metrics) if studies is None else studies
     cells = cells if "study" in cells else cells.assign(study="s")
     table = questions.questions(evidence(metrics, cells, MAIN, config), cells)
     return table[table["metric"] == "pro"].set_index("question")

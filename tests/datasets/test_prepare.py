@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stpm_bench.datasets import images as module
 from stpm_bench.datasets import layouts, mvtec
+from stpm_bench.datasets import prepare as module
 from stpm_bench.datasets.check import check
+from stpm_bench.datasets.masks import nearest
 from stpm_bench.datasets.regions import count_regions
 from stpm_bench.errors import InputError
 
@@ -659,7 +660,7 @@ def test_masks_at_their_own_size_are_those_that_prepare_samples(nut):
     _, masks, table = module.prepare(nut.parent, "nut", "test", 16)
     own, sampled = masks["own"], masks["nearest"]
     assert [mask.shape for mask in own] == [(48, 48)] + [(32, 32)] * 5
-    assert all(np.array_equal(module.nearest(o, 16), m) for o, m in zip(own, sampled, strict=True))
+    assert all(np.array_equal(nearest(o, 16), m) for o, m in zip(own, sampled, strict=True))
     assert [mask.any() for mask in own] == list(table["defect"] != "good")
 
 
