@@ -268,6 +268,17 @@ def to_8_bits(
     return image if image.mode == "L" else _convert(image, path, "RGB")
 
 
+def as_prepared(
+    image: Image.Image, path: Path, size: int, intensity: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return an image that `read_image` read as `prepare` has it: (size, size, 3) uint8, RGB.
+
+    Args:
+        path, intensity: as of `to_8_bits`.
+    """
+    return _resized(to_8_bits(image, path, intensity), size)
+
+
 def deep_levels(image: Image.Image) -> np.ndarray | None:
     """Return the values of an image with more than 8 bits a channel, None of any other.
 
