@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from stpm_bench import anomaly_map, config, grid, methods, results
 from stpm_bench.errors import InputError
@@ -200,11 +199,11 @@ def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
     return list(found)
 
 
-def draw(image: Image.Image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
+def draw(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
     """Return a figure: the image, and the image under its anomaly map.
 
     Args:
-        image: mode 'L' or 'RGB', of any size; anomaly_map: (S, S) of the whole of it.
+        image: Pillow's, of mode 'L' or 'RGB' and any size; anomaly_map: (S, S) of the whole of it.
         highest: the value at which the colours end. Their scale is a square root, because a
             product of levels has heavy tails.
     """

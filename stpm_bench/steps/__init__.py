@@ -4,7 +4,7 @@
 imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
-from stpm_bench.steps import data, evaluate, fit, predict, report, run
+from stpm_bench.steps import data, evaluate, fit, predict, report, run, speed
 
 STEPS = (
     run.plan,
@@ -21,6 +21,7 @@ STEPS = (
     evaluate.evaluate,
     evaluate.collect,
     evaluate.export_maps,
+    speed.speed,
     report.tables,
     report.claims,
     report.figures,
