@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from os.path import commonpath
+from os.path import abspath, commonpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,13 +183,18 @@ def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
     all images share.
 
     Raises:
-        InputError: two images would have the same name; names both.
+        InputError: two images would have the same name, or a picture would replace an image.
     """
-    whole = [file.absolute() for file in files]
+    whole = [Path(abspath(file)) for file in files]
     root = Path(commonpath([file.parent for file in whole]))
     found: dict[Path, Path] = {}
     for file, path in zip(files, whole, strict=True):
         place = folder / path.relative_to(root).with_name(f"{path.stem}_map")
+        if Path(abspath(f"{place}.png")) in whole:
+            raise InputError(
+                f"{place}.png: is one of the images, and the picture of {file} would replace it; "
+                "expected another folder with --output"
+            )
         if place in found:
             raise InputError(
                 f"{file}: its map would have the name of that of {found[place]}, {place}.npy; "

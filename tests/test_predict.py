@@ -181,3 +181,12 @@ def test_what_is_no_image_is_refused(finished, tmp_path, capsys):
     assert str(one) in said
     assert str(other) in said
     assert not output.exists()
+
+
+def test_maps_lie_below_the_output_and_replace_no_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = predict.outputs([Path("../x/a.b.png"), Path("good/0.png")], Path("maps"))
+    own = Path("maps") / tmp_path.name / "good" / "0_map"
+    assert found == [Path("maps/x/a.b_map"), own]
+    with pytest.raises(InputError, match=r"0_map\.png: is one of the images"):
+        predict.outputs([Path("0.png"), Path("0_map.png")], tmp_path)

@@ -33,6 +33,9 @@ def predict(
     from stpm_bench.predict import draw, find, load, outputs, predictions
     from stpm_bench.report.style import save
 
+    for path in image:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; expected an image")
     place = find(model, teacher, method)
     named = outputs(image, output)
     reading, span = reading_of("", intensity, max_megapixels), None
@@ -40,8 +43,6 @@ def predict(
     def opened(path: Path):
         """Return an image, and the range of the values that become 0 to 255 if it is a deep one."""
         nonlocal span
-        if not path.exists():
-            raise InputError(f"{path}: no such file; expected an image")
         _, found = images.read_image(path, reading.max_megapixels)
         if images.deep_levels(found) is not None and span is None:
             span = reading.intensity or trained_span(place, path)
