@@ -8,6 +8,7 @@ import pandas as pd
 
 from stpm_bench import config as configs
 from stpm_bench import grid, methods
+from stpm_bench.methods.interface import Settings
 from stpm_bench.predict import Predictor
 from stpm_bench.report.claims import SPEED_COLUMNS
 
@@ -37,6 +38,23 @@ def cells(config: dict, main: str) -> list[grid.Cell]:
             first |= {"teacher": [reference.teacher], "fraction": [reference.fraction]}
             return grid.cells_of(study | first, known, teachers)
     return []
+
+
+def timed(cells: Sequence[grid.Cell], known: Mapping[str, Settings]) -> dict[str, dict]:
+    """Return what the step 'speed' needs to know: method -> `fit`, `layers` and `settings`.
+
+    Args:
+        cells: what `cells` returns. known: every method of the config by name.
+    """
+    fits = grid.fits_of(cells, known)
+    return {
+        cell.method: {
+            "fit": fits[cell].folder,
+            "layers": cell.layers,
+            "settings": methods.spelled(known[cell.method]),
+        }
+        for cell in cells
+    }
 
 
 def frame_seconds(

@@ -174,14 +174,10 @@ def test_a_fit_that_failed_is_not_timed(timed, tmp_path, capsys):
     record = json.loads((spade / "fit.json").read_text())
     (spade / "fit.json").write_text(json.dumps(record | {"failure": "not finite"}))
     (spade / "fit.sha256").unlink()
-    options = ["--results", str(results), "--main", "main", "--frames", "1", "--threads", "1"]
-    assert main(["speed", *options]) == 0
+    made = config.complete(compared(timed))
+    asked = speed.timed(speed.cells(made, "main"), config.methods(made))
+    options = ["--results", str(results), "--test", str(results / "prepared" / "alpha" / "test")]
+    options += ["--teacher", str(results / "teachers" / "random.pt"), "--frames", "1"]
+    assert main(["speed", *options, "--timed", json.dumps(asked), "--threads", "1"]) == 0
     assert "not timed: the fit failed: not finite" in capsys.readouterr().err
     assert list(pd.read_csv(results / "speed.csv")["method"]) == ["stpm"]
-
-
-def test_without_a_study_the_step_says_what_it_needs(finished, capsys):
-    results = finished / "results"
-    assert main(["speed", "--results", str(results), "--main", "main"]) == 1
-    said = capsys.readouterr().err
-    assert f"{results / 'config.yaml'}: has no study with the methods stpm and spade" in said

@@ -1,60 +1,48 @@
 """Step of speed.smk: the methods' frames a second, side by side on one machine."""
 
+import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
-from stpm_bench.errors import InputError
-from stpm_bench.files import read_checked, seal, unseal, write_csv, write_json
-from stpm_bench.results import failure_of, fit_folder, load_array, prepared_folder
-from stpm_bench.steps.options import Device, Results, Threads
+from stpm_bench.files import seal, unseal, write_csv, write_json
+from stpm_bench.results import failure_of, fit_folder, load_array
+from stpm_bench.steps.options import Device, Results, TeacherFile, TestFolder, Threads
 
 
 def speed(
     *,
     results: Results,
-    main: Annotated[str, "name of the study whose teacher and fraction are timed"],
+    test: TestFolder,
+    teacher: TeacherFile,
+    timed: Annotated[str, "JSON: method -> fit (name of its folder), layers and settings"],
     frames: Annotated[int, "how many frames each method scores"] = 20,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Time the methods of a study that has STPM and SPADE, frame by frame in turns: speed.csv.
+    """Time methods frame by frame, in turns, with their models loaded: speed.csv.
 
     speed.json says on what machine, with which fits and how many frames.
     """
-    import yaml
-
-    from stpm_bench import config, grid, predict, provenance, speed
+    from stpm_bench import config, predict, provenance, speed
     from stpm_bench.benchmarks.record import record
     from stpm_bench.device import choose_device, set_up
 
-    made = yaml.safe_load(read_checked(results / "config.yaml"))
-    cells = speed.cells(made, main)
-    if not cells:
-        raise InputError(
-            f"{results / 'config.yaml'}: has no study with the methods "
-            f"{' and '.join(speed.COMPARED)} at the teacher and the fraction of the study {main}; "
-            "add one, see docs/methods.md"
-        )
     set_up(threads)
     where = choose_device(device)
-    known, predictors, fits = config.methods(made), {}, {}
-    for cell, fit in grid.fits_of(cells, known).items():
-        folder = fit_folder(results, fit)
+    predictors, fits = {}, {}
+    for method, entry in json.loads(timed).items():
+        folder = fit_folder(results, entry["fit"])
         if failure := failure_of(folder):
-            print(f"warning: {fit.folder}: not timed: the fit failed: {failure}", file=sys.stderr)
+            print(f"warning: {entry['fit']}: not timed: the fit failed: {failure}", file=sys.stderr)
             continue
-        file = grid.teacher_file(cell.teacher, made["teachers"][cell.teacher], cell.seed)
-        teacher: Path = results / "teachers" / f"{file}.pt"
-        settings = known[cell.method]
-        predictors[cell.method] = predict.load(folder, teacher, cell.layers, settings, where)
-        fits[cell.method] = fit.folder
-    images = load_array(prepared_folder(results, cells[0].category, "test") / "images.npy")
-    images = images[: speed.WARM + frames]
+        settings = config.settings(json.dumps(entry["settings"]))
+        predictors[method] = predict.load(folder, teacher, entry["layers"], settings, where)
+        fits[method] = entry["fit"]
+    images = load_array(test / "images.npy")[: speed.WARM + frames]
     seconds = speed.frame_seconds(predictors, images, frames)
-    unseal(results / "speed.sha256")
     found = speed.table(seconds, provenance.environment(where)["device"])
+    unseal(results / "speed.sha256")
     write_csv(results / "speed.csv", found)
-    settings = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
-    write_json(results / "speed.json", record("speed", found, where, 1, settings))
+    rests_on = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
+    write_json(results / "speed.json", record("speed", found, where, 1, rests_on))
     seal(results / "speed.sha256", "speed.csv", "speed.json")

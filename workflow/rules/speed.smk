@@ -22,9 +22,6 @@ if TIMED:
 
     rule speed:
         input:
-            # Only their existence counts: another study in the config is no other speed.
-            config=ancient(f"{RESULTS}/config.yaml"),
-            studies=ancient(f"{RESULTS}/studies.csv"),
             images=f"{RESULTS}/prepared/{TIMED[0].category}/test/images.npy",
             teacher=teacher_of(TIMED[0]),
             models=[f"{FIT_OF[cell]}/model.pt" for cell in TIMED],
@@ -35,8 +32,7 @@ if TIMED:
             f"{RESULTS}/logs/speed.log",
         conda:
             "../../environment.yml"
-        # All cores: no other job runs beside it, so that nothing else slows what is timed. On a
-        # cluster a node of its own.
+        # All cores: no other job of this run is beside it. (A cluster is asked for a whole node.)
         threads: CORES
         resources:
             gpu=1,
@@ -47,11 +43,10 @@ if TIMED:
                 version_of("speed"),
                 *(version_of("score", METHODS[cell.method].module) for cell in TIMED),
             ],
-            fits=[Path(FIT_OF[cell]).name for cell in TIMED],
-            evaluation=lambda wildcards: [METHODS[cell.method].evaluation_part() for cell in TIMED],
+            timed=json.dumps(speed.timed(TIMED, METHODS)),
             device=CONFIG["device"],
-            study=MAIN,
+            test=subpath(input.images, parent=True),
             results=subpath(output.table, parent=True),
         shell:
-            "python -m stpm_bench speed --results {params.results:q} --main {params.study}"
-            " --device {params.device} --threads {threads} --log {log:q}"
+            "python -m stpm_bench speed --results {params.results:q} --test {params.test:q}"
+            " --teacher {input.teacher:q} --timed {params.timed:q} --device {params.device} --threads {threads} --log {log:q}"
