@@ -18,6 +18,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/speed.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -32,6 +33,7 @@ rule all:
         of_fits,
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
+        SPEED,
         rules.tables.output,
         rules.claims.output,
         rules.figures.output,

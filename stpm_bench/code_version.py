@@ -46,6 +46,7 @@ ROOTS = {
     "fit": (("split", "divide"), *NETWORK),
     "score": NETWORK,
     "evaluate": (("evaluation", "evaluated"),),
+    "speed": (("speed", "frame_seconds"), ("speed", "summary"), ("predict", "predictor")),
     "collect": (("steps.evaluate", "collect"),),
     **{
         name: (("steps.report", name),)

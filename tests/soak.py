@@ -31,6 +31,7 @@ from stpm_bench.files import checked
 PATIENCE = 600  # seconds without a new file after which a run is given up
 MEASURED = {"seconds", "training_seconds", "images_per_second"}
 MEASURED |= {"peak_memory", "host_bytes", "gpu_bytes"}
+MEASURED |= {"frames_per_second", "p50", "p95", "load"}
 MEASURED |= {"git_commit"}  # somebody may work on the checkout meanwhile
 
 
@@ -81,6 +82,8 @@ DIFFERENT = (
     ("*/history.csv", "seconds of each epoch", csv_without),
     ("tables/cost.csv", "seconds, memory", csv_without),
     ("tables/cost.*", "seconds, memory", text_without(r"[\d.,]+")),
+    ("speed.csv", "seconds of a frame", csv_without),
+    ("speed.json", "seconds of a frame", json_without),
     ("claims.*", "frames a second", text_without(r"\d+(?= images a second)")),
     ("notebooks/*", "they show the claims", text_without(r"\d+(?= images a second)")),
 )

@@ -23,6 +23,7 @@ STPM = {("fit", "stpm"), ("score", "stpm")}
 FITS = {("fit", file) for file in methods.FILES}
 SCORES = {("score", file) for file in methods.FILES}
 EVALUATION = {("evaluate", "")}
+SPEED = {("speed", "")}  # a frame ends as an anomaly map
 
 
 @pytest.fixture
@@ -73,15 +74,15 @@ def insert(path: Path, function: str, line: str) -> None:
         ("backbone.py", "load", FITS | SCORES | {("teacher", "")}),
         ("metrics/definitions.py", "every_definition", EVALUATION),
         ("metrics/roc.py", "best_f1", EVALUATION),
-        ("anomaly_map.py", "anomaly_maps", EVALUATION | {("panel", ""), ("failures", "")}),
-        ("anomaly_map.py", "image_scores", EVALUATION),
+        ("anomaly_map.py", "anomaly_maps", EVALUATION | {("panel", ""), ("failures", "")} | SPEED),
+        ("anomaly_map.py", "image_scores", EVALUATION | SPEED),
         ("audit.py", "audit", EVALUATION),
         ("datasets/masks.py", "nearest", {("prepare", "")}),
         ("pretrain.py", "classify", {("teacher", "")}),
         ("report/verdict.py", "verdict", {("claims", "")}),
         ("report/figures.py", "training", {("figures", "")}),
         ("datasets/mvtec.py", "download", {("download", "")}),
-        ("datasets/visa.py", "_scan", {("prepare", ""), ("download", "")}),
+        ("datasets/visa.py", "_scan", {("prepare", ""), ("download", ""), ("studies", "")}),
         # What describes, stores and times a result.
         ("provenance.py", "environment", set()),
         ("files.py", "write_tensors", set()),
@@ -183,6 +184,7 @@ AROUND = {
     # The settings come as params; which of them a stage reads is in its code.
     *(("methods", name) for name in ("built_in", "differing", "module_of", "schema")),
     ("methods.stpm", "Stpm"),
+    ("predict", "read_fitted"),
 }
 
 

@@ -181,6 +181,17 @@ def shared(test: Path, train: Path) -> str:
     )
 
 
+def as_prepared(
+    image: Image.Image, path: Path, size: int, intensity: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return an image that `read_image` read as `prepare` has it: (size, size, 3) uint8, RGB.
+
+    Args:
+        path, intensity: as of `bit_depth.to_8_bits`.
+    """
+    return _resized(to_8_bits(image, path, intensity), size)
+
+
 def _resized(image: Image.Image, size: int) -> np.ndarray:
     """Return an image of mode 'L' or 'RGB' as a (size, size, 3) uint8 array."""
     image = image.resize((size, size), Image.Resampling.BILINEAR)

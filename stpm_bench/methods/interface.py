@@ -6,7 +6,10 @@ A method is one file of this package with the names
 - `fit(teacher, images, split, *, levels, settings, seed, device, precision, title, progress,
   unfinished) -> Fitted`: sees training images alone, all of them anomaly-free;
 - `score(teacher, model, images, *, levels, settings, device) -> Scores`: `model` is that of
-  `Fitted`, read from its file.
+  `Fitted`, read from its file;
+- `scorer(teacher, model, *, levels, settings, device)`, if it likes: returns `score` as a function
+  of the images alone, with all that can be done before an image is there done: the model on the
+  device. For images that come one after the other; see `methods.scorer`.
 
 It is imported where the Snakefile is parsed, without torch, which is slow to start: a method
 imports torch inside its functions.

@@ -5,6 +5,7 @@ Localization", ICPR workshops 2021, arXiv 2011.08785.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -131,6 +132,13 @@ def score(
     teacher: Teacher, model: dict, images: np.ndarray, *, levels, settings: Padim, device
 ) -> Scores:
     """Return the Mahalanobis distance at each position of the finest level: equation 2."""
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels, settings: Padim, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the model on the device."""
     import torch
 
     from stpm_bench.grid import spell_layers
@@ -139,12 +147,17 @@ def score(
     channels, means, whitening = (
         model[name].to(device) for name in ("channels", "means", "whitening")
     )
-    distances = None
-    for rows, maps in feature_maps(teacher, images, range(len(images)), device):
-        joined = join(maps, "nearest")
-        if distances is None:
-            distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
-        centred = joined[..., channels].flatten(1, 2).transpose(0, 1) - means[:, None]  # (P, B, C)
-        lengths = torch.bmm(centred, whitening).norm(dim=2)
-        distances[rows] = lengths.T.reshape(joined.shape[:3]).cpu().numpy()
-    return Scores({spell_layers(levels): distances})
+
+    def scores_of(images: np.ndarray) -> Scores:
+        distances = None
+        for rows, maps in feature_maps(teacher, images, range(len(images)), device):
+            joined = join(maps, "nearest")
+            if distances is None:
+                distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
+            some = joined[..., channels].flatten(1, 2).transpose(0, 1)
+            centred = some - means[:, None]  # (P, B, C)
+            lengths = torch.bmm(centred, whitening).norm(dim=2)
+            distances[rows] = lengths.T.reshape(joined.shape[:3]).cpu().numpy()
+        return Scores({spell_layers(levels): distances})
+
+    return scores_of

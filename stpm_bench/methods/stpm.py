@@ -8,7 +8,7 @@ what is compared of two feature maps in `distance.py`.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -16,10 +16,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from stpm_bench.anomaly_map import FUSIONS
+from stpm_bench.methods.distance import DISTANCES, distance
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Split, Teacher, option
 from stpm_bench.seeds import stream
-
-DISTANCES = ["normalised_l2", "l2", "angle", "gradient"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Stpm(Settings):
 
     # Between the feature vectors of teacher and student, in the loss and in the maps: see
     # `distance.DISTANCES`; times a factor.
-    distance: str = option("normalised_l2", enum=DISTANCES)
+    distance: str = option("normalised_l2", enum=list(DISTANCES))
     factor: float = option(0.5, exclusiveMinimum=0)
     # The loss: the mean over an image's positions, then mean or sum over the batch; then the sum
     # over levels, weighted by level_weights (levels 1 to 4). STPM, section 3: all weights are 1.
@@ -190,22 +189,34 @@ def score(
     levels: Sequence[int],
     settings: Stpm,
     device,
-    batch_size: int = 16,
 ) -> Scores:
     """Compare teacher and student on test images, in float32 whatever the student trained in."""
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels: Sequence[int], settings: Stpm, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the student on the device."""
     from stpm_bench import backbone
 
-    def maps_of(name: str) -> dict[str, np.ndarray]:
-        network = backbone.create(teacher.backbone, levels, seed=0)
-        backbone.load(network, model[name], "the student")
-        maps = level_maps(teacher.network, network.to(device), images, settings, device, batch_size)
-        return dict(zip(map(str, levels), maps, strict=True))
+    students = {}
+    for name in ("weights", "last_epoch_weights"):
+        if name in model:
+            network = backbone.create(teacher.backbone, levels, seed=0)
+            backbone.load(network, model[name], "the student")
+            students[name] = network.to(device)
 
-    has_last = "last_epoch_weights" in model
-    return Scores(
-        maps_of("weights"),
-        variants={"last_epoch": maps_of("last_epoch_weights")} if has_last else {},
-    )
+    def scores_of(images: np.ndarray) -> Scores:
+        maps = {
+            name: level_maps(teacher.network, network, images, settings, device)
+            for name, network in students.items()
+        }
+        named = {name: dict(zip(map(str, levels), m, strict=True)) for name, m in maps.items()}
+        last = named.get("last_epoch_weights")
+        return Scores(named["weights"], variants={"last_epoch": last} if last else {})
+
+    return scores_of
 
 
 def level_maps(
@@ -237,7 +248,6 @@ def level_maps(
 def distances(teacher, student, pixels, settings: Stpm) -> list:
     """Return the distances of a batch (N, S, S, 3) uint8: a tensor (N, H_l, W_l) per level."""
     from stpm_bench import backbone
-    from stpm_bench.methods.distance import DISTANCES, distance
 
     batch = backbone.normalise(pixels)
     features = DISTANCES[settings.distance].features

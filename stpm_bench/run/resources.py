@@ -4,6 +4,9 @@ Snakemake calls each function with a job's wildcards and the number of the attem
 twice as much as the attempt before.
 """
 
+from collections.abc import Sequence
+
+from stpm_bench.grid import Cell
 from stpm_bench.run.suite import Suite
 
 
@@ -36,6 +39,22 @@ def score_memory(suite: Suite, wildcards, attempt: int) -> int:
     settings, backbone, images = fitted_on(suite, wildcards)
     model = 0 if settings.networks() else settings.memory_mb(backbone, images)
     return memory_mb(suite.config["image_size"], test_arrays(suite, wildcards) + model, attempt)
+
+
+def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -> int:
+    """Return the MB of what scores with the models of several methods at once.
+
+    Students are left out: their weights are a few MB.
+
+    Args:
+        cells: whose models are timed, all of one category, teacher and fraction.
+    """
+    first = cells[0]
+    images = suite.count(first.category, "train") * first.fraction
+    backbone = suite.config["teachers"][first.teacher]["backbone"]
+    timed = [suite.methods[cell.method] for cell in cells]
+    models = sum(s.memory_mb(backbone, images) for s in timed if not s.networks())
+    return memory_mb(suite.config["image_size"], models, attempt)
 
 
 def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:

@@ -9,7 +9,6 @@ from stpm_bench import config, grid, methods, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
     read_json,
     seal,
     sha256,
@@ -215,6 +214,7 @@ def score(
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores
+    from stpm_bench.predict import read_fitted
 
     names = [*results.SCORE_FILES, "score.json"]
     unseal(fit / "score.sha256")
@@ -226,17 +226,10 @@ def score(
         write_json(fit / "score.json", record | {"failure": failure})
         seal(fit / "score.sha256", *names)
         return
-    if (found := sha256(checked(teacher))) != fitted["teacher_sha256"]:
-        raise InputError(
-            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
-            f"fit.json is {fitted['teacher_sha256']}, that file's is {found}); name the teacher "
-            "of the fit, or fit again"
-        )
     set_up(threads)
     where = choose_device(device)
     levels = grid.parse_layers(layers)
-    network = results.read_teacher(teacher, levels, where)
-    model = results.read_model(fit)
+    network, model = read_fitted(fit, teacher, levels, where)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(

@@ -106,8 +106,9 @@ def tables(
                 rests_on += f"; teacher {teacher} {declared}"
         sections = tables.study_sections(study, table, rests_on, accuracies)
         if study == main:
-            methods = published.methods(beside, table, others)
-            sections += published.methods_sections(study, methods, rests_on)
+            ran = published.baselines(long, studies, config, of_study, others)
+            methods = published.methods(beside, table, others, ran)
+            sections += published.methods_sections(study, methods, rests_on, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
         write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))

@@ -1,9 +1,13 @@
 """Steps that no rule runs: what a person asks for before, during and after a run."""
 
 import importlib
+import inspect
 import shutil
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
+
+from stpm_bench.errors import InputError
 
 
 def plan(config: Annotated[str, "config file"]) -> None:
@@ -39,18 +43,42 @@ def clean(
 
 def benchmark(
     name: Annotated[
-        Literal["grid", "inference", "intervals", "metrics", "prepare", "pretraining", "training"],
+        Literal[
+            "grid",
+            "inference",
+            "intervals",
+            "methods",
+            "metrics",
+            "prepare",
+            "pretraining",
+            "training",
+        ],
         "what to time",
     ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
+    size: Annotated[int, "side of the images in pixels, where it is a choice; 0: its own"] = 0,
+    output: Annotated[Path | None, "a JSON file: the table, with machine and versions"] = None,
 ) -> None:
     """Time a part of the project, where there is one beside what others use; print one table."""
     # Each module has run(runs) -> table, and note() -> what the table rests on.
     module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
-    table = module.run(runs=runs)
+    known = inspect.signature(module.run).parameters
+    if size and "size" not in known:
+        raise InputError(f"--size is {size}, but the benchmark {name!r} has no size; leave it out")
+    options = {"runs": runs} | ({"size": size} if size else {})
+    table = module.run(**options)
     # Not before: a process that is started counts the memory of the one that starts it as its own.
     from stpm_bench import provenance
+
+    if output:
+        from stpm_bench.benchmarks.record import record
+        from stpm_bench.device import choose_device
+        from stpm_bench.files import write_json
+
+        rest = {key: p.default for key, p in known.items()} | options
+        del rest["runs"]
+        write_json(output, record(name, table, choose_device("auto"), runs, rest))
 
     shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
     print(shown.to_markdown(index=False, floatfmt=".3g"))

@@ -55,6 +55,7 @@ rule claims:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/tables/cost.csv",
+        SPEED,
     output:
         report(
             f"{RESULTS}/claims.html",
