@@ -86,7 +86,7 @@ def test_a_loaded_model_scores_frame_by_frame_as_all_at_once(file):
     device = torch.device("cpu")
     network = backbone.create("resnet18", LEVELS, seed=0).eval()
     teacher = Teacher("resnet18", network)
-    images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
+    training, images = np.random.default_rng(0).integers(0, 256, (2, 5, SIZE, SIZE, 3), np.uint8)
     settings = next(iter(methods.module_of(file).METHODS.values()))
     changes = {"epochs": 1, "last_epoch": True, "channels": 5}
     settings = methods.differing(settings, changes, skip=True)
@@ -94,7 +94,7 @@ def test_a_loaded_model_scores_frame_by_frame_as_all_at_once(file):
     module = methods.module_of(file)
     split = Split(range(4), [4], 4)
     extra = {"seed": 0, "precision": torch.float32, "title": "", "progress": False}
-    model = module.fit(teacher, images, split, unfinished=None, **same, **extra).model
+    model = module.fit(teacher, training, split, unfinished=None, **same, **extra).model
     whole = module.score(teacher, model, images, **same)
     scores_of = methods.scorer(teacher, model, **same)
     model.clear()  # all that is needed of it was loaded

@@ -173,3 +173,11 @@ class Settings:
             images: how many it is fitted on.
         """
         raise NotImplementedError
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return about how many MB a model takes at 256 x 256, besides the weights of `networks`.
+
+        Args:
+            images: how many it is fitted on.
+        """
+        return 0.0

@@ -49,6 +49,11 @@ class Padim(Settings):
         chosen = count_chosen(channels, self.channels)
         return BATCH_MB * channels + 64 * 64 * chosen * (images + chosen) * 4 / 1e6
 
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the means and one matrix a position take, at the levels 1 to 3."""
+        chosen = count_chosen(sum(CHANNELS[backbone][:3]), self.channels)
+        return 64 * 64 * chosen * (chosen + 1) * 4 / 1e6
+
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 20 with ResNet-18."""
         return 0.7 * FORWARD[backbone]

@@ -48,6 +48,10 @@ class Patchcore(Settings):
         values = channels * (1 + self.coreset) + min(self.projection, channels)
         return BATCH_MB * channels + images * 32 * 32 * values * 4 / 1e6
 
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the bank takes, at the levels 2 and 3."""
+        return self.coreset * images * 32 * 32 * sum(CHANNELS[backbone][1:3]) * 4 / 1e6
+
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 6 of bottle with ResNet-18.
 

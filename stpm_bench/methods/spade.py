@@ -41,9 +41,13 @@ class Spade(Settings):
 
         Each image's maps, as the teacher gives them, and a batch on its way.
         """
+        return BATCH_MB * sum(CHANNELS[backbone][:3]) + self.model_mb(backbone, images)
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the maps of all images take, at the levels 1 to 3."""
         channels = CHANNELS[backbone][:3]
         values = sum(n * (128 >> level) ** 2 for level, n in enumerate(channels, 1))
-        return BATCH_MB * sum(channels) + images * values * 4 / 1e6
+        return images * values * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 26 with ResNet-18."""

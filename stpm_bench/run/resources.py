@@ -32,19 +32,14 @@ def fitted_on(suite: Suite, wildcards) -> tuple:
 
 
 def score_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what holds a category's test images and level maps, and a method's model.
-
-    A method's model takes at most what its fit took.
-    """
+    """Return the MB of what holds a category's test images and level maps, and a method's model."""
     settings, backbone, images = fitted_on(suite, wildcards)
-    model = 0 if settings.networks() else settings.memory_mb(backbone, images)
-    return memory_mb(suite.config["image_size"], test_arrays(suite, wildcards) + model, attempt)
+    arrays = test_arrays(suite, wildcards) + settings.model_mb(backbone, images)
+    return memory_mb(suite.config["image_size"], arrays, attempt)
 
 
 def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -> int:
     """Return the MB of what scores with the models of several methods at once.
-
-    Students are left out: their weights are a few MB.
 
     Args:
         cells: whose models are timed, all of one category, teacher and fraction.
@@ -52,9 +47,8 @@ def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -
     first = cells[0]
     images = suite.count(first.category, "train") * first.fraction
     backbone = suite.config["teachers"][first.teacher]["backbone"]
-    timed = [suite.methods[cell.method] for cell in cells]
-    models = sum(s.memory_mb(backbone, images) for s in timed if not s.networks())
-    return memory_mb(suite.config["image_size"], models, attempt)
+    models = sum(suite.methods[cell.method].model_mb(backbone, images) for cell in cells)
+    return memory_mb(suite.config["image_size"], 500 + models, attempt)
 
 
 def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:
