@@ -81,7 +81,7 @@ def insert(path: Path, function: str, line: str) -> None:
         ("report/verdict.py", "verdict", {("claims", "")}),
         ("report/figures.py", "training", {("figures", "")}),
         ("datasets/mvtec.py", "download", {("download", "")}),
-        ("datasets/visa.py", "_scan", {("prepare", ""), ("download", "")}),
+        ("datasets/transfer.py", "fetch", {("download", "")}),
         # What describes, stores and times a result.
         ("provenance.py", "environment", set()),
         ("files.py", "write_tensors", set()),
