@@ -9,7 +9,7 @@ from pathlib import Path
 from stpm_bench.config import warnings_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.grid import Cell
-from stpm_bench.run import plan
+from stpm_bench.run import plan, rates
 from stpm_bench.run.suite import Suite, is_published
 
 MIB = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
@@ -32,13 +32,17 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
             f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
             "kept (config key 'keep_models'): these are fitted again."
         )
-    hours = plan.fit_hours(suite.config, todo, cores)
+    known = suite.rates()
+    hours = rates.fit_hours(suite.config, todo, cores, known)
     if hours > 0.1:
         lines.append(
             f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
-            f"{f'{cores} cores' if cores > 1 else 'one core'} at the rates of README.md ('Cost'); "
-            "a GPU is faster."
+            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.said(todo)}."
         )
+    teachers = plan.teachers_to_do(suite.config, suite.cells).values()
+    hours = rates.pretraining_hours(teachers, plan.pretraining_images(teachers), cores)
+    if hours > 0.1:
+        lines.append(f"  Teachers are pretrained in about {hours:,.1f} hours.")
     lines += [f"  To download, where {suite.data}/ does not have it: {x}" for x in downloads(suite)]
     made = {suite.sources[category].marker for category in suite.categories}
     if suite.mvtec_ad in made and not Path(suite.mvtec_ad).exists():

@@ -78,12 +78,17 @@ def teacher_minutes(suite: Suite, wildcards, attempt: int) -> int:
 
 
 def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
-    """Return three times the minutes that a fit takes on one core, and a quarter of an hour."""
+    """Return three times the minutes that a fit takes, and a quarter of an hour.
+
+    At the rate that fits on such a machine recorded, else at that of one busy core.
+    """
     settings, backbone, _ = fitted_on(suite, wildcards)
     full = suite.count(wildcards.category, "train")
     images = settings.fit_images(full, float(wildcards.fraction))
-    images *= (suite.config["image_size"] / 256) ** 2
-    return round(15 + 3 * images / settings.images_per_second(backbone) / 60) * 2 ** (attempt - 1)
+    recorded = suite.rates().recorded.get((wildcards.teacher, wildcards.method))
+    busy = settings.images_per_second(backbone) / (suite.config["image_size"] / 256) ** 2
+    rate = recorded or busy
+    return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
 
 
 def score_minutes(suite: Suite, wildcards, attempt: int) -> int:

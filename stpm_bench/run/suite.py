@@ -19,6 +19,7 @@ from stpm_bench.levels import PUBLISHED
 from stpm_bench.methods.interface import Settings
 from stpm_bench.results import check_layout
 from stpm_bench.run.plan import count_images
+from stpm_bench.run.rates import Rates, rates
 
 
 class Suite(NamedTuple):
@@ -34,6 +35,7 @@ class Suite(NamedTuple):
         teachers: name of a draw's file, without its suffix -> its entry in the config.
         pretraining: name of a pretraining set -> the entry of a teacher that uses it.
         count: of a category and a split how many images there are, or will be; counted once.
+        rates: how fast fits are on this machine; read once.
     """
 
     config: dict
@@ -45,6 +47,7 @@ class Suite(NamedTuple):
     teachers: dict[str, dict]
     pretraining: dict[str, dict]
     count: Callable[[str, str], int]
+    rates: Callable[[], Rates]
 
     @property
     def results(self) -> str:
@@ -127,16 +130,18 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
     if any(where[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
+    fits = grid.fits(table)
     return Suite(
         config=completed,
         sources=where,
         table=table,
         cells=cells,
-        fits=grid.fits(table),
+        fits=fits,
         methods=methods(completed),
         teachers=teachers,
         pretraining=pretraining,
         count=functools.cache(lambda category, split: count_images(where[category], split)),
+        rates=functools.cache(lambda: rates(completed, fits)),
     )
 
 
