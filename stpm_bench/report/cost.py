@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from stpm_bench import results as paths
-from stpm_bench.files import read_json, recorded
+from stpm_bench.files import read_hashes, read_json
 from stpm_bench.grid import AXES, SETTING, Cell
 from stpm_bench.report.typeset import NO_VALUE, Section
 
@@ -51,7 +51,7 @@ def collect(
 
 def stages(folder: Path, names: Iterable[str]) -> Iterator[dict]:
     """Yield what the stages that ran in a folder cost; a stage that had nothing to do is no row."""
-    records = recorded(folder)
+    records = read_hashes(folder)
     for name in names:
         path = folder / paths.STAGES[name]
         if path.exists():

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import seal, unseal, write_array, write_arrays, write_csv, write_json
+from stpm_bench.files import (
+    forget_hashes,
+    record_hashes,
+    write_array,
+    write_arrays,
+    write_csv,
+    write_json,
+)
 from stpm_bench.results import MASKS, OWN_MASKS, read_names
 from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
@@ -100,7 +107,7 @@ def prepare(
     )
     if train is not None:
         refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
-    unseal(output / "images.sha256")
+    forget_hashes(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]
     if masks is not None:
@@ -110,7 +117,7 @@ def prepare(
         write_arrays(output / OWN_MASKS, own, compress=True)
         names += [*MASKS.values(), OWN_MASKS]
     write_csv(output / "images.csv", manifest)
-    seal(output / "images.sha256", *names)
+    record_hashes(output / "images.sha256", *names)
 
 
 def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
@@ -149,6 +156,6 @@ def pretraining_set(
         data = pretraining.load_folder(folder, size)
     else:
         data = pretraining.load(source, folder)
-    unseal(output.with_suffix(".sha256"))
+    forget_hashes(output.with_suffix(".sha256"))
     write_arrays(output, data._asdict())
-    seal(output.with_suffix(".sha256"), output.name)
+    record_hashes(output.with_suffix(".sha256"), output.name)
