@@ -58,12 +58,12 @@ def check_data(
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
-    from stpm_bench.datasets.check import check, in_columns
+    from stpm_bench.datasets.check import check_folder, in_columns
 
     taken = {"train": every, "test": every_test}
-    reading = reading_of(mask_colour, intensity, max_megapixels)
-    table, problems = check(
-        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, reading
+    read_options = read_options_of(mask_colour, intensity, max_megapixels)
+    table, problems = check_folder(
+        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, read_options
     )
     if len(table):
         print(in_columns(table))
@@ -103,7 +103,7 @@ def prepare(
         threads or None,
         layout=layout,
         every=every,
-        reading=reading_of(mask_colour, intensity, max_megapixels),
+        read_options=read_options_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
         refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
@@ -120,9 +120,9 @@ def prepare(
     record_hashes(output / "images.sha256", *names)
 
 
-def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
+def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
     """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
-    from stpm_bench.datasets.interface import Reading
+    from stpm_bench.datasets.interface import ReadOptions
 
     def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
         try:
@@ -137,7 +137,7 @@ def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
     span = numbers("--intensity", intensity, float, 2)
     if span and not span[0] < span[1]:
         raise InputError(f"--intensity is {intensity!r}; expected the lower value first")
-    return Reading(colour, span, max_megapixels)
+    return ReadOptions(colour, span, max_megapixels)
 
 
 def pretraining_set(

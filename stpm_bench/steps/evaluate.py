@@ -32,7 +32,7 @@ def evaluate(
     test: TestFolder,
     fit: FitFolder,
     settings: Annotated[str, "JSON of the fields that the evaluation reads"],
-    truth: Annotated[
+    annotation: Annotated[
         Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
     ] = "regions",
     cell: CellFolder,
@@ -72,7 +72,7 @@ def evaluate(
     try:
         evaluating = time.perf_counter()
         found = evaluated(
-            results.read_scores(fit), table["defect"], masks, own_masks, fields, truth, size
+            results.read_scores(fit), table["defect"], masks, own_masks, fields, annotation, size
         )
         evaluating = time.perf_counter() - evaluating
     except InputError:  # a damaged file names itself
