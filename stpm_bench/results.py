@@ -244,7 +244,7 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return found
 
 
-def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+def user_categories(results: Path, config: dict) -> dict[str, tuple[int, int]]:
     """Return the categories that have the name of one of MVTec AD's, but not its images.
 
     What was downloaded or unpacked here was checked; of a user's folder the prepared images are

@@ -86,7 +86,7 @@ def insert(path: Path, function: str, line: str) -> None:
         ("provenance.py", "environment", set()),
         ("files.py", "write_tensors", set()),
         ("results.py", "write_scores", set()),
-        ("report/cost.py", "of_stage", set()),
+        ("report/cost.py", "stage_cost", set()),
         ("steps/fit.py", "fit", set()),
         ("steps/fit.py", "score", set()),
         ("steps/evaluate.py", "evaluate", set()),

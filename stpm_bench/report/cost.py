@@ -37,7 +37,7 @@ def collect(
         path = Path(results, "teachers", f"{file}.json")
         if path.exists():
             record = read_json(path)
-            rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
+            rows.append({"stage": "teacher", "teacher": name} | teacher_cost(record))
     of_fit = {}
     for cell, fit in fits.items():
         if fit not in of_fit:
@@ -57,10 +57,10 @@ def stages(folder: Path, names: Iterable[str]) -> Iterator[dict]:
         if path.exists():
             record = read_json(path, records)
             if "images" in record:  # else the fit had failed, and the stage had nothing to do
-                yield {"stage": name} | of_stage(record)
+                yield {"stage": name} | stage_cost(record)
 
 
-def of_teacher(record: dict) -> dict:
+def teacher_cost(record: dict) -> dict:
     """Return a teacher's cost; one that was not trained here has no images."""
     cost = {key: record.get(key) for key in ("device", "threads", "seconds")}
     if "training_seconds" in record:
@@ -69,7 +69,7 @@ def of_teacher(record: dict) -> dict:
     return cost | record.get("peak_memory", {})
 
 
-def of_stage(record: dict) -> dict:
+def stage_cost(record: dict) -> dict:
     """Return the cost of a stage of a cell."""
     keys = ("device", "threads", "images", "seconds", "images_per_second", "code")
     cost = {key: record.get(key) for key in keys}

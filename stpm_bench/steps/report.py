@@ -25,11 +25,11 @@ from stpm_bench.results import (
     cells_of_study,
     fit_folder,
     load_array,
-    of_the_users,
     prepared_folder,
     read_anomaly_maps,
     read_names,
     read_teachers,
+    user_categories,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -71,7 +71,7 @@ def tables(
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     # What only has the name of one of MVTec AD's categories is not set beside the paper's.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
-    others = of_the_users(results, config)
+    others = user_categories(results, config)
     literature = published.without(published.read(), others)
     beside = literature
     of_main = cells_of_study(results / "studies.csv", main)
@@ -99,30 +99,30 @@ def tables(
         paper = published.paper(beside) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
-        rests_on = tables.coverage(of_study, long, costs, others)
-        rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
+        basis = tables.coverage(of_study, long, costs, others)
+        basis += "".join(f"; {text}" for text in warnings_of(config, study))
         for teacher in of_study["teacher"].unique():
             if declared := file_declared(config, teacher):
-                rests_on += f"; teacher {teacher} {declared}"
-        sections = tables.study_sections(study, table, rests_on, accuracies)
+                basis += f"; teacher {teacher} {declared}"
+        sections = tables.study_sections(study, table, basis, accuracies)
         if study == main:
             methods = published.methods(beside, table, others)
-            sections += published.methods_sections(study, methods, rests_on)
+            sections += published.methods_sections(study, methods, basis)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
         write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))
         if grid.varying(of_study):
-            wide = tables.by_category_sections(study, table, rests_on)
+            wide = tables.by_category_sections(study, table, basis)
             origin = typeset.made_by(tables.by_category, f"tables/{study}.csv")
             write(f"{study}_by_category", tables.by_category(table), wide, origin)
             differences = tables.differences(long, of_study, reference)
-            sections = tables.differences_sections(study, differences, of_study, rests_on)
+            sections = tables.differences_sections(study, differences, of_study, basis)
             origin = typeset.made_by(tables.differences, *of_cells)
             write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
             table = published.reproductions(literature, own)
-            sections = published.reproductions_sections(table, rests_on)
+            sections = published.reproductions_sections(table, basis)
             origin = typeset.made_by(published.ours, *of_maps)
             write("reproductions", table, sections, origin)
     table = audit.summary(audited, of_main)
@@ -151,7 +151,7 @@ def claims(
     names = [cell.folder for cell in grid.cells(scoring)]
     long = grid.read(results / "metrics.csv")
     learned = verdict.learned_of(read_teachers(results, cells))
-    others = of_the_users(results, config)
+    others = user_categories(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
         long,
