@@ -377,7 +377,7 @@ def sources(config: dict) -> dict[str, Source]:
             for name in sorted(mvtec.CATEGORIES)
         }
         # What lies there already is the user's: for that alone nothing is downloaded.
-        for name in mvtec.own_categories(root):
+        for name in mvtec.categories_before_download(root):
             found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
