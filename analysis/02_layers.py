@@ -19,7 +19,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.report.notebooks import RESULTS, show_claims, show_figure, show_table, studies_of
 
 EXAMPLE = """layers:
@@ -52,7 +52,7 @@ for study in found:
 
 # %%
 for study in found:
-    wide = pd.read_csv(checked(RESULTS / "tables" / f"{study}_by_category.csv"))
+    wide = pd.read_csv(verified(RESULTS / "tables" / f"{study}_by_category.csv"))
     wide = wide[wide["kind"] == "category"].set_index("metric")
     settings = [name for name in wide.columns[2:] if not name.endswith(" sd")]
     wide = wide[settings].dropna()

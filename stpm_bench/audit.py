@@ -29,17 +29,17 @@ def audit(
         have several sizes. `pixel_auroc` does not depend on the definition: it stands beside
         'mvtec', and is NaN beside the others.
     """
-    rows = of_treatment("nearest", masks["nearest"], anomaly_maps)
-    rows += of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
+    rows = rows_of_treatment("nearest", masks["nearest"], anomaly_maps)
+    rows += rows_of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
     if len({mask.shape for mask in own_masks}) == 1:
         own = np.stack(own_masks)
-        rows += of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
+        rows += rows_of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
     else:
         rows += [(name, "own", np.nan, np.nan) for name in DEFINITIONS]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> list[tuple]:
+def rows_of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> list[tuple]:
     """Return the rows of one treatment of the masks: (N, H, W) bool, with maps (N, H, W)."""
     values = every_definition(masks, maps)
     pixels = {"mvtec": auroc(masks, maps)}

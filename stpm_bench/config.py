@@ -63,7 +63,7 @@ class Source(NamedTuple):
     marker: the file that is written last where the set is made here; None for a user's own.
     every: split -> of its images every so many are taken, see `layouts.thinned`.
     counts: split -> how many images a category has that is made here; None for a user's own.
-    reading: options of the step 'prepare' that say how the set's files are read.
+    read_options: options of the step 'prepare' that say how the set's files are read.
     """
 
     root: str
@@ -72,7 +72,7 @@ class Source(NamedTuple):
     marker: str | None
     every: Mapping[str, int] = NOT_THINNED
     counts: Mapping[str, int] | None = None
-    reading: Mapping[str, str] = MappingProxyType({})
+    read_options: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: str | Path) -> dict:
@@ -377,7 +377,7 @@ def sources(config: dict) -> dict[str, Source]:
             for name in sorted(mvtec.CATEGORIES)
         }
         # What lies there already is the user's: for that alone nothing is downloaded.
-        for name in mvtec.own_categories(root):
+        for name in mvtec.categories_before_download(root):
             found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
@@ -416,9 +416,9 @@ def sources(config: dict) -> dict[str, Source]:
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
         keys = ("mask_colour", "intensity", "max_megapixels")
-        reading = {key: str(part[key]).strip("[]") for key in keys if key in part}
+        read_options = {key: str(part[key]).strip("[]") for key in keys if key in part}
         found |= {
-            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, reading)
+            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, read_options)
             for c in names
         }
     return found

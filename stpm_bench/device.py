@@ -30,13 +30,13 @@ def choose_device(name: str) -> torch.device:
         )
     if not has_cuda or name == "cpu":
         return torch.device("cpu")
-    index = own_card()
+    index = choose_card()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 
 @functools.cache
-def own_card() -> int:
+def choose_card() -> int:
     """Return the index of the GPU that this process computes on, the same at every call.
 
     Snakemake says how many jobs may use a GPU at once, not which: of those that PyTorch sees, each

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
@@ -206,7 +206,7 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: the file is not what was written.
     """
-    checked(path)
+    verified(path)
     names = {"study", "category", "layers", "teacher", "method", "fit", "teacher_file"}
     numbers = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(

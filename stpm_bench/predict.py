@@ -11,7 +11,7 @@ import yaml
 
 from stpm_bench import anomaly_map, config, grid, methods, results
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked, read_checked, read_json, sha256
+from stpm_bench.files import read_json, read_verified, sha256, verified
 from stpm_bench.methods.interface import Scores, Settings, Teacher
 
 # The folder of a fit spells the cell after which it is named.
@@ -40,7 +40,7 @@ def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tupl
             f"{teacher}: no such file; expected the teacher on which {fit / 'model.pt'} was "
             "fitted, as the step 'teacher' wrote it"
         )
-    if (found := sha256(checked(teacher))) != record["teacher_sha256"]:
+    if (found := sha256(verified(teacher))) != record["teacher_sha256"]:
         raise InputError(
             f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
             f"fit.json is {record['teacher_sha256']}, that file's is {found}); name the teacher "
@@ -119,7 +119,7 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
     folder, named = fit.absolute().parents[1], NAME.fullmatch(fit.absolute().name)
     made, sharing = None, []
     if (folder / "config.yaml").is_file():
-        made = yaml.safe_load(read_checked(folder / "config.yaml"))
+        made = yaml.safe_load(read_verified(folder / "config.yaml"))
     if (folder / "studies.csv").is_file():
         studies = grid.read(folder / "studies.csv")
         of_fit = studies["fit"] == fit.absolute().name

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, FunctionType
 
 # Before torch starts: the tensors here are small, and spinning threads slow each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +39,27 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
         text=True,
         timeout=540,
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start Snakemake: `pytest -m "not workflow"` runs the others."""
+    for item in items:
+        if "finished" in item.fixturenames or starts_snakemake(item.function):
+            item.add_marker("workflow")
+
+
+def starts_snakemake(test: FunctionType) -> bool:
+    """Return whether a test, or a function of its file that it calls, runs Snakemake."""
+    known, codes = set(), [test.__code__]
+    for code in codes:
+        names = {text for text in (*code.co_names, *code.co_consts) if isinstance(text, str)}
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for name in names - known:
+            other = test.__globals__.get(name)
+            if isinstance(other, FunctionType) and other.__module__ == test.__module__:
+                codes.append(other.__code__)
+        known |= names
+    return "snakemake" in known
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))  # this checkout's, wherever the package is installed from
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 
 PATIENCE = 600  # seconds without a new file after which a run is given up
 MEASURED = {"seconds", "training_seconds", "images_per_second"}
@@ -116,7 +116,7 @@ def differences(one: Path, other: Path, among: Sequence[str] = ("*",)) -> list[s
         if a != b and not (compared and compared(a.decode()) == compared(b.decode())):
             found.append(f"{name}: differs")
         try:
-            checked(other / name)
+            verified(other / name)
         except InputError as error:
             found.append(str(error))
     return found

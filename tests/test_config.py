@@ -19,15 +19,15 @@ from stpm_bench.anomaly_map import FUSIONS
 from stpm_bench.code_version import version_of
 from stpm_bench.config import SCHEMA, complete, load, methods, read, settings, sources, warnings_of
 from stpm_bench.datasets import masks, mvtec
-from stpm_bench.datasets.check import check as dataset_check
-from stpm_bench.datasets.interface import Reading
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.interface import ReadOptions
 from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.levels import LEVELS
 from stpm_bench.methods.distance import DISTANCES
 from stpm_bench.methods.stpm import METHODS, Stpm
 from stpm_bench.results import MASKS
-from stpm_bench.steps.data import reading_of
+from stpm_bench.steps.data import read_options_of
 
 FIELDS = {field.name for field in dataclasses.fields(Stpm)}
 
@@ -463,7 +463,7 @@ def test_what_a_category_may_not_be_called(small_set, name, reason):
         with pytest.raises(InputError, match=reason) as caught:
             complete(small_config(small_set, data=data))
         assert ascii(name) in str(caught.value)
-    texts = [p.text for p in dataset_check(small_set / "data", progress=False)[1]]
+    texts = [p.text for p in check_folder(small_set / "data", progress=False)[1]]
     assert any(re.search(reason, text) for text in texts)
     with pytest.raises(InputError, match=reason):
         prepare(small_set / "data", name, "train", 8)
@@ -528,12 +528,12 @@ def test_how_a_sets_files_are_read_reaches_the_step(small_set):
     part = {"path": str(small_set / "data"), "layout": "mvtec", "mask_colour": [255, 0, 0]}
     part |= {"intensity": [0, 4095], "max_megapixels": 500}
     config = complete(small_config(small_set, data={"sets": {"ours": part}}))
-    options = sources(config)["ours.alpha"].reading
+    options = sources(config)["ours.alpha"].read_options
     parsed = parser().parse_args(
         ["check-data", "x", *(f"--{k.replace('_', '-')}={v}" for k, v in options.items())]
     )
-    found = reading_of(parsed.mask_colour, parsed.intensity, parsed.max_megapixels)
-    assert found == Reading((255, 0, 0), (0, 4095), 500)
+    found = read_options_of(parsed.mask_colour, parsed.intensity, parsed.max_megapixels)
+    assert found == ReadOptions((255, 0, 0), (0, 4095), 500)
 
 
 @pytest.mark.parametrize(

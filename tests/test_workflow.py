@@ -257,9 +257,31 @@ def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finis
 
 def students(run: subprocess.CompletedProcess) -> int:
     """Return how many students a dry run would train."""
-    assert run.returncode == 0, run.stderr
-    found = re.search(r"^fit +(\d+)$", run.stdout + run.stderr, re.M)
+    text = run.stdout + run.stderr
+    assert run.returncode == 0, text
+    # Without fits it either counts other jobs or has none: else nothing was planned.
+    assert "Nothing to be done" in text or re.search(r"^total +\d+$", text, re.M), text
+    found = re.search(r"^fit +(\d+)$", text, re.M)
     return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "expected"),
+    [
+        (0, "job  count\nfit     3\ntotal   5\n", 3),
+        (0, "job  count\ntables  1\ntotal   1\n", 0),
+        (0, "Nothing to be done (all requested files are present and up to date).", 0),
+        (0, "", None),
+        (1, "KeyError in rule fit", None),
+    ],
+)
+def test_a_dry_run_that_planned_nothing_is_not_counted_as_none(status, output, expected):
+    run = subprocess.CompletedProcess([], status, stdout=output, stderr="")
+    if expected is None:
+        with pytest.raises(AssertionError):
+            students(run)
+    else:
+        assert students(run) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from stpm_bench.datasets.images import (
     other_rawmodes,
     read_image,
 )
-from stpm_bench.datasets.interface import AS_THEY_ARE, SET_KEY, Problem, Reading
+from stpm_bench.datasets.interface import DEFAULT_OPTIONS, SET_KEY, Problem, ReadOptions
 from stpm_bench.datasets.layouts import LAYOUTS, scan
 from stpm_bench.errors import InputError
 
@@ -72,18 +72,18 @@ def extremes_of(image: Image.Image, path: Path) -> tuple[float, float] | None:
 
 
 def training_extremes(
-    root: str | Path, category: str, layout: str, reading: Reading = AS_THEY_ARE
+    root: str | Path, category: str, layout: str, read_options: ReadOptions = DEFAULT_OPTIONS
 ) -> dict[Path, tuple[float, float] | None]:
     """Return the `deep_extremes` of the training images of a category."""
     if LAYOUTS[layout].inside:
         return {}
     folder = LAYOUTS[layout].folder(Path(root), category)
     files = [folder / row.file for row in scan(root, category, "train", layout)[0]]
-    return deep_extremes(files, reading.max_megapixels)
+    return deep_extremes(files, read_options.max_megapixels)
 
 
 def deep_extremes(
-    files: Iterable[Path], max_megapixels: float = AS_THEY_ARE.max_megapixels
+    files: Iterable[Path], max_megapixels: float = DEFAULT_OPTIONS.max_megapixels
 ) -> dict[Path, tuple[float, float] | None]:
     """Return `extremes_of` files; only those of deep images are decoded, None stands for others.
 
@@ -117,7 +117,7 @@ def depths(
     split: str,
     trained: Mapping[Path, tuple[float, float] | None],
     extremes: Mapping[Path, tuple[float, float] | None],
-    reading: Reading = AS_THEY_ARE,
+    read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> list[Problem]:
     """Say how images with more than 8 bits a channel become images of 8.
 
@@ -132,8 +132,8 @@ def depths(
     if not deep:
         return []
     first = next(iter(deep))
-    intensity, problems = reading.intensity or span(trained.values()), []
-    if not reading.intensity and not any(pair is not None for pair in trained.values()):
+    intensity, problems = read_options.intensity or span(trained.values()), []
+    if not read_options.intensity and not any(pair is not None for pair in trained.values()):
         text = (
             f"{first}: has more than 8 bits a channel, as have {len(deep)} of {len(extremes)} "
             "images, but no training image has, so that the range of the values is unknown. "
@@ -148,7 +148,7 @@ def depths(
             f"{split} images; the others have 8. Expected one depth: only the deep ones are scaled."
         )
         problems.append(Problem("warning", text))
-    if split == "train" and not reading.intensity:
+    if split == "train" and not read_options.intensity:
         low, high = intensity or (0, 65535)
         text = (
             f"{folder}: {len(deep)} training images have more than 8 bits a channel and use the "

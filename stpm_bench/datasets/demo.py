@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import whole
+from stpm_bench.files import written_whole
 
 CATEGORIES = ("brick", "grass", "gravel")
 TRAIN_GOOD = 32
@@ -319,5 +319,5 @@ def _box_mean(image: np.ndarray, reach: int) -> np.ndarray:
 def _save(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stpm_bench.datasets.interface import AS_THEY_ARE, INSIDE, SET_KEY, Reading
+from stpm_bench.datasets.interface import DEFAULT_OPTIONS, INSIDE, SET_KEY, ReadOptions
 from stpm_bench.datasets.layouts import LAYOUTS, container_of
 from stpm_bench.errors import InputError
 
@@ -40,7 +40,7 @@ def groups(files: Sequence[str], layout: str) -> list[list[int]]:
 
 
 def read_images(
-    folder: Path, files: Sequence[str], layout: str, reading: Reading = AS_THEY_ARE
+    folder: Path, files: Sequence[str], layout: str, read_options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[bytes, Image.Image]]:
     """Yield the bytes and the image of each file of one of `groups`.
 
@@ -50,7 +50,7 @@ def read_images(
         InputError: as `read_image`; or as the layout's `inside`.
     """
     if not (container := container_of(files[0], layout)):
-        yield from (read_image(folder / file, reading.max_megapixels) for file in files)
+        yield from (read_image(folder / file, read_options.max_megapixels) for file in files)
         return
     indices = [int(file.rpartition(INSIDE)[2]) for file in files]
     for pixels in LAYOUTS[layout].inside(folder / container, indices):
@@ -58,7 +58,7 @@ def read_images(
 
 
 def read_image(
-    path: Path, max_megapixels: float = AS_THEY_ARE.max_megapixels
+    path: Path, max_megapixels: float = DEFAULT_OPTIONS.max_megapixels
 ) -> tuple[bytes, Image.Image]:
     """Return a file's bytes and its image, decoded whole and upright, in its own mode.
 

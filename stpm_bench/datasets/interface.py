@@ -33,10 +33,10 @@ class Problem(NamedTuple):
     text: str
 
 
-Found = tuple[list[Row], list[Problem]]
+ScanResult = tuple[list[Row], list[Problem]]
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """How a set's files are read, where its files alone do not say it: keys of a set in a config.
 
     mask_colour: the RGB values of a defect in the masks, each 0 to 255; None: what is not black.
@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     max_megapixels: float = 179  # Pillow's own limit
 
 
-AS_THEY_ARE = Reading()
+DEFAULT_OPTIONS = ReadOptions()
 # Where a user says how a set's files are read, for messages.
 SET_KEY = "at the set under the config key 'data.sets' (check-data: {option})"
 
@@ -65,18 +65,18 @@ class Layout(NamedTuple):
     folder: root, category -> the folder to which its rows are relative.
     inside: a file that holds many images or masks, and ascending indices -> those, as (H, W, 3) or
         (H, W) arrays; None where every image is a file of its own.
-    truth: what is known of a test image. 'regions': its defects, each of which counts (PRO);
+    annotation: what is known of a test image. 'regions': its defects, each of which counts (PRO);
         'pixels': which pixels are anomalous; 'image': only whether it is, and there are no masks.
     expected: what a root holds, for the error where it does not; '' for a folder a category.
     good_masks: root, category -> masks of anomaly-free test images, which must mark nothing.
     """
 
     categories: Callable[[Path], list[str]]
-    scan: Callable[[Path, str, str], Found]
+    scan: Callable[[Path, str, str], ScanResult]
     sources: Callable[[Path, str, str], list[Path]]
     nonzero: bool = False
     folder: Callable[[Path, str], Path] = operator.truediv
     inside: Callable[[Path, Sequence[int]], Iterator[np.ndarray]] | None = None
-    truth: Literal["regions", "pixels", "image"] = "regions"
+    annotation: Literal["regions", "pixels", "image"] = "regions"
     expected: str = ""
     good_masks: Callable[[Path, str], list[Path]] = lambda root, category: []

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from stpm_bench.datasets import cifar10, mvtec_folders, shanghaitech, visa
-from stpm_bench.datasets.interface import INSIDE, Found, Problem, Row
+from stpm_bench.datasets.interface import INSIDE, Problem, Row, ScanResult
 from stpm_bench.datasets.listing import folders, same_but_for_case
 from stpm_bench.errors import InputError
 from stpm_bench.names import wrong_category
@@ -50,7 +50,7 @@ def count_images(root: str | Path, category: str, layout: str = "mvtec") -> tupl
     return len(train), len(test)
 
 
-def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> Found:
+def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> ScanResult:
     """Return the images of one split of a category, sorted by file, and what is wrong with them.
 
     Args:
@@ -114,7 +114,7 @@ def list_images(
 
 def taken(
     root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
-) -> Found:
+) -> ScanResult:
     """Return what `scan` finds, thinned, and what is wrong with the images that are left."""
     found, problems = scan(root, category, split, layout)
     rows = thinned(found, layout, every)

@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.transform import resize
 
 from stpm_bench.datasets.images import convert, is_16_bit, read_image
-from stpm_bench.datasets.interface import AS_THEY_ARE, INSIDE, SET_KEY, Problem, Reading
+from stpm_bench.datasets.interface import DEFAULT_OPTIONS, INSIDE, SET_KEY, Problem, ReadOptions
 from stpm_bench.datasets.layouts import LAYOUTS, container_of
 from stpm_bench.errors import InputError
 
@@ -41,27 +41,30 @@ TREATMENTS = {"nearest": nearest, "bilinear_any": bilinear_any}
 
 
 def read_mask(
-    path: Path, image: Image.Image, layout: str = "mvtec", reading: Reading = AS_THEY_ARE
+    path: Path,
+    image: Image.Image,
+    layout: str = "mvtec",
+    read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> np.ndarray:
     """Return a mask at its own size, as (H, W) bool, after checking it against its image.
 
     A coloured mask is black and one other colour, which marks the defect; where it is not black,
-    `reading` says which colour does.
+    `read_options` says which colour does.
 
     Raises:
         InputError: as `read_image`; it has another size than its image, is partly transparent, has
             other values or colours than the above (in a layout whose masks have no numbers), or
             marks no defect.
     """
-    values = _mask_values(path, layout, reading)
+    values = _mask_values(path, layout, read_options)
     if values.shape[:2] != (image.height, image.width):
         raise InputError(
             f"{path}: is {values.shape[1]} x {values.shape[0]} pixels, its image "
             f"{image.width} x {image.height}. Expected the same size; export the mask again."
         )
-    mask = _marked(values, path, LAYOUTS[layout].nonzero, reading.mask_colour)
+    mask = _marked(values, path, LAYOUTS[layout].nonzero, read_options.mask_colour)
     if not mask.any():
-        expected = reading.mask_colour or 255
+        expected = read_options.mask_colour or 255
         raise InputError(
             f"{path}: marks no defect (no pixel is {expected}). Expected at least one pixel of "
             f"{expected}; draw the defect, or move the image to test/good and remove the mask."
@@ -109,14 +112,14 @@ def doubtful_masks(
 
 
 def marked_good(
-    root: str | Path, category: str, layout: str, reading: Reading = AS_THEY_ARE
+    root: str | Path, category: str, layout: str, read_options: ReadOptions = DEFAULT_OPTIONS
 ) -> list[Problem]:
     """Find masks of anomaly-free test images that mark a defect all the same."""
     wrong, problems = [], []
     for path in LAYOUTS[layout].good_masks(Path(root), category):
         try:
-            values = _mask_values(path, layout, reading)
-            if _marked(values, path, LAYOUTS[layout].nonzero, reading.mask_colour).any():
+            values = _mask_values(path, layout, read_options)
+            if _marked(values, path, LAYOUTS[layout].nonzero, read_options.mask_colour).any():
                 wrong.append(path)
         except InputError as error:
             problems.append(Problem("error", str(error)))
@@ -131,12 +134,12 @@ def marked_good(
     return problems
 
 
-def _mask_values(path: Path, layout: str, reading: Reading) -> np.ndarray:
+def _mask_values(path: Path, layout: str, read_options: ReadOptions) -> np.ndarray:
     """Return the values of a mask, (H, W), or (H, W, 3) uint8 of one with colours."""
     if container := container_of(path.name, layout):
         index = int(path.name.rpartition(INSIDE)[2])
         return next(LAYOUTS[layout].inside(path.with_name(container), [index]))
-    _, mask = read_image(path, reading.max_megapixels)
+    _, mask = read_image(path, read_options.max_megapixels)
     # A palette's colours say nothing of the numbers of kinds.
     numbered = LAYOUTS[layout].nonzero and mask.mode == "P"
     if numbered or is_16_bit(mask) or mask.mode in ("1", "L", "I", "F"):

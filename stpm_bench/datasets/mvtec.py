@@ -127,7 +127,7 @@ def download(
 
     with locked(folder / ".download.lock"):
         url = digest = None
-        own = sorted(own_categories(folder, counts))
+        own = sorted(categories_before_download(folder, counts))
         if _wrong_counts(folder, counts):
             _refuse_incomplete(folder, counts)
             print(NOTICE, file=sys.stderr)
@@ -161,7 +161,9 @@ def download(
         )
 
 
-def own_categories(folder: str | Path, counts: Mapping[str, tuple[int, int]] = COUNTS) -> set[str]:
+def categories_before_download(
+    folder: str | Path, counts: Mapping[str, tuple[int, int]] = COUNTS
+) -> set[str]:
     """Return the categories that a folder has, or had, whole without this download.
 
     They are used as they are: for them nothing is downloaded.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from stpm_bench.datasets.interface import Found, Layout, Problem, Row
+from stpm_bench.datasets.interface import Layout, Problem, Row, ScanResult
 from stpm_bench.datasets.listing import (
     SUFFIXES,
     both_kinds,
@@ -52,13 +52,13 @@ def _sources(root: Path, category: str, split: str) -> list[Path]:
     return [path for name in names if (path := root / category / name).is_dir()]
 
 
-def _scan(root: Path, category: str, split: str, *, good: str) -> Found:
+def _scan(root: Path, category: str, split: str, *, good: str) -> ScanResult:
     """Scan a category whose anomaly-free images lie in folders called `good`."""
     scan_split = _scan_train if split == "train" else _scan_test
     return scan_split(root / category, good)
 
 
-def _scan_train(folder: Path, good: str) -> Found:
+def _scan_train(folder: Path, good: str) -> ScanResult:
     train = folder / "train" / good
     if not train.is_dir():
         return [], [
@@ -112,7 +112,7 @@ def _scan_train(folder: Path, good: str) -> Found:
     return [Row(f"train/{good}/{image.name}", "good", "") for image in images], problems
 
 
-def _scan_test(folder: Path, good: str) -> Found:
+def _scan_test(folder: Path, good: str) -> ScanResult:
     test, truth = folder / "test", folder / "ground_truth"
     images = {defect.name: found for defect in folders(test) if (found := image_files(defect))}
     problems = [

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stpm_bench.datasets.bit_depth import depths, extremes_of, span, to_8_bits, training_extremes
 from stpm_bench.datasets.images import groups, read_images
-from stpm_bench.datasets.interface import AS_THEY_ARE, Reading
+from stpm_bench.datasets.interface import DEFAULT_OPTIONS, ReadOptions
 from stpm_bench.datasets.layouts import LAYOUTS, list_images, refuse, tell
 from stpm_bench.datasets.masks import TREATMENTS, doubtful_masks, marked_good, nearest, read_mask
 from stpm_bench.datasets.regions import count_regions, vanished_regions
@@ -29,15 +29,15 @@ def prepare(
     progress: bool = True,
     layout: str = "mvtec",
     every: int = 1,
-    reading: Reading = AS_THEY_ARE,
+    read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> tuple[np.ndarray, dict[str, np.ndarray | list] | None, pd.DataFrame]:
     """Read one split of a category into arrays.
 
     Images are squashed to a square whatever their shape, as the field does, by antialiased
     bilinear interpolation. Greyscale, palette, CMYK and 16-bit images become RGB with 8 bits,
     transparency is dropped and EXIF rotation applied. 16 bits are scaled over the range of the
-    training images, or that of `reading`, and not by each image's own values: equal numbers stay
-    equal, in both splits. What lies outside is clipped.
+    training images, or that of `read_options`, and not by each image's own values: equal numbers
+    stay equal, in both splits. What lies outside is clipped.
 
     Masks are brought to the size by each of `TREATMENTS`. Sampled at the nearest pixels' centres
     they are never thickened, but a defect so small that no sample falls on it vanishes; the image
@@ -55,7 +55,7 @@ def prepare(
         progress: show a progress bar where the output is a terminal.
         layout: a key of `layouts.LAYOUTS`.
         every: as of `layouts.thinned`.
-        reading: how the set's files are read.
+        read_options: how the set's files are read.
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
@@ -74,17 +74,17 @@ def prepare(
             files with a problem are found; the first ten are named.
     """
     folder = LAYOUTS[layout].folder(Path(root), category)
-    truth = LAYOUTS[layout].truth
-    masked = truth != "image"
+    annotation = LAYOUTS[layout].annotation
+    masked = annotation != "image"
     table = list_images(root, category, split, layout, every)
     images = np.empty((len(table), image_size, image_size, 3), np.uint8)
     shape = (len(table) if masked else 0, image_size, image_size)
     masks = {name: np.zeros(shape, bool) for name in TREATMENTS}
-    masks["own"] = [None] * len(table) if truth == "regions" else []
+    masks["own"] = [None] * len(table) if annotation == "regions" else []
     digests = np.full(len(table), "", object)
     regions = np.zeros((len(table), 2), int)
-    trained = training_extremes(root, category, layout, reading)
-    intensity = reading.intensity or span(trained.values())
+    trained = training_extremes(root, category, layout, read_options)
+    intensity = read_options.intensity or span(trained.values())
     extremes, marked = {}, {}
 
     def read(rows: list[int]) -> str:
@@ -92,20 +92,20 @@ def prepare(
         files = list(table["file"].iloc[rows])
         try:
             for index, (content, image) in zip(
-                rows, read_images(folder, files, layout, reading), strict=True
+                rows, read_images(folder, files, layout, read_options), strict=True
             ):
                 path = folder / table["file"].iloc[index]
                 extremes[path] = extremes_of(image, path)
                 images[index] = _resized(to_8_bits(image, path, intensity), image_size)
                 mask = None
                 if mask_file := table["mask"].iloc[index]:
-                    mask = read_mask(folder / mask_file, image, layout, reading)
+                    mask = read_mask(folder / mask_file, image, layout, read_options)
                     marked[folder / mask_file] = mask.mean(), nearest(mask, image_size).sum()
                     for name, treatment in TREATMENTS.items():
                         masks[name][index] = treatment(mask, image_size)
-                    if truth == "regions":
+                    if annotation == "regions":
                         regions[index] = count_regions(mask, image_size)
-                if truth == "regions" and split == "test":
+                if annotation == "regions" and split == "test":
                     none = np.zeros((image.height, image.width), bool)
                     masks["own"][index] = none if mask is None else mask
                 digests[index] = hashlib.sha256(content).hexdigest()
@@ -132,15 +132,15 @@ def prepare(
     # The workers finish in any order, and the first of each kind is named.
     extremes = {path: extremes[path] for file in table["file"] if (path := folder / file)}
     marked = {path: marked[path] for mask in table["mask"] if mask and (path := folder / mask)}
-    found = depths(folder, split, trained, extremes, reading)
+    found = depths(folder, split, trained, extremes, read_options)
     if split == "test":
         found += doubtful_masks(folder, marked, image_size)
-        found += marked_good(root, category, layout, reading)
+        found += marked_good(root, category, layout, read_options)
     tell(found)
     table["sha256"] = digests
     if masked:
         table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
-    if truth == "regions":
+    if annotation == "regions":
         table["regions"], table["regions_left"] = regions.T
         if split == "test":
             counts = zip(table["mask"], map(tuple, regions), strict=True)

@@ -10,7 +10,7 @@ its masks mean: any non-zero pixel is a defect, the numbers are kinds of defect.
 import csv
 from pathlib import Path, PurePosixPath
 
-from stpm_bench.datasets.interface import Found, Layout, Problem, Row
+from stpm_bench.datasets.interface import Layout, Problem, Row, ScanResult
 from stpm_bench.datasets.listing import both_kinds, same_but_for_case
 
 SPLIT_CSV = Path("split_csv", "1cls.csv")
@@ -21,7 +21,7 @@ def _categories(root: Path) -> list[str]:
     return sorted({row["object"] for row in read_split_csv(root)[0] if row["object"]})
 
 
-def _scan(root: Path, category: str, split: str) -> Found:
+def _scan(root: Path, category: str, split: str) -> ScanResult:
     path = root / SPLIT_CSV
     lines, problems = read_split_csv(root)
     rows, seen = [], {}

@@ -18,13 +18,13 @@ from stpm_bench.report.tables import (
     MEAN,
     METRICS,
     counted_seeds,
-    divided,
     metrics_of,
     seeds,
     setting_names,
+    split_by_pro,
 )
 
-MOST = 30  # settings that one figure shows; tables have all
+MOST_SETTINGS = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
@@ -32,31 +32,31 @@ LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "trainin
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     """Draw a study's metrics: against the fraction, or a row for each setting or category.
 
-    Of more than `MOST` settings the best are drawn. Sets without PRO are left to their tables,
-    where there are others.
+    Of more than `MOST_SETTINGS` settings the best are drawn. Sets without PRO are left to their
+    tables, where there are others.
 
     Args:
         table: what `tables.study_table` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none.
     """
-    table = divided(table).get("", table)
+    table = split_by_pro(table).get("", table)
     if varying(table) == ["fraction"]:
         return against_fraction(table)
     mean = parts(table)[1]
-    if len(mean) <= MOST:
+    if len(mean) <= MOST_SETTINGS:
         return rows(table, accuracies)
-    best = mean.nlargest(MOST, metrics_of(table)[-1])[list(SETTING)]
+    best = mean.nlargest(MOST_SETTINGS, metrics_of(table)[-1])[list(SETTING)]
     figure = rows(table.merge(best), accuracies)
-    figure.suptitle(f"{figure.get_suptitle()}\nthe best {MOST} of {len(mean)} settings")
+    figure.suptitle(f"{figure.get_suptitle()}\nthe best {MOST_SETTINGS} of {len(mean)} settings")
     return figure
 
 
 def first_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the cells of the first `MOST` settings, and what to add to a title where it cuts."""
+    """Return the cells of the first `MOST_SETTINGS` settings, and what a title adds of the cut."""
     number = cells.groupby(list(SETTING), sort=False).ngroup()
     count = number.max() + 1
-    text = f", the first {MOST} of {count} settings" if count > MOST else ""
-    return cells[number < MOST], text
+    text = f", the first {MOST_SETTINGS} of {count} settings" if count > MOST_SETTINGS else ""
+    return cells[number < MOST_SETTINGS], text
 
 
 def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:

@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.files import read_checked, read_json
+from stpm_bench.files import read_json, read_verified
 from stpm_bench.results import cell_folder
 
 # The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
@@ -49,7 +49,7 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 def show_table(name: str) -> None:
     """Show a table of the results, its title below the notebook's own headings."""
-    text = read_checked(RESULTS / "tables" / f"{name}.md").decode()
+    text = read_verified(RESULTS / "tables" / f"{name}.md").decode()
     display(Markdown(text.replace("## ", "#### ")))
 
 

@@ -20,10 +20,10 @@ from stpm_bench.report.tables import (
     PAPER_SETTING,
     SET,
     at_papers_setting,
-    divided,
     mean_of_entries,
     metrics_of,
     seeds,
+    split_by_pro,
     study_table,
 )
 from stpm_bench.report.typeset import Section, bold_best, number, spread
@@ -191,7 +191,7 @@ def methods(
         categories were run, a last row 'mean, as printed' has the means that the sources print. No
         rows where nothing is published for these categories.
     """
-    table = at_papers_setting(divided(table).get("", table))
+    table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's own numbers have their own table.
     rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
     several = rows.groupby("method")["source"].nunique() > 1
@@ -250,7 +250,7 @@ def beside_printed(
 
 
 def methods_sections(
-    name: str, table: pd.DataFrame, rests_on: str, ran: Sequence[Baseline] = ()
+    name: str, table: pd.DataFrame, basis: str, ran: Sequence[Baseline] = ()
 ) -> list[Section]:
     """Set the published methods beside ours, a section a metric, the best of a row in bold.
 
@@ -283,7 +283,7 @@ def methods_sections(
         body = pd.DataFrame(lines, columns=["category", *columns, *own, *differences])
         caption = (
             "Published values (`stpm_bench/report/published.csv` has each one's source) beside "
-            f"ours, mean ± standard deviation over seeds; {rests_on}. The best of a row in bold; "
+            f"ours, mean ± standard deviation over seeds; {basis}. The best of a row in bold; "
             "n/a: nobody published it. A group's published value is the mean of its entries, or "
             f"the printed mean where there are none; '{PRINTED}' is what the sources print, which "
             "is not always the mean of their entries."
@@ -372,7 +372,7 @@ def reproductions(
     return pd.DataFrame(lines)
 
 
-def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
+def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
     """Set what `reproductions` returns, a section a metric."""
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
@@ -386,7 +386,7 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
         caption = (
             "STPM as the paper, its authors' repository and others report it (each source in "
             "`stpm_bench/report/published.csv`), and ours, mean ± standard deviation over seeds, "
-            f"of {run.sum()} of 15 categories; {rests_on}. Range: the highest less the lowest of "
+            f"of {run.sum()} of 15 categories; {basis}. Range: the highest less the lowest of "
             "the row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
             "printed one where there are none."
         )

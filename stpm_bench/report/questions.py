@@ -18,7 +18,7 @@ WORDS = {
     "teacher": "does the teacher matter",
     "fraction": "does the number of training images matter",
 }
-MOST = 30  # comparisons of a row: the largest of hundreds answers nothing
+MOST_PAIRS = 30  # comparisons of a row: the largest of hundreds answers nothing
 METHOD = "does the method or its settings matter"
 SPREAD = "does the spread over seeds grow where the teacher is drawn anew"
 LAST_EPOCH = "does the training collapse after the epoch that is kept"
@@ -57,7 +57,7 @@ def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
 def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dict]]:
     """Return the pairs of settings that differ in one axis alone: (setting, reference).
 
-    Of more than `MOST` pairs, as of a whole grid, those with the study's reference alone.
+    Of more than `MOST_PAIRS` pairs, as of a whole grid, those with the study's reference alone.
 
     A method that is alone with its levels, as one whose default levels are others, is compared with
     the study's reference itself.
@@ -73,7 +73,7 @@ def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dic
         pairs += [(row, reference) for row in rows if row is not reference]
         if len(rows) == 1 and axis == SETTING[-1] and reference[axis] != whole[axis]:
             pairs.append((reference, whole))
-    return pairs if len(pairs) <= MOST else [pair for pair in pairs if pair[1] == whole]
+    return pairs if len(pairs) <= MOST_PAIRS else [pair for pair in pairs if pair[1] == whole]
 
 
 def answer(

@@ -17,7 +17,7 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "P
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
 # the rest. A study with several teachers or methods stands beside the paper with its first ones.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
-FIRST = ["teacher", "method"]
+FIRST_AXES = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
 # What a row of a summary is of, its column `kind`: one category, MVTec AD's textures or objects,
 # a whole set, or all of which the mean is taken.
@@ -55,12 +55,12 @@ def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: cells of one study, or what `study_table` returns.
     """
-    rows = (table[FIRST] == table[FIRST].iloc[0]).all(axis=1)
+    rows = (table[FIRST_AXES] == table[FIRST_AXES].iloc[0]).all(axis=1)
     rows &= (table[list(PAPER_SETTING)] == list(PAPER_SETTING.values())).all(axis=1)
     return table[rows]
 
 
-def apart(values: pd.DataFrame) -> list[str]:
+def sets_without_pro(values: pd.DataFrame) -> list[str]:
     """Return the sets that are without PRO: each has a table of its own.
 
     Args:
@@ -71,13 +71,14 @@ def apart(values: pd.DataFrame) -> list[str]:
     return [name for name, rows in by_set if "pro" not in metrics_of(rows)]
 
 
-def divided(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Divide a study into what has a table of its own: '' for the sets with PRO, each of `apart`.
+def split_by_pro(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a study into what has a table of its own: '' for the sets with PRO, and each set of
+    `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
     """
-    names = apart(table)
+    names = sets_without_pro(table)
     sets = table["category"].where(table["kind"].isin([SET, MEAN]), table["category"].map(set_of))
     rest = table[~sets.isin(names)]
     found = {} if names and set(rest["kind"]) <= {MEAN} else {"": rest}
@@ -99,8 +100,8 @@ def study_table(
 
     Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
     over categories. A seed of which a category is missing does not enter a group. A group that
-    would be all that the mean is of is left to the mean. Beside others the sets of `apart` do not
-    enter it.
+    would be all that the mean is of is left to the mean. Beside others the sets of
+    `sets_without_pro` do not enter it.
 
     Args:
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
@@ -122,7 +123,7 @@ def study_table(
     wide = values.pivot_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
     ).reindex(columns=list(names))
-    alone, rows = apart(values), []
+    alone, rows = sets_without_pro(values), []
     # Of a set that has no masks, no pixel metric is missing.
     known = {
         name: [metric in metrics_of(of_set, names) for metric in names]
@@ -280,32 +281,32 @@ def fixed_axes(table: pd.DataFrame) -> str:
 def study_sections(
     name: str,
     table: pd.DataFrame,
-    rests_on: str,
+    basis: str,
     accuracies: Mapping[str, float | None] | None = None,
 ) -> list[Section]:
     """Set a study: by category where it is one setting, else by setting, the means alone.
 
-    A section for the sets with PRO, and one for each of `apart`.
+    A section for the sets with PRO, and one for each of `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
-        rests_on: what `coverage` returns.
+        basis: what `coverage` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
             teachers where those vary.
     """
     return [
-        study_section(f"Study: {name}{own and ', '}{own}", part, rests_on, accuracies)
-        for own, part in divided(table).items()
+        study_section(f"Study: {name}{own and ', '}{own}", part, basis, accuracies)
+        for own, part in split_by_pro(table).items()
     ]
 
 
 def study_section(
     title: str,
     table: pd.DataFrame,
-    rests_on: str,
+    basis: str,
     accuracies: Mapping[str, float | None] | None,
 ) -> Section:
-    """Set one of the parts of a `divided` study; the other arguments are as of `study_sections`."""
+    """Format one of the parts of `split_by_pro`; the arguments are as of `study_sections`."""
     axes, metrics = varying(table), labels(table)
     by_setting = bool(axes)
     if by_setting:
@@ -331,7 +332,7 @@ def study_section(
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
     caption = (
-        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)}"
+        f"Mean ± standard deviation over {seeds(table)}; {basis}. {fixed_axes(table)}"
         f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
@@ -395,7 +396,7 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
     """
     names = setting_names(table)
     rows = []
-    for metric, part in itertools.product(METRICS, divided(table).values()):
+    for metric, part in itertools.product(METRICS, split_by_pro(table).values()):
         if metric not in metrics_of(part):
             continue
         keys = zip(names[part.index], part["category"], strict=True)
@@ -409,7 +410,7 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Section]:
     """Set a study's wide table, a section a metric; arguments as of `study_sections`."""
     settings = list(dict.fromkeys(setting_names(table)))
     sections = []
@@ -424,7 +425,7 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
         body.insert(0, "category", rows["category"].to_list())
         caption = (
             f"By {', '.join(varying(table))}; mean ± standard deviation over {seeds(table)}, "
-            f"the best in bold; {rests_on}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
+            f"the best in bold; {basis}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections
@@ -471,7 +472,7 @@ def differences(
 
 
 def differences_sections(
-    name: str, table: pd.DataFrame, cells: pd.DataFrame, rests_on: str
+    name: str, table: pd.DataFrame, cells: pd.DataFrame, basis: str
 ) -> list[Section]:
     """Set the comparisons with a study's reference.
 
@@ -501,7 +502,7 @@ def differences_sections(
     of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
-        f"after averaging its seeds; {rests_on}. Values: how many the row rests on. Interval: over "
+        f"after averaging its seeds; {basis}. Values: how many the row rests on. Interval: over "
         "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
         f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
         "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "

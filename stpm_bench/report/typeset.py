@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stpm_bench.files import whole
+from stpm_bench.files import written_whole
 
 NO_VALUE = "n/a"
 # A column of a paper holds about so many columns of a table; its page, of the usual small print.
@@ -102,7 +102,7 @@ def write(
     """
     renderers = {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.html": webpage}
     for file, render in renderers.items():
-        with whole(Path(folder, file)) as temporary:
+        with written_whole(Path(folder, file)) as temporary:
             temporary.write_text(render(sections, name, origin), encoding="utf-8")
     return list(renderers)
 

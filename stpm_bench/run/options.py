@@ -55,9 +55,9 @@ code_of = functools.cache(version_of)  # of thousands of jobs, a few methods
 
 def evaluation(suite: Suite, wildcards) -> str:
     """Return what the evaluation reads of a cell's method, and what its set says of an image."""
-    truth = layouts.LAYOUTS[suite.sources[wildcards.category].layout].truth
+    annotation = layouts.LAYOUTS[suite.sources[wildcards.category].layout].annotation
     settings = json.dumps(suite.methods[wildcards.method].evaluation_part())
-    return spelled({"settings": settings, "truth": truth})
+    return spelled({"settings": settings, "annotation": annotation})
 
 
 # Sets: where they are, which of their images are taken, whether a user has changed them.
@@ -70,7 +70,7 @@ def category(suite: Suite, wildcards, split: str) -> str:
     """Return a category's name in its set, its layout, and which of a split's images are taken."""
     source = suite.sources[wildcards.category]
     values = {"category": source.category, "layout": source.layout}
-    return spelled(values | {"every": source.every[split]} | source.reading)
+    return spelled(values | {"every": source.every[split]} | source.read_options)
 
 
 def category_state(suite: Suite, wildcards, split: str) -> str | None:

@@ -9,10 +9,10 @@ from stpm_bench import config, grid, methods, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    forget_hashes,
     read_json,
-    seal,
+    record_hashes,
     sha256,
-    unseal,
     write_csv,
     write_json,
     write_tensors,
@@ -171,7 +171,7 @@ def fit(
         )
     if fitted.failure:
         print(f"warning: {output.name}: the fit failed: {fitted.failure}", file=sys.stderr)
-    unseal(output / "fit.sha256")
+    forget_hashes(output / "fit.sha256")
     write_tensors(output / "model.pt", fitted.model)
     write_csv(output / "history.csv", fitted.history)
     write_csv(output / "split.csv", table)
@@ -195,7 +195,7 @@ def fit(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(output / "fit.json", record | provenance.environment(where))
-    seal(output / "fit.sha256", *results.FIT_FILES, "fit.json")
+    record_hashes(output / "fit.sha256", *results.FIT_FILES, "fit.json")
     unfinished.remove(output / results.UNFINISHED)
 
 
@@ -217,14 +217,14 @@ def score(
     from stpm_bench.predict import read_fitted
 
     names = [*results.SCORE_FILES, "score.json"]
-    unseal(fit / "score.sha256")
+    forget_hashes(fit / "score.sha256")
     method = config.settings(settings)
     record = {"code": version_of("score", method.module), "settings": {"file": method.module}}
     fitted = read_json(fit / "fit.json")
     if failure := fitted["failure"]:
         results.write_scores(fit, Scores({}))
         write_json(fit / "score.json", record | {"failure": failure})
-        seal(fit / "score.sha256", *names)
+        record_hashes(fit / "score.sha256", *names)
         return
     set_up(threads)
     where = choose_device(device)
@@ -246,4 +246,4 @@ def score(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(fit / "score.json", record | provenance.environment(where))
-    seal(fit / "score.sha256", *names)
+    record_hashes(fit / "score.sha256", *names)

@@ -10,14 +10,14 @@ import pandas as pd
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
-    read_checked,
+    forget_hashes,
     read_json,
-    seal,
-    unseal,
-    whole,
+    read_verified,
+    record_hashes,
+    verified,
     write_csv,
     write_json,
+    written_whole,
 )
 from stpm_bench.results import (
     accuracies_of,
@@ -25,11 +25,11 @@ from stpm_bench.results import (
     cells_of_study,
     fit_folder,
     load_array,
-    of_the_users,
     prepared_folder,
     read_anomaly_maps,
     read_names,
     read_teachers,
+    user_categories,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -48,11 +48,11 @@ def studies(
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
     for text in warnings_of(completed):
         print(f"warning: {text}", file=sys.stderr)
-    unseal(output / "studies.sha256")
-    with whole(output / "config.yaml") as temporary:
+    forget_hashes(output / "studies.sha256")
+    with written_whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
-    seal(output / "studies.sha256", "config.yaml", "studies.csv")
+    record_hashes(output / "studies.sha256", "config.yaml", "studies.csv")
 
 
 def tables(
@@ -70,8 +70,8 @@ def tables(
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     # What only has the name of one of MVTec AD's categories is not set beside the paper's.
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
-    others = of_the_users(results, config)
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
+    others = user_categories(results, config)
     literature = published.without(published.read(), others)
     beside = literature
     of_main = cells_of_study(results / "studies.csv", main)
@@ -84,7 +84,7 @@ def tables(
     costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
 
     written = []  # names of files, for their record
-    unseal(folder / "tables.sha256")
+    forget_hashes(folder / "tables.sha256")
 
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section], origin: str) -> None:
         write_csv(folder / f"{name}.csv", table)
@@ -99,38 +99,38 @@ def tables(
         paper = published.paper(beside) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
-        rests_on = tables.coverage(of_study, long, costs, others)
-        rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
+        basis = tables.coverage(of_study, long, costs, others)
+        basis += "".join(f"; {text}" for text in warnings_of(config, study))
         for teacher in of_study["teacher"].unique():
             if declared := file_declared(config, teacher):
-                rests_on += f"; teacher {teacher} {declared}"
-        sections = tables.study_sections(study, table, rests_on, accuracies)
+                basis += f"; teacher {teacher} {declared}"
+        sections = tables.study_sections(study, table, basis, accuracies)
         if study == main:
             ran = published.baselines(long, studies, config, of_study, others)
             methods = published.methods(beside, table, others, ran)
-            sections += published.methods_sections(study, methods, rests_on, ran)
+            sections += published.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
         write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))
         if grid.varying(of_study):
-            wide = tables.by_category_sections(study, table, rests_on)
+            wide = tables.by_category_sections(study, table, basis)
             origin = typeset.made_by(tables.by_category, f"tables/{study}.csv")
             write(f"{study}_by_category", tables.by_category(table), wide, origin)
             differences = tables.differences(long, of_study, reference)
-            sections = tables.differences_sections(study, differences, of_study, rests_on)
+            sections = tables.differences_sections(study, differences, of_study, basis)
             origin = typeset.made_by(tables.differences, *of_cells)
             write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
             table = published.reproductions(literature, own)
-            sections = published.reproductions_sections(table, rests_on)
+            sections = published.reproductions_sections(table, basis)
             origin = typeset.made_by(published.ours, *of_maps)
             write("reproductions", table, sections, origin)
     table = audit.summary(audited, of_main)
     write("pro_definitions", table, audit.sections(table), typeset.made_by(audit.summary, *of_maps))
     records = ("fits/*/*.json", "cells/*/evaluation.json", "teachers/*.json")
     write("cost", costs, cost.sections(costs, len(cells)), typeset.made_by(cost.collect, *records))
-    seal(folder / "tables.sha256", *written)
+    record_hashes(folder / "tables.sha256", *written)
 
 
 def claims(
@@ -144,7 +144,7 @@ def claims(
     from stpm_bench.report import claims, claims_table, published, questions, typeset, verdict
 
     cells = grid.read(results / "studies.csv")
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
     of_main = cells_of_study(results / "studies.csv", main)
     setting = grid.setting_of(of_main)
     costs = grid.at_setting(grid.read(results / "tables" / "cost.csv"), setting)
@@ -152,7 +152,7 @@ def claims(
     names = [cell.folder for cell in grid.cells(scoring)]
     long = grid.read(results / "metrics.csv")
     learned = verdict.learned_of(read_teachers(results, cells))
-    others = of_the_users(results, config)
+    others = user_categories(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
         long,
@@ -162,7 +162,7 @@ def claims(
         published.read(),
         scoring.assign(cell=names),
         learned,
-        pd.read_csv(checked(speed)) if speed.exists() else None,
+        pd.read_csv(verified(speed)) if speed.exists() else None,
         others,
     )
     data = verdict.evidence(long, cells, setting, config, learned)
@@ -174,12 +174,12 @@ def claims(
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
     remarks = [f"Teacher {teacher}: {declared}"] if declared else []
-    unseal(results / "claims.sha256")
+    forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
     files = ("metrics.csv", "studies.csv", "tables/cost.csv")
     names = typeset.write(results, "claims", sections, typeset.made_by(claims.claims, *files))
-    seal(results / "claims.sha256", "claims.json", *names)
+    record_hashes(results / "claims.sha256", "claims.json", *names)
 
 
 def figures(
@@ -204,7 +204,7 @@ def figures(
         write(study, figures.study(table, accuracies))
         first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
         histories = [
-            pd.read_csv(checked(path)).assign(**cell._asdict())
+            pd.read_csv(verified(path)).assign(**cell._asdict())
             for cell in grid.cells(first)
             if (path := fit_folder(results, fits[cell]) / "history.csv").exists()
         ]
@@ -215,14 +215,14 @@ def figures(
         grid.read(results / "tables" / f"{main}.csv"),
     )
     # Planned by the categories' names; whether they are the paper's, their images say.
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
     setting = grid.setting_of(of_main)
     own = published.is_stpm(config, setting["method"])
     if own and published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
-        pd.read_csv(checked(path)).assign(category=cell.category, seed=cell.seed)
+        pd.read_csv(verified(path)).assign(category=cell.category, seed=cell.seed)
         for cell in grid.cells(grid.at_setting(of_main, setting))
         if (path := cell_folder(results, cell) / "pro_curve.csv").exists()
     ]
@@ -232,7 +232,7 @@ def figures(
         "pro_curves",
         figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),
     )
-    definitions = pd.read_csv(checked(results / "tables" / "pro_definitions.csv"))
+    definitions = pd.read_csv(verified(results / "tables" / "pro_definitions.csv"))
     write("pro_definitions", figures.definitions(definitions))
 
 
@@ -313,9 +313,9 @@ def failures(
     save(pictures.failures(misses, alarms, title), *paths)
     columns = ["category", "file", "defect", "share", "ratio"]
     rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
-    unseal(results / "tables" / "failures.sha256")
+    forget_hashes(results / "tables" / "failures.sha256")
     write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
-    seal(results / "tables" / "failures.sha256", "failures.csv")
+    record_hashes(results / "tables" / "failures.sha256", "failures.csv")
 
 
 def notebook(
@@ -351,9 +351,9 @@ def notebook(
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
-    with whole(output / f"{source.stem}.ipynb") as temporary:
+    with written_whole(output / f"{source.stem}.ipynb") as temporary:
         nbformat.write(content, temporary)
-    with whole(output / f"{source.stem}.html") as temporary:
+    with written_whole(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body, encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Annotated
 
-from stpm_bench.files import seal, unseal, write_csv, write_json
+from stpm_bench.files import forget_hashes, record_hashes, write_csv, write_json
 from stpm_bench.results import failure_of, fit_folder, load_array
 from stpm_bench.steps.options import Device, Results, TeacherFile, TestFolder, Threads
 
@@ -41,8 +41,8 @@ def speed(
     images = load_array(test / "images.npy")[: speed.WARM + frames]
     seconds = speed.frame_seconds(predictors, images, frames)
     found = speed.table(seconds, provenance.environment(where)["device"])
-    unseal(results / "speed.sha256")
+    forget_hashes(results / "speed.sha256")
     write_csv(results / "speed.csv", found)
     rests_on = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
     write_json(results / "speed.json", record("speed", found, where, 1, rests_on))
-    seal(results / "speed.sha256", "speed.csv", "speed.json")
+    record_hashes(results / "speed.sha256", "speed.csv", "speed.json")

@@ -14,7 +14,7 @@ from conftest import small_config, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import cifar10, layouts, pretraining
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.prepare import prepare, refuse_leak
 from stpm_bench.errors import InputError
 
@@ -161,7 +161,7 @@ def test_damaged_batches_are_named(tmp_path, capsys, name, damage, message):
     split = "test" if name == "test_batch" else "train"
     with pytest.raises(InputError, match=rf"{name}: .*{message}"):
         prepare(tmp_path, "cat", split, 32, layout="cifar10_oneclass")
-    _, problems = check(tmp_path, "cifar10_oneclass", progress=False)
+    _, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert (
         pd.Series([p.text for p in problems if p.severity == "error"]).str.contains(message).any()
     )
@@ -177,7 +177,7 @@ def test_a_test_image_that_trains_is_a_warning(tmp_path):
     train, test = (prepare(tmp_path, "dog", s, 32, **options)[2] for s in ("train", "test"))
     with pytest.warns(UserWarning, match=r"^2 test images; the first: .*test_batch#00005: is the"):
         refuse_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
-    table, problems = check(tmp_path, "cifar10_oneclass", progress=False)
+    table, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert {p.severity for p in problems} == {"warning"}
     assert sum("2 images are the same as an earlier one" in p.text for p in problems) == 10
     assert len(table) == 110

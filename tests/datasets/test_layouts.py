@@ -14,7 +14,7 @@ from test_shanghaitech import write_shanghaitech
 from conftest import REPOSITORY, small_config, snakemake
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.grid import cells, studies
@@ -157,7 +157,7 @@ def test_each_is_clean_when_checked(tmp_path, layout):
     {"visa": lambda root: write_visa(root, "candle"), "btad": write_btad, "mpdd": write_mpdd}[
         layout
     ](tmp_path)
-    table, problems = check(tmp_path, layout, progress=False)
+    table, problems = check_folder(tmp_path, layout, progress=False)
     assert problems == []
     assert list(table["category"].unique()) == layouts.list_categories(tmp_path, layout)
 
@@ -211,7 +211,7 @@ def test_training_sources_hold_no_test_image(tmp_path, layout):
 def test_a_damaged_table_of_visa(tmp_path, old, new, message):
     table = write_visa(tmp_path, "candle")
     table.write_text(table.read_text().replace(old, new))
-    _, problems = check(tmp_path, "visa", progress=False)
+    _, problems = check_folder(tmp_path, "visa", progress=False)
     if message == "no":
         assert problems == []
         return
@@ -232,10 +232,10 @@ def test_a_mask_of_visa_that_marks_a_normal_image(tmp_path):
     mask = "candle/Data/Masks/Normal/0004.png"
     table.write_text(table.read_text().replace(line, line + mask))
     save(tmp_path / mask, numbers_mask())
-    assert check(tmp_path, "visa", progress=False)[1] == []
+    assert check_folder(tmp_path, "visa", progress=False)[1] == []
     save(tmp_path / mask, numbers_mask(3))
     message = "0004.png: marks a defect in an image that counts as anomaly-free"
-    [problem] = check(tmp_path, "visa", progress=False)[1]
+    [problem] = check_folder(tmp_path, "visa", progress=False)[1]
     assert message in problem.text
     with pytest.raises(InputError, match=message):
         prepare(tmp_path, "candle", "test", 8, layout="visa")

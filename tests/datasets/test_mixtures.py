@@ -79,17 +79,17 @@ def make(cells, long, others, drawn):
     literature = published.without(LITERATURE, others)
     names = tables.metrics_of(cells.merge(long))
     table = tables.study_table(long, cells, published.paper(literature), names, others)
-    rests_on = tables.coverage(cells, long, pd.DataFrame(columns=cost.COLUMNS), others)
-    sections = tables.study_sections("main", table, rests_on, {})
+    basis = tables.coverage(cells, long, pd.DataFrame(columns=cost.COLUMNS), others)
+    sections = tables.study_sections("main", table, basis, {})
     methods = published.methods(literature, table, others)
-    sections += published.methods_sections("main", methods, rests_on)
+    sections += published.methods_sections("main", methods, basis)
     if grid.varying(cells):
-        sections += tables.by_category_sections("main", table, rests_on)
+        sections += tables.by_category_sections("main", table, basis)
         differences = tables.differences(long, cells)
-        sections += tables.differences_sections("main", differences, cells, rests_on)
+        sections += tables.differences_sections("main", differences, cells, basis)
     own = published.ours(long, audited(long), cells, others)
     together = published.reproductions(literature, own)
-    sections += published.reproductions_sections(together, rests_on)
+    sections += published.reproductions_sections(together, basis)
     definitions = audit.summary(audited(long), cells)
     sections += audit.sections(definitions)
     typeset.markdown(sections, "main")
@@ -99,7 +99,7 @@ def make(cells, long, others, drawn):
         assert table.loc[table["category"] == other, compared].isna().all(axis=None)
         assert (methods["category"] != "mean, as printed").all()
         assert own.keys().isdisjoint((other, metric) for metric in published.NAMES)
-        assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in rests_on
+        assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in basis
     if "tile" in others and "textures" in set(table["category"]):
         rows = long[long["category"].isin(set(mvtec.TEXTURES) - {"tile"})]
         rows = rows[(rows["metric"] == "pro") & (rows["layers"] == "1+2+3")]
@@ -152,6 +152,6 @@ def test_a_folder_with_other_numbers_of_images_than_published_is_the_users(tmp_p
             manifest = pd.DataFrame({"file": [f"{i}.png" for i in range(number)]})
             manifest.to_csv(folder / "images.csv", index=False)
     data = {"demo": False, "mvtec_ad": str(tmp_path), "sets": {}, "categories": list(counts)}
-    assert results.of_the_users(tmp_path, {"data": data}) == {"tile": (4, 2)}
+    assert results.user_categories(tmp_path, {"data": data}) == {"tile": (4, 2)}
     # What is downloaded here was counted when it was unpacked.
-    assert results.of_the_users(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}
+    assert results.user_categories(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}

@@ -16,7 +16,7 @@ from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
 from stpm_bench.datasets import prepare as module
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets.check import check_folder
 from stpm_bench.errors import InputError
 from stpm_bench.results import read_anomaly_maps
 
@@ -201,7 +201,7 @@ def test_what_is_wrong_is_named_by_prepare_and_by_check_data(campus, damage, spl
     damage(campus)
     with pytest.raises(InputError, match=message):
         prepare(campus, split)
-    _, problems = check(campus, "shanghaitech", progress=False)
+    _, problems = check_folder(campus, "shanghaitech", progress=False)
     errors = pd.Series([p.text for p in problems if p.severity == "error"])
     assert errors.str.contains(message).any()
     other = {"train": "test", "test": "train"}[split]

@@ -739,7 +739,7 @@ def test_categories_that_are_there_need_no_download(tmp_path, monkeypatch):
     """Before and after the others come: else what was made of them would be made again."""
     monkeypatch.setattr(mvtec, "COUNTS", COUNTS)
     monkeypatch.setattr(config.mvtec, "CATEGORIES", tuple(COUNTS))
-    monkeypatch.setattr(mvtec.own_categories, "__defaults__", (COUNTS,))
+    monkeypatch.setattr(mvtec.categories_before_download, "__defaults__", (COUNTS,))
     folder = tmp_path / "data" / "mvtec_ad"
     for name, content in members().items():
         if name.startswith("bolt/"):

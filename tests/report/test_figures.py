@@ -262,7 +262,7 @@ def test_a_gap_says_why():
 
 
 def test_a_study_of_many_settings_shows_the_best_of_them():
-    count = figures.MOST + 5
+    count = figures.MOST_SETTINGS + 5
     layers = [str(i) for i in range(count)]
     rows = [
         {"layers": name, "teacher": "t", "fraction": 1.0, "method": "stpm", "category": category}

@@ -72,8 +72,8 @@ def test_a_missing_cell_is_a_gap_and_is_counted():
     empty = tables.study_table(long[long["category"] != "cable"], cells_of(long), {})
     assert np.isnan(row(empty, "cable")["pro"])
     assert row(empty, "cable")["seeds"] == 0
-    rests_on = tables.coverage(cells_of(long), long[long["category"] != "cable"], costs())
-    text = markdown(tables.study_sections("main", empty, rests_on))
+    basis = tables.coverage(cells_of(long), long[long["category"] != "cable"], costs())
+    text = markdown(tables.study_sections("main", empty, basis))
     assert "| cable      | n/a " in text
     assert "3 of 6 cells; the others failed or have not run: gaps" in text
 
