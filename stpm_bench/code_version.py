@@ -38,6 +38,7 @@ ROOTS = {
         ("teacher", "untrained"),
         ("teacher", "from_file"),
         ("teacher", "from_torchvision"),
+        ("teacher", "from_package"),
         ("teacher", "pretrain"),
         ("teacher", "level_report"),
         ("datasets.pretraining", "photographs"),

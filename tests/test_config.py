@@ -240,6 +240,31 @@ def study(**changes):
             r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
         ),
         (
+            {
+                "teachers": {
+                    "random": {
+                        "backbone": "mobilenet_v2",
+                        "weights": "embedded",
+                        "sha256": "0" * 64,
+                    }
+                }
+            },
+            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet34", "weights": "embedded"}}},
+            r"'teachers.random.weights' is 'embedded', but none of resnet34 .*: mobilenet_v2'",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embeded"}}},
+            r"'teachers.random.weights': no such file: embeded; expected .*, embedded, or one of",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embedded"}}}
+            | study(layers=[[1, 2], [3, 4]]),
+            r"'studies.main.layers': level 4 is not .*'teachers.random.weights', .* levels 1, 2, 3",
+        ),
+        (
             {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},
             r"'teachers.random.pretraining' is set, but the teacher has no 'pretrain'",
         ),

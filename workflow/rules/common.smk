@@ -456,8 +456,7 @@ def teacher_inputs(wildcards):
 def weights_state(wildcards):
     """Return a hash of a user's file of weights; None of another teacher. See `marker_of`."""
     teacher = TEACHERS[wildcards.draw]
-    own = "weights" in teacher and not is_published(teacher)
-    return state_below(Path(teacher["weights"])) if own else None
+    return state_below(Path(teacher["weights"])) if levels.names_a_file(teacher) else None
 
 
 def is_published(teacher):
