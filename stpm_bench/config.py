@@ -485,9 +485,9 @@ def contradictions(config: dict) -> Iterator[str]:
         key = f"config key 'teachers.{name}"
         backbone, weights = teacher["backbone"], teacher.get("weights")
         if names_a_file(teacher) and not Path(weights).is_file():
-            own = f"{EMBEDDED}, or " if backbone in EMBEDDED_LEVELS else ""
+            own = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (
-                f"{key}.weights': no such file: {weights}; expected a file of weights, {own}"
+                f"{key}.weights': no such file: {weights}; expected a file of weights, or {own}"
                 f"one of torchvision's: {', '.join(PUBLISHED[backbone])}"
             )
         if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:

@@ -257,7 +257,7 @@ def study(**changes):
         ),
         (
             {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embeded"}}},
-            r"'teachers.random.weights': no such file: embeded; expected .*, embedded, or one of",
+            r"'teachers.random.weights': no such file: embeded; expected .* or 'embedded', or",
         ),
         (
             {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embedded"}}}
