@@ -38,6 +38,7 @@ ROOTS = {
         ("teacher", "untrained"),
         ("teacher", "from_file"),
         ("teacher", "from_torchvision"),
+        ("teacher", "from_package"),
         ("pretrain", "train_classifier"),
         ("teacher", "level_report"),
         ("datasets.pretraining", "photographs"),

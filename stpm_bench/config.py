@@ -18,7 +18,7 @@ from stpm_bench.datasets import cifar10, demo, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
-from stpm_bench.levels import PUBLISHED, level_names
+from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED, level_names, names_a_file
 from stpm_bench.methods.interface import Settings
 from stpm_bench.names import wrong_category, wrong_folder
 
@@ -147,7 +147,7 @@ def complete(config: dict) -> dict:
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
     places += [(part, "path") for part in config["data"]["sets"].values()]
     for teacher in config["teachers"].values():
-        if teacher.get("weights") not in PUBLISHED[teacher["backbone"]]:
+        if names_a_file(teacher):
             places.append((teacher, "weights"))
         if isinstance(teacher.get("pretrain"), dict):
             places.append((teacher["pretrain"], "folder"))
@@ -483,13 +483,19 @@ def contradictions(config: dict) -> Iterator[str]:
             )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
-        file, published = teacher.get("weights"), PUBLISHED[teacher["backbone"]]
-        if file is not None and file not in published and not Path(file).is_file():
+        backbone, weights = teacher["backbone"], teacher.get("weights")
+        if names_a_file(teacher) and not Path(weights).is_file():
+            own = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (
-                f"{key}.weights': no such file: {file}; expected a file of weights, or one of "
-                f"torchvision's: {', '.join(published)}"
+                f"{key}.weights': no such file: {weights}; expected a file of weights, or {own}"
+                f"one of torchvision's: {', '.join(PUBLISHED[backbone])}"
             )
-        if "sha256" in teacher and (file is None or file in published):
+        if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:
+            yield (
+                f"{key}.weights' is {EMBEDDED!r}, but none of {backbone} ship with this package; "
+                f"expected 'backbone: {', '.join(EMBEDDED_LEVELS)}', or other weights"
+            )
+        if "sha256" in teacher and not names_a_file(teacher):
             yield f"{key}.sha256' is of a file of weights, but 'weights' names no file"
         if isinstance(teacher.get("pretrain"), dict):
             folder = teacher["pretrain"]["folder"]
@@ -528,7 +534,15 @@ def contradictions(config: dict) -> Iterator[str]:
                     f"config key 'image_size': {config['image_size']} leaves level 4 of study "
                     f"{study_name} a single position; expected at least 64"
                 )
+            entry = config["teachers"][teacher]
+            has = EMBEDDED_LEVELS.get(entry["backbone"], ())
+            if entry.get("weights") == EMBEDDED and (lacking := sorted({*levels} - {*has})) and has:
+                yield (
+                    f"{key}.layers': level {', '.join(map(str, lacking))} is not in the weights "
+                    f"'{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
+                    f"{', '.join(map(str, has))}"
+                )
             try:
-                level_names(config["teachers"][teacher]["backbone"], levels)
+                level_names(entry["backbone"], levels)
             except InputError as error:
                 yield f"{key}.layers': {error}"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torchvision
 
-from stpm_bench import backbone
+from stpm_bench import backbone, embedded
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
 from stpm_bench.methods.distance import unit
@@ -83,6 +83,16 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
             f"file at {file}, or name a weights file with the config key 'teachers.NAME.weights'"
         ) from error
     return fitted(name, state, str(file))
+
+
+def from_package() -> dict[str, torch.Tensor]:
+    """Return the weights of mobilenet_v2 that ship with this package, levels 1 to 3.
+
+    Raises:
+        InputError: the file is missing or is not the one that was released.
+    """
+    weights = {key: torch.from_numpy(array) for key, array in embedded.read().items()}
+    return fitted("mobilenet_v2", weights, str(embedded.FILE))
 
 
 def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:

@@ -66,7 +66,7 @@ def test_without_training_the_methods_are_as_built_in(small_set):
 
 
 def test_shipped_configs_mean_what_they_say():
-    for name, epochs, batch_size in (("paper", 100, 32), ("demo", 10, 8)):
+    for name, epochs, batch_size in (("paper", 100, 32), ("demo", 20, 4)):
         config = read(CONFIGS / f"{name}.yaml")
         expected = replace(METHODS["stpm"], epochs=epochs, batch_size=batch_size)
         assert methods(config)["stpm"] == expected
@@ -214,7 +214,7 @@ def study(**changes):
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "pretrain": "imagnet"}}},
-            r"'teachers.random.pretrain' is 'imagnet'; allowed: digits, photos, mnist,",
+            r"'teachers.random.pretrain' is 'imagnet'; allowed: digits, mnist,",
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "pretrain": "mnist", "weights": "f"}}},
@@ -239,6 +239,31 @@ def study(**changes):
         (
             {"teachers": {"random": {"backbone": "resnet18", "sha256": "0" * 64}}},
             r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+        ),
+        (
+            {
+                "teachers": {
+                    "random": {
+                        "backbone": "mobilenet_v2",
+                        "weights": "embedded",
+                        "sha256": "0" * 64,
+                    }
+                }
+            },
+            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet34", "weights": "embedded"}}},
+            r"'teachers.random.weights' is 'embedded', but none of resnet34 .*: mobilenet_v2'",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embeded"}}},
+            r"'teachers.random.weights': no such file: embeded; expected .* or 'embedded', or",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embedded"}}}
+            | study(layers=[[1, 2], [3, 4]]),
+            r"'studies.main.layers': level 4 is not .*'teachers.random.weights', .* levels 1, 2, 3",
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},

@@ -48,7 +48,7 @@ def test_pretraining_learns():
         "test_labels": labels[64:],
         "classes": np.array(["dark", "bright"]),
     }
-    weights, report = train_classifier("resnet18", "photos", data, **SETTINGS)
+    weights, report = train_classifier("resnet18", "digits", data, **SETTINGS)
     assert report["test_accuracy"] > 0.9
     assert report["classes"] == ["dark", "bright"]
     backbone.load(backbone.create("resnet18", [1, 2, 3, 4], seed=0), weights, "")
@@ -85,15 +85,15 @@ def killed_at(epoch: int, monkeypatch) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
 def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
     data, settings = small_data(), SETTINGS | {"epochs": 3, "flip": True}
-    expected, report = train_classifier(name, "photos", data, **settings)
+    expected, report = train_classifier(name, "digits", data, **settings)
     unfinished = tmp_path / "teacher.unfinished"
     with monkeypatch.context() as patch:
         killed_at(3, patch)
         with pytest.raises(Killed):
-            train_classifier(name, "photos", data, **settings, unfinished_file=unfinished)
+            train_classifier(name, "digits", data, **settings, unfinished_file=unfinished)
     torch.manual_seed(123)  # another process would start from another state
     weights, resumed = train_classifier(
-        name, "photos", data, **settings, unfinished_file=unfinished
+        name, "digits", data, **settings, unfinished_file=unfinished
     )
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
     for row, other in zip(resumed["history"], report["history"], strict=True):
@@ -108,7 +108,7 @@ def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path,
     with monkeypatch.context() as patch:
         killed_at(2, patch)
         with pytest.raises(Killed):
-            train_classifier("resnet18", "photos", data, **settings, unfinished_file=unfinished)
+            train_classifier("resnet18", "digits", data, **settings, unfinished_file=unfinished)
     if changed == "settings":
         settings = settings | {"learning_rate": 0.01}
     elif changed == "data":
@@ -117,16 +117,16 @@ def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path,
         content = bytearray(unfinished.read_bytes())
         content[len(content) // 2] ^= 1  # in the weights: PyTorch would read them
         unfinished.write_bytes(content)
-    expected, _ = train_classifier("resnet18", "photos", data, **settings)
+    expected, _ = train_classifier("resnet18", "digits", data, **settings)
     weights, _ = train_classifier(
-        "resnet18", "photos", data, **settings, unfinished_file=unfinished
+        "resnet18", "digits", data, **settings, unfinished_file=unfinished
     )
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
 def test_flips_draw_and_change_the_result():
     data, settings = small_data(), SETTINGS | {"epochs": 1}
-    straight, report = train_classifier("resnet18", "photos", data, **settings)
-    flipped, other = train_classifier("resnet18", "photos", data, **settings | {"flip": True})
+    straight, report = train_classifier("resnet18", "digits", data, **settings)
+    flipped, other = train_classifier("resnet18", "digits", data, **settings | {"flip": True})
     assert (report["flip"], other["flip"]) == (False, True)
     assert not torch.equal(straight["conv1.weight"], flipped["conv1.weight"])

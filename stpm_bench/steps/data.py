@@ -142,7 +142,7 @@ def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
 
 def pretraining_set(
     *,
-    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100, svhn or imagefolder"],
+    source: Annotated[str, "digits, mnist, cifar10, cifar100, svhn or imagefolder"],
     folder: Annotated[Path, "where downloads go, or are found; of imagefolder its folder"] = Path(
         "data"
     ),

@@ -36,7 +36,9 @@ def teacher(
         Literal["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "mobilenet_v2"],
         "torchvision's name",
     ],
-    weights: Annotated[str, "a file of weights, or torchvision's name, as IMAGENET1K_V1"] = "",
+    weights: Annotated[
+        str, "a file of weights, torchvision's name, as IMAGENET1K_V1, or 'embedded'"
+    ] = "",
     sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
     source: Annotated[str, "what the file of weights declares itself to be"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
@@ -58,10 +60,10 @@ def teacher(
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
     start = time.perf_counter()  # its imports are part of what a step costs
-    from stpm_bench import files, provenance, teacher, unfinished
+    from stpm_bench import embedded, files, provenance, teacher, unfinished
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
-    from stpm_bench.levels import PUBLISHED
+    from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED
     from stpm_bench.pretrain import WITHOUT_FLIPS, train_classifier
 
     hash_of = files.sha256  # the option has its name
@@ -94,6 +96,9 @@ def teacher(
     elif weights in PUBLISHED[backbone]:
         state = teacher.from_torchvision(backbone, weights, folder)
         report |= {"source": f"torchvision {weights}"}
+    elif weights == EMBEDDED and backbone in EMBEDDED_LEVELS:
+        state = teacher.from_package()
+        report |= {"source": embedded.SOURCE, "weights_sha256": embedded.SHA256}
     elif weights:
         state = teacher.from_file(backbone, weights, sha256)
         report |= {"source": weights, "weights_sha256": hash_of(weights)}

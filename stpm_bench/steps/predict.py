@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from stpm_bench.errors import InputError
-from stpm_bench.steps.data import reading_of
+from stpm_bench.steps.data import read_options_of
 from stpm_bench.steps.options import Device, Intensity, MaxMegapixels, Threads
 
 
@@ -40,14 +40,14 @@ def predict(
             raise InputError(f"{path}: no such file; expected an image")
     place = find(model, teacher, method)
     named = outputs(image, output)
-    reading, span = reading_of("", intensity, max_megapixels), None
+    options, span = read_options_of("", intensity, max_megapixels), None
 
     def opened(path: Path):
         """Return an image, and the range of the values that become 0 to 255 if it is a deep one."""
         nonlocal span
-        _, found = read_image(path, reading.max_megapixels)
+        _, found = read_image(path, options.max_megapixels)
         if deep_levels(found) is not None and span is None:
-            span = reading.intensity or trained_span(place, path)
+            span = options.intensity or trained_span(place, path)
         return found, span
 
     def pixels(path: Path) -> np.ndarray:
@@ -88,11 +88,11 @@ def trained_span(place, path: Path) -> tuple[float, float] | None:
         )
     try:
         source = sources(place.config)[place.category]
-        said = source.reading.get("intensity", "")
-        limit = float(source.reading.get("max_megapixels", 179))
-        reading = reading_of("", said, limit)
-        found = reading.intensity or span(
-            training_extremes(source.root, source.category, source.layout, reading).values()
+        said = source.read_options.get("intensity", "")
+        limit = float(source.read_options.get("max_megapixels", 179))
+        options = read_options_of("", said, limit)
+        found = options.intensity or span(
+            training_extremes(source.root, source.category, source.layout, options).values()
         )
     except (InputError, KeyError, OSError) as error:
         raise InputError(
