@@ -18,6 +18,7 @@ include: "workflow/rules/teachers.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/explorer.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -40,6 +41,7 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+        expand(f"{RESULTS}/explorer/{{category}}.html", category=PANEL_CELLS),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True
 

@@ -49,7 +49,7 @@ ROOTS = {
     "collect": (("steps.evaluate", "collect"),),
     **{
         name: (("steps.report", name),)
-        for name in ("studies", "tables", "claims", "figures", "notebook")
+        for name in ("studies", "tables", "claims", "figures", "explorer", "notebook")
     },
     # They make anomaly maps of the level maps that they read.
     **{

@@ -25,6 +25,7 @@ STEPS = (
     report.figures,
     report.interim,
     report.panel,
+    report.explorer,
     report.failures,
     report.notebook,
     run.clean,

@@ -20,6 +20,8 @@ from stpm_bench.files import (
     write_json,
 )
 from stpm_bench.results import (
+    MASKS,
+    STAGES,
     accuracies_of,
     cell_folder,
     cells_of_study,
@@ -29,6 +31,7 @@ from stpm_bench.results import (
     prepared_folder,
     read_anomaly_maps,
     read_names,
+    read_scores,
     read_teachers,
 )
 from stpm_bench.steps.evaluate import collect
@@ -269,6 +272,53 @@ def panel(
         title=cell.name,
     )
     save(figure, *paths)
+
+
+def explorer(
+    *,
+    test: TestFolder,
+    results: Results,
+    cells: Annotated[str, "JSON list of the page's cells, each a list of the values of its axes"],
+    output: Annotated[Path, "the page, a file of HTML"],
+) -> None:
+    """Write a category's page: its test images, and maps of some cells to switch and compare."""
+    from stpm_bench.report import explorer
+
+    chosen, settings, absent = [grid.Cell(*axes) for axes in json.loads(cells)], [], []
+    for cell in chosen:
+        folder = cell_folder(results, cell)
+        metrics = read_json(folder / "metrics.json")
+        if failure := metrics.get("failure"):
+            absent.append(f"{cell.folder}: the fit failed: {failure}")
+            continue
+        record = read_json(folder / STAGES["evaluate"])
+        scores = read_scores(fit_folder(results, record["fit"]))
+        evaluated = read_names(folder / "image_scores.csv")["score"].to_numpy()
+        own = scores.image_scores is not None
+        settings.append(
+            explorer.Setting(
+                cell,
+                record["fit"],
+                scores.level_maps,
+                evaluated,
+                own,
+                record["evaluation"],
+                metrics,
+            )
+        )
+    table = read_names(test / "images.csv")
+    page = explorer.page(
+        chosen[0].category,
+        list(table["file"]),
+        list(table["defect"]),
+        load_array(test / "images.npy"),
+        {name: load_array(test / file) for name, file in MASKS.items()},
+        settings,
+        apart="regions" in table,
+        absent=absent,
+    )
+    with whole(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def failures(

@@ -1,0 +1,36 @@
+# A page for each category: its test images and the level maps of some cells, fused in the browser.
+from stpm_bench.report import explorer
+
+EXPLORED = explorer.chosen(CELLS, PANEL_CELLS.values())
+
+
+rule explorer:
+    input:
+        images=f"{TEST}/images.npy",
+        manifest=f"{TEST}/images.csv",
+        masks=expand(f"{TEST}/{{file}}", file=MASKS.values(), allow_missing=True),
+        maps=lambda wildcards: [
+            f"{FIT_OF[cell]}/level_maps.npz" for cell in EXPLORED[wildcards.category]
+        ],
+        cells=lambda wildcards: [
+            f"{cell_of(cell)}/{file}"
+            for cell in EXPLORED[wildcards.category]
+            for file in ("metrics.json", "image_scores.csv", "evaluation.json")
+        ],
+    output:
+        page=f"{RESULTS}/explorer/{{category}}.html",
+    log:
+        f"{RESULTS}/logs/explorer/{{category}}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=test_memory,
+    params:
+        code=version_of("explorer"),
+        template=sha256(explorer.TEMPLATE),
+        cells=lambda wildcards: json.dumps(EXPLORED[wildcards.category]),
+        test=subpath(input.images, parent=True),
+        results=subpath(output.page, ancestor=2),
+    shell:
+        "python -m stpm_bench explorer --test {params.test:q} --results {params.results:q}"
+        " --cells {params.cells:q} --output {output.page:q} --log {log:q}"
