@@ -41,6 +41,7 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+        rules.first_page.output,
         expand(f"{RESULTS}/explorer/{{category}}.html", category=PANEL_CELLS),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True

@@ -26,6 +26,7 @@ STEPS = (
     report.interim,
     report.panel,
     report.explorer,
+    report.first_page,
     report.failures,
     report.notebook,
     run.clean,

@@ -321,6 +321,25 @@ def explorer(
         temporary.write_text(page, encoding="utf-8")
 
 
+def first_page(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose table is shown"],
+    category: Annotated[str, "the category whose anomaly maps are shown"],
+) -> None:
+    """Write the first page of the report: main table, verdicts on the claims, one panel."""
+    from stpm_bench.report import first_page
+
+    page = first_page.page(
+        read_checked(results / "tables" / f"{main}.html").decode("utf-8"),
+        read_json(results / "claims.json"),
+        (results / "figures" / "anomaly_maps" / f"{category}.png").read_bytes(),
+        category,
+    )
+    with whole(results / "first_page.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
 def failures(
     *,
     results: Results,

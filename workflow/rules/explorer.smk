@@ -34,3 +34,29 @@ rule explorer:
     shell:
         "python -m stpm_bench explorer --test {params.test:q} --results {params.results:q}"
         " --cells {params.cells:q} --output {output.page:q} --log {log:q}"
+
+
+# What the report opens with: `workflow/report/workflow.rst` puts it there.
+rule first_page:
+    input:
+        table=f"{RESULTS}/tables/{MAIN}.html",
+        claims=f"{RESULTS}/claims.json",
+        panel=f"{RESULTS}/figures/anomaly_maps/{next(iter(PANEL_CELLS))}.png",
+    output:
+        report(
+            f"{RESULTS}/first_page.html",
+            category="first page",
+            labels={"what": "main table, verdicts, one panel"},
+        ),
+    log:
+        f"{RESULTS}/logs/first_page.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=version_of("first_page"),
+        study=MAIN,
+        category=next(iter(PANEL_CELLS)),
+        results=subpath(input.claims, parent=True),
+    shell:
+        "python -m stpm_bench first-page --results {params.results:q} --main {params.study}"
+        " --category {params.category:q} --log {log:q}"
