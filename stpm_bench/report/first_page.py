@@ -39,7 +39,8 @@ def page(table: str, claims: Mapping, panel: bytes, name: str) -> str:
         claims: what `claims_table.record` returns.
         panel: a PNG. name: what it shows.
     """
-    picture = base64.b64encode(panel).decode("ascii")
+    # In lines: docutils, through which Snakemake takes this page, refuses one of 10,000 characters.
+    picture = base64.encodebytes(panel).decode("ascii")
     parts = [
         "<!doctype html>",
         '<html lang="en"><meta charset="utf-8"><title>first page</title>',

@@ -41,7 +41,7 @@ rule first_page:
     input:
         table=f"{RESULTS}/tables/{MAIN}.html",
         claims=f"{RESULTS}/claims.json",
-        panel=f"{RESULTS}/figures/anomaly_maps/{next(iter(PANEL_CELLS))}.png",
+        panel=f"{RESULTS}/figures/anomaly_maps/{SHOWN[0].category}.png",
     output:
         report(
             f"{RESULTS}/first_page.html",
@@ -55,7 +55,7 @@ rule first_page:
     params:
         code=version_of("first_page"),
         study=MAIN,
-        category=next(iter(PANEL_CELLS)),
+        category=SHOWN[0].category,
         results=subpath(input.claims, parent=True),
     shell:
         "python -m stpm_bench first-page --results {params.results:q} --main {params.study}"
