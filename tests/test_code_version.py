@@ -80,6 +80,7 @@ def insert(path: Path, function: str, line: str) -> None:
         ("teacher.py", "classify", {("teacher", "")}),
         ("report/verdict.py", "verdict", {("claims", "")}),
         ("report/figures.py", "training", {("figures", "")}),
+        ("report/explorer.py", "packed", {("explorer", "")}),
         ("datasets/download.py", "download", {("download", "")}),
         # What describes, stores and times a result.
         ("provenance.py", "environment", set()),
@@ -214,6 +215,9 @@ def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
         ("figures", ""): {"results": copied, "main": "main"},
         ("panel", ""): {"test": test, "cell": own, "output": tmp_path / "panel"},
         ("failures", ""): {"results": copied, "main": "main"},
+        ("explorer", ""): {"test": test, "results": copied, "output": tmp_path / "alpha.html"}
+        | {"cells": '[["alpha", "1+2", "random", 1.0, 0, "stpm"]]'},
+        ("first_page", ""): {"results": copied, "main": "main", "category": "alpha"},
     }
     by_name = {step.__name__: step for step in steps.STEPS}
     for (stage, file), arguments in calls.items():
