@@ -20,6 +20,7 @@ include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/explorer.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -43,6 +44,8 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+        rules.first_page.output,
+        expand(f"{RESULTS}/explorer/{{category}}.html", category=PANEL_CELLS),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True
 

@@ -51,7 +51,15 @@ ROOTS = {
     "collect": (("steps.evaluate", "collect"),),
     **{
         name: (("steps.report", name),)
-        for name in ("studies", "tables", "claims", "figures", "notebook")
+        for name in (
+            "studies",
+            "tables",
+            "claims",
+            "figures",
+            "explorer",
+            "first_page",
+            "notebook",
+        )
     },
     # They make anomaly maps of the level maps that they read.
     **{

@@ -83,6 +83,7 @@ def insert(path: Path, function: str, line: str) -> None:
         ("report/figures.py", "training", {("figures", "")}),
         ("datasets/mvtec.py", "download", {("download", "")}),
         ("datasets/transfer.py", "fetch", {("download", "")}),
+        ("report/explorer.py", "packed", {("explorer", "")}),
         # What describes, stores and times a result.
         ("provenance.py", "environment", set()),
         ("files.py", "write_tensors", set()),
@@ -217,6 +218,9 @@ def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
         ("figures", ""): {"results": copied, "main": "main"},
         ("panel", ""): {"test": test, "cell": own, "output": tmp_path / "panel"},
         ("failures", ""): {"results": copied, "main": "main"},
+        ("explorer", ""): {"test": test, "results": copied, "output": tmp_path / "alpha.html"}
+        | {"cells": '[["alpha", "1+2", "random", 1.0, 0, "stpm"]]'},
+        ("first_page", ""): {"results": copied, "main": "main", "category": "alpha"},
     }
     by_name = {step.__name__: step for step in steps.STEPS}
     for (stage, file), arguments in calls.items():

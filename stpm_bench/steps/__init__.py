@@ -27,6 +27,8 @@ STEPS = (
     report.figures,
     report.interim,
     report.panel,
+    report.explorer,
+    report.first_page,
     report.failures,
     report.notebook,
     run.clean,

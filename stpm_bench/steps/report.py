@@ -20,6 +20,8 @@ from stpm_bench.files import (
     written_whole,
 )
 from stpm_bench.results import (
+    MASKS,
+    STAGES,
     accuracies_of,
     cell_folder,
     cells_of_study,
@@ -28,6 +30,7 @@ from stpm_bench.results import (
     prepared_folder,
     read_anomaly_maps,
     read_names,
+    read_scores,
     read_teachers,
     user_categories,
 )
@@ -273,6 +276,72 @@ def panel(
         title=cell.name,
     )
     save(figure, *paths)
+
+
+def explorer(
+    *,
+    test: TestFolder,
+    results: Results,
+    cells: Annotated[str, "JSON list of the page's cells, each a list of the values of its axes"],
+    output: Annotated[Path, "the page, a file of HTML"],
+) -> None:
+    """Write a category's page: its test images, and maps of some cells to switch and compare."""
+    from stpm_bench.report import explorer
+
+    chosen, settings, absent = [grid.Cell(*axes) for axes in json.loads(cells)], [], []
+    for cell in chosen:
+        folder = cell_folder(results, cell)
+        metrics = read_json(folder / "metrics.json")
+        if failure := metrics.get("failure"):
+            absent.append(f"{cell.folder}: the fit failed: {failure}")
+            continue
+        record = read_json(folder / STAGES["evaluate"])
+        scores = read_scores(fit_folder(results, record["fit"]))
+        evaluated = read_names(folder / "image_scores.csv")["score"].to_numpy()
+        own = scores.image_scores is not None
+        settings.append(
+            explorer.Setting(
+                cell,
+                record["fit"],
+                scores.level_maps,
+                evaluated,
+                own,
+                record["evaluation"],
+                metrics,
+            )
+        )
+    table = read_names(test / "images.csv")
+    page = explorer.page(
+        chosen[0].category,
+        list(table["file"]),
+        list(table["defect"]),
+        load_array(test / "images.npy"),
+        {name: load_array(test / file) for name, file in MASKS.items()},
+        settings,
+        apart="regions" in table,
+        absent=absent,
+    )
+    with written_whole(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def first_page(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose table is shown"],
+    category: Annotated[str, "the category whose anomaly maps are shown"],
+) -> None:
+    """Write the first page of the report: main table, verdicts on the claims, one panel."""
+    from stpm_bench.report import first_page
+
+    page = first_page.page(
+        read_verified(results / "tables" / f"{main}.html").decode("utf-8"),
+        read_json(results / "claims.json"),
+        (results / "figures" / "anomaly_maps" / f"{category}.png").read_bytes(),
+        category,
+    )
+    with written_whole(results / "first_page.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def failures(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from browser import opened
 from PIL import Image
 
 from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
@@ -374,6 +375,24 @@ def test_a_person_finds_a_study_in_the_report_in_two_clicks(report, tmp_path):
     assert {"figure: PRO curves", "figure: metrics", "table: means and spread"} <= labels
     assert max(figure["images"]) > 300
     assert table["frames"][0].startswith("data:text/html;charset=utf8;filename=main.html")
+
+
+@needs_chromium
+def test_the_report_opens_with_the_main_table_the_verdicts_and_a_panel(report, tmp_path):
+    with opened(report, tmp_path / "profile") as page:
+        page.wait("document.querySelector('.first-page img')?.naturalWidth > 300")
+        text = page.evaluate("document.querySelector('.first-page').innerText")
+        top = page.evaluate(
+            "document.querySelector('.first-page table').getBoundingClientRect().top"
+        )
+        widths = page.evaluate(
+            "[...document.querySelectorAll('.first-page table')].map(table =>"
+            " [table.scrollWidth, table.parentElement.clientWidth])"
+        )
+    for words in ("Study: main", "alpha", "mean", "The paper's claims", "Anomaly maps of alpha"):
+        assert words in text
+    assert 0 < top < 450  # seen without scrolling
+    assert all(own <= room for own, room in widths)
 
 
 @needs_chromium
