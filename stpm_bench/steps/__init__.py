@@ -28,5 +28,6 @@ STEPS = (
     report.failures,
     report.notebook,
     run.clean,
+    run.config_docs,
     run.benchmark,
 )

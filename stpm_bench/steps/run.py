@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from pathlib import Path
 from typing import Annotated, Literal
 
 
@@ -31,6 +32,18 @@ def clean(
     total = sum(found.values()) / 1e6
     done = "removed" if yes else "not asked for by this config; --yes removes them"
     print(f"{total:10,.1f} MB in {len(found)} places {done}")
+
+
+def config_docs(
+    *,
+    output: Annotated[Path, "the page"] = Path("docs/configuration.md"),
+) -> None:
+    """Write the page of every config key, with its type, bounds, default and meaning."""
+    from stpm_bench.config_page import page
+    from stpm_bench.files import whole
+
+    with whole(output) as temporary:
+        temporary.write_text(page(), encoding="utf-8")
 
 
 def benchmark(
