@@ -9,7 +9,7 @@ min_version("9.3")
 # A config named with --configfile stands alone: Snakemake would merge it into this one.
 if not workflow.overwrite_configfiles:
 
-    configfile: Path(workflow.basedir, "workflow/config/paper.yaml")
+    configfile: Path(str(workflow.current_basedir), "workflow/config/paper.yaml")
 
 
 include: "workflow/rules/common.smk"
