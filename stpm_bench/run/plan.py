@@ -21,7 +21,7 @@ from stpm_bench.report import cost
 from stpm_bench.report.typeset import Section
 from stpm_bench.results import STAGES, cell_folder, fit_folder
 
-# Measured on one core, ResNet-18 at 256 x 256 (README, 'Cost'): what a student trains on a second,
+# Measured on one core, ResNet-18 at 256 x 256 (docs/cost.md): what a student trains on a second,
 # by the config key 'precision', and what a test image costs in maps and metrics, starts included.
 IMAGES_PER_SECOND = {"auto": 27, "bfloat16": 27, "float32": 13}
 EVALUATION_SECONDS = 0.2
@@ -107,7 +107,7 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     ]
     sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
     if not rates or not {(cell.teacher, cell.method) for cell in left} <= set(rates):
-        sources.append("of README.md ('Cost')")
+        sources.append("of docs/cost.md")
     caption = (
         f"Hours: {at_once} at once on {cores} cores, at the rates {' or '.join(sources)}; a GPU is "
         "faster, teachers that are trained here come on top. Gigabytes (10^9 bytes): models, level "
@@ -124,7 +124,7 @@ def is_scored(results: str | Path, fit: str) -> bool:
 def assumed_rates(config: dict) -> dict[tuple[str, str], float]:
     """Return the images per second that a fit processes on one core, by (teacher, method).
 
-    README's rate of STPM with ResNet-18, and of others in proportion to what their methods say.
+    Of STPM with ResNet-18 that of docs/cost.md, of others in proportion to what their methods say.
     """
     known = config_of.methods(config)
     base = IMAGES_PER_SECOND[config["precision"]] / known[DEFAULT].images_per_second("resnet18")

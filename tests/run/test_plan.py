@@ -53,7 +53,7 @@ def test_the_whole_grid_is_16_200_students(capsys):
     assert numbers(text, "together")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
     assert "15 prepared categories, 16 teachers" in text
-    assert "at the rates of README.md" in text
+    assert "at the rates of docs/cost.md" in text
 
 
 def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
 
 @pytest.mark.parametrize(("threads", "at_once"), [(1, 8), (4, 2), (16, 1)])
 def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(finished, threads, at_once):
-    """README's rate is a core's; one that a cell recorded is that of its threads together."""
+    """docs/cost.md's rate is a core's; one that a cell recorded is that of its threads together."""
     config = complete(small_config(finished, threads=threads, image_size=256))
     (cell, other) = grid.cells(grid.studies(config))
     images = {cell: 13 * 3600 * 8, other: 13 * 3600 * 8}
@@ -110,7 +110,7 @@ def test_nothing_left_is_said_without_a_rate(small_set, capsys):
     assert main(["plan", str(small_set / "config.json")]) == 0
     text = capsys.readouterr().out
     assert numbers(text, "fits")[0] == "0 images"
-    assert "at the rates of README.md ('Cost'); a GPU" in text
+    assert "at the rates of docs/cost.md; a GPU" in text
 
 
 def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):

@@ -190,7 +190,7 @@ def announcement(todo):
     if hours > 0.1:
         lines.append(
             f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
-            f"{f'{CORES} cores' if CORES > 1 else 'one core'} at the rates of README.md ('Cost'); "
+            f"{f'{CORES} cores' if CORES > 1 else 'one core'} at the rates of docs/cost.md; "
             "a GPU is faster."
         )
     lines += [f"  To download, where {DATA}/ does not have it: {what}" for what in downloads()]
