@@ -19,7 +19,7 @@ def page() -> str:
     parts = [HEADER, f"# {schema['title']}", schema["description"].strip()]
     parts.append("## Top level\n\n" + table(rows(schema, schema)))
     for key, part in schema["properties"].items():
-        if is_section(part, schema):
+        if is_section(part, schema, schema):
             parts += sections(key, part, schema)
     return "\n\n".join(parts) + "\n\n" + "\n\n".join(of_methods()) + "\n"
 
@@ -31,9 +31,10 @@ def resolved(part: dict, schema: dict) -> dict:
     return schema["$defs"][part["$ref"].rpartition("/")[2]] | part
 
 
-def is_section(part: dict, schema: dict) -> bool:
-    """Return whether the keys below a key have a table of their own."""
-    return resolved(part, schema).get("type") == "object"
+def is_section(part: dict, parent: dict, schema: dict) -> bool:
+    """Return whether the keys below a key have a table; what is defined once has one at the top."""
+    shared = "$ref" in part and parent is not schema
+    return resolved(part, schema).get("type") == "object" and not shared
 
 
 def sections(key: str, part: dict, schema: dict) -> Iterator[str]:
@@ -47,7 +48,7 @@ def sections(key: str, part: dict, schema: dict) -> Iterator[str]:
     if "properties" in keys:
         yield table(rows(keys, schema, part.get("default", {})))
     for name, below in keys.get("properties", {}).items():
-        if is_section(below, schema) and "$ref" not in below:
+        if is_section(below, keys, schema):
             yield from sections(f"{spelled_key}.{name}", below, schema)
 
 
@@ -59,9 +60,9 @@ def rows(part: dict, schema: dict, defaults: dict | None = None) -> Iterator[tup
     """
     of_students = meanings(registry.built_in()[registry.DEFAULT])
     for key, below in part["properties"].items():
-        below = resolved(below, schema)
-        if is_section(below, schema) and "$ref" not in below:
+        if is_section(below, part, schema):
             continue
+        below = resolved(below, schema)
         default = (defaults or {}).get(key, below.get("default", ...))
         shown = f"`{spelled(default)}`" if default is not ... else ""
         if key in part.get("required", []):
