@@ -18,6 +18,7 @@ from conftest import REPOSITORY, made_once, small_config, snakemake, write_categ
 from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.report import cost, pictures
 from stpm_bench.results import cell_folder, fit_folder, read_scores
@@ -368,6 +369,21 @@ def test_an_error_on_a_page_is_seen(tmp_path):
     assert browse(source, tmp_path)[1] == [
         "Uncaught ReferenceError: undefinedFunction is not defined"
     ]
+
+
+def test_a_panel_of_one_image(finished, tmp_path):
+    results = finished / "results"
+    cell = next((results / "cells").glob("category-alpha*"))
+    options = {"test": results / "prepared" / "alpha" / "test", "cell": cell}
+    heights = {}
+    for name in ("", "test/square/001.png"):
+        reporting.panel(**options, output=tmp_path / "panel", image=name)
+        heights[name] = Image.open(tmp_path / "panel.png").size[1]
+    assert heights["test/square/001.png"] < heights[""]  # a row, of two kinds
+    with pytest.raises(InputError, match=r"--image 'absent\.png' .*image_scores\.csv") as caught:
+        reporting.panel(**options, output=tmp_path / "other", image="absent.png")
+    assert "'test/" in str(caught.value)
+    assert not (tmp_path / "other.png").exists()
 
 
 # An own study, data set or scoring rule, by following the pages
