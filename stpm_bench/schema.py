@@ -38,6 +38,7 @@ BOUNDS = {
     "maximum": "at most {}",
     "exclusiveMaximum": "below {}",
     "multipleOf": "a multiple of {}",
+    "minLength": "not empty",
 }
 
 

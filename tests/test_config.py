@@ -142,6 +142,18 @@ def test_what_evaluates_does_not_fit():
         assert (field in stpm.fit_part(1.0)) == (field not in part)
 
 
+def test_a_pattern_is_never_shown_but_its_words():
+    def parts(schema):
+        yield schema
+        for part in schema.values() if isinstance(schema, dict) else schema:
+            if isinstance(part, dict | list):
+                yield from parts(part)
+
+    patterns = [p for p in parts(yaml.safe_load(SCHEMA.read_text())) if "pattern" in p]
+    assert len(patterns) > 5
+    assert [part for part in patterns if "x-expected" not in part] == []
+
+
 def test_all_is_every_category_of_the_folder(small_set):
     config = complete(small_config(small_set))
     assert config["data"]["categories"] == ["alpha", "beta"]
@@ -186,6 +198,15 @@ def study(**changes):
         (
             study(layers=[[3, 4]]) | {"image_size": 32},
             r"'image_size': 32 leaves level 4 of study main a single position; expected",
+        ),
+        ({"results": ""}, r"config key 'results' is ''; expected a text, not empty"),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "draws": 2}}},
+            r"'teachers.random.draws' is 2; expected 1",
+        ),
+        (
+            {"teachers": {"random": {"backbone": "resnet18", "pretrain": ["mnist"]}}},
+            r"'teachers.random.pretrain' is \['mnist'\]; allowed: digits, .*folder: PATH",
         ),
         ({"method": "stpm"}, r"config key 'method' is unknown.*did you mean 'methods'"),
         (study(method=["mine"]), r"main.method': 'mine' is unknown; allowed: stpm, stpm_authors,"),

@@ -169,6 +169,12 @@ def test_the_config_in_one_view_is_a_config(small_set):
     assert set(complete(config)) == set(yaml.safe_load(SCHEMA.read_text())["properties"])
 
 
+def test_every_page_is_in_the_navigation():
+    nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"]
+    named = set(re.findall(r"'([\w/]+\.md)'", str(nav)))
+    assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
 def test_the_readme_is_short_and_what_it_links_to_exists():
     text = (REPOSITORY / "README.md").read_text()
     assert len(text.splitlines()) <= 120
