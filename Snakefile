@@ -10,7 +10,7 @@ min_version("9.3")
 # named, only an attribute that is not documented says: tests/test_snakemake_attributes.py.
 if not workflow.overwrite_configfiles:
 
-    configfile: Path(workflow.basedir, "workflow/config/paper.yaml")
+    configfile: Path(str(workflow.current_basedir), "workflow/config/paper.yaml")
 
 
 include: "workflow/rules/common.smk"

@@ -1,8 +1,9 @@
 """Whether a run that is killed again and again gives the bytes of one that is not.
 
 `python tests/soak.py` runs a config twice: undisturbed, and killed (SIGKILL to the whole process
-group) at random moments that are spread over the work, each time going on with what README.md says.
-Then every file of the two is compared. The exit status is 1 where they differ.
+group) at random moments that are spread over the work, each time going on with what
+docs/interruptions.md says. Then every file of the two is compared. The exit status is 1 where they
+differ.
 """
 
 import argparse
@@ -214,7 +215,7 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
             f"ran: {', '.join(steps) or 'snakemake alone'}",
             flush=True,
         )
-        # What README.md says under 'When something stops'.
+        # What docs/interruptions.md says.
         finish(config, "--unlock")
     finish(config, *targets, "--rerun-incomplete")
     return problems

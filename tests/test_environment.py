@@ -67,7 +67,7 @@ def test_the_readme_names_the_two_commands_that_ci_runs():
         "pip install -e . && snakemake --cores all --configfile workflow/config/demo.yaml",
         "pip install -e '.[test]' && pytest",
     ):
-        assert f"```\n{command}\n```" in readme
+        assert f"```bash\n{command}\n```" in readme
         assert command in ci
 
 

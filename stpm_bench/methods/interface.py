@@ -110,7 +110,8 @@ def option(default, *, evaluation: bool = False, **schema):
 class Settings:
     """The fields that every method has; a method's own dataclass adds its own.
 
-    masks: how masks are brought to the size of the maps, see `datasets.masks.TREATMENTS`.
+    masks: how masks are brought to the size of the maps: nearest; or bilinear_any: bilinearly, and
+        any non-zero pixel is a defect (see `datasets.masks.TREATMENTS`).
     smoothing: standard deviation in pixels, at 256 x 256, of the Gaussian filter over the anomaly
         map; scaled with the image's size, 0 for none.
     """

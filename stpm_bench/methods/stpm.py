@@ -26,35 +26,47 @@ class Stpm(Settings):
     """Everything in which readings of STPM differ; the defaults are the paper's.
 
     How masks are resized the paper does not state: nearest leaves a defect as large as it is.
+
+    distance: between the feature vectors of teacher and student, in the loss and in the maps (see
+        `distance.DISTANCES`). angle is in radians; 1 - cosine is half of normalised_l2, and no
+        loss of its own.
+    factor: of the distance.
+    reduction: of the loss over the batch, after the mean over an image's positions.
+    level_weights: of levels 1 to 4 in the loss, which is summed over levels. STPM, section 3: all
+        weights are 1.
+    fusion: how the levels' maps, enlarged, become one (see `anomaly_map.FUSIONS`).
+    map_resolution: where they are fused: at the image's size, or at the finest level's (64 x 64 at
+        256), from where the result is enlarged.
+    checkpoint: the epoch that is kept: of the lowest validation_loss, of the lowest mean of the
+        fused maps of the validation images (validation_map), or the last.
+    epochs: how many times the training images are seen.
+    schedule: epochs, or steps: as many optimiser steps as a fraction of 1.0 would take in these
+        epochs (5% of bottle is one step per epoch).
+    batch_size: images of a step.
+    learning_rate: of SGD, constant.
+    momentum: of SGD.
+    weight_decay: of SGD.
+    validation_fraction: share of the training images that validates.
+    last_epoch: whether the weights of the last epoch are kept too, and their metrics stand beside
+        those of the kept epoch as last_epoch_METRIC.
     """
 
-    # Between the feature vectors of teacher and student, in the loss and in the maps: see
-    # `distance.DISTANCES`; times a factor.
     distance: str = option("normalised_l2", enum=list(DISTANCES))
     factor: float = option(0.5, exclusiveMinimum=0)
-    # The loss: the mean over an image's positions, then mean or sum over the batch; then the sum
-    # over levels, weighted by level_weights (levels 1 to 4). STPM, section 3: all weights are 1.
     reduction: str = option("mean", enum=["mean", "sum"])
     level_weights: tuple[float, ...] = option(
         (1.0, 1.0, 1.0, 1.0), minItems=4, maxItems=4, items={"type": "number", "minimum": 0}
     )
-    # Of the levels' maps: see `anomaly_map.anomaly_maps`.
     fusion: str = option("product", evaluation=True, enum=list(FUSIONS))
     map_resolution: str = option("image", evaluation=True, enum=["image", "finest"])
-    # The epoch that is kept: of the lowest validation_loss, of the lowest mean of the fused maps of
-    # the validation images (validation_map), or the last.
     checkpoint: str = option("validation_loss", enum=["validation_loss", "validation_map", "last"])
-    # SGD with a constant learning rate. schedule: epochs, or steps: as many optimiser steps as a
-    # fraction of 1.0 would take in these epochs (5% of bottle is one step per epoch).
     epochs: int = option(100, minimum=1)
     schedule: str = option("epochs", enum=["epochs", "steps"])
     batch_size: int = option(32, minimum=1)
     learning_rate: float = option(0.4, exclusiveMinimum=0)
     momentum: float = option(0.9, minimum=0, exclusiveMaximum=1)
     weight_decay: float = option(1e-4, minimum=0)
-    # Share of the training images that validates.
     validation_fraction: float = option(0.2, exclusiveMinimum=0, exclusiveMaximum=1)
-    # Whether the weights of the last epoch are kept and scored beside those of the kept epoch.
     last_epoch: bool = option(False)
 
     module: ClassVar[str] = "stpm"

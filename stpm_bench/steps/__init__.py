@@ -32,5 +32,6 @@ STEPS = (
     report.failures,
     report.notebook,
     run.clean,
+    run.config_docs,
     run.benchmark,
 )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 
 from stpm_bench import grid
@@ -255,6 +256,7 @@ def panel(
     test: TestFolder,
     cell: CellFolder,
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
+    image: Annotated[str, "of this test image alone, as test/DEFECT/000.png"] = "",
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench.report import pictures
@@ -265,14 +267,21 @@ def panel(
         save(pictures.gap(cell.name, f"the fit failed: {failure}"), *paths)
         return
     scores = read_names(cell / "image_scores.csv")
+    rows = np.flatnonzero((scores["file"] == image) | (image == ""))
+    if not rows.size:
+        raise InputError(
+            f"--image {image!r} is none of {cell / 'image_scores.csv'}; expected a file of it, as "
+            f"{scores['file'].iloc[0]!r}"
+        )
+    masks = load_array(test / "masks.npy")
     level_maps, maps = read_anomaly_maps(cell)
     figure = pictures.panel(
-        load_array(test / "images.npy"),
-        load_array(test / "masks.npy"),
-        level_maps,
-        maps,
-        list(scores["defect"]),
-        scores["score"].to_numpy(),
+        load_array(test / "images.npy")[rows],
+        masks[rows] if len(masks) else masks,
+        {level: values[rows] for level, values in level_maps.items()},
+        maps[rows],
+        list(scores["defect"].iloc[rows]),
+        scores["score"].to_numpy()[rows],
         title=cell.name,
     )
     save(figure, *paths)

@@ -41,6 +41,18 @@ def clean(
     print(f"{total:10,.1f} MB in {len(found)} places {done}")
 
 
+def config_docs(
+    *,
+    output: Annotated[Path, "the page"] = Path("docs/configuration.md"),
+) -> None:
+    """Write the page of every config key, with its type, bounds, default and meaning."""
+    from stpm_bench.config_page import page
+    from stpm_bench.files import written_whole
+
+    with written_whole(output) as temporary:
+        temporary.write_text(page(), encoding="utf-8")
+
+
 def benchmark(
     name: Annotated[
         Literal[

@@ -20,6 +20,7 @@ from conftest import REPOSITORY, made_once, small_config, snakemake, write_categ
 from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.report import cost, pictures
 from stpm_bench.results import cell_folder, fit_folder, read_scores
@@ -405,14 +406,33 @@ def test_an_error_on_a_page_is_seen(tmp_path):
     ]
 
 
-# 'Add your own method, data set or study', by following the README
+def test_a_panel_of_one_image(finished, tmp_path):
+    results = finished / "results"
+    cell = next((results / "cells").glob("category-alpha*"))
+    options = {"test": results / "prepared" / "alpha" / "test", "cell": cell}
+    heights = {}
+    for name in ("", "test/square/001.png"):
+        reporting.panel(**options, output=tmp_path / "panel", image=name)
+        heights[name] = Image.open(tmp_path / "panel.png").size[1]
+    assert heights["test/square/001.png"] < heights[""]  # a row, of two kinds
+    with pytest.raises(InputError, match=r"--image 'absent\.png' .*image_scores\.csv") as caught:
+        reporting.panel(**options, output=tmp_path / "other", image="absent.png")
+    assert "'test/" in str(caught.value)
+    assert not (tmp_path / "other.png").exists()
 
 
-def readme_block(language: str, word: str) -> str:
-    """Return the code block of the README's section that has a word in it."""
-    section = (REPOSITORY / "README.md").read_text().split("## Add your own method, data set")[1]
-    blocks = re.findall(rf"```{language}\n(.*?)```", section.split("\n## ")[0], re.S)
+# An own study, data set or scoring rule, by following the pages
+
+
+def block(page: str, section: str, language: str, word: str) -> str:
+    """Return the code block of a page's section that has a word in it."""
+    text = (REPOSITORY / page).read_text().split(f"\n## {section}")[1]
+    blocks = re.findall(rf"```{language}\n(.*?)```", text.split("\n## ")[0], re.S)
     return next(block for block in blocks if word in block)
+
+
+OWN = ("README.md", "Add your own method, data set", "yaml")
+RULE = ("docs/add_a_method.md", "A scoring rule, a distance")
 
 
 def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
@@ -422,10 +442,10 @@ def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
     (tmp_path / "results" / "studies.csv").unlink()
     write_category(tmp_path / "data", "gamma", train=4, test=2)
     config = small_config(tmp_path)
-    assert list(yaml.safe_load(readme_block("yaml", "data:"))["data"]) == list(config["data"])
-    added = yaml.safe_load(readme_block("yaml", "studies:"))["studies"]
+    assert list(yaml.safe_load(block(*OWN, "data:"))["data"]) == list(config["data"])
+    added = yaml.safe_load(block(*OWN, "studies:"))["studies"]
     assert complete(config | {"studies": added | config["studies"]} | {"teachers": TEACHER})
-    # The README's, small: one category, the teacher and the seed that are there.
+    # The page's, small: one category, the teacher and the seed that are there.
     added["pairs"] |= {"category": ["gamma"], "teacher": ["random"], "seed": [0]}
     config["studies"] |= added
     run = snakemake(config, str(tmp_path / "results" / "tables" / "pairs_by_category.md"))
@@ -442,13 +462,13 @@ TEACHER = {"imagenet": {"backbone": "resnet18"}, "random": {"backbone": "resnet1
 
 def test_a_scoring_rule_is_one_function(finished, tmp_path):
     shutil.copytree(REPOSITORY / "stpm_bench", tmp_path / "stpm_bench")
-    line = readme_block("python", "FUSIONS").rstrip()
+    line = block(*RULE, "python", "FUSIONS").rstrip()
     path = tmp_path / "stpm_bench/anomaly_map.py"
     text, count = re.subn(r"^FUSIONS = .*$", line, path.read_text(), flags=re.M)
     assert count == 1
     path.write_text(text)
     results = finished / "results"
-    config = small_config(finished) | yaml.safe_load(readme_block("yaml", "methods:"))
+    config = small_config(finished) | yaml.safe_load(block(*RULE, "yaml", "methods:"))
     config["studies"]["main"]["method"] = ["stpm", "highest"]
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     fit = next((results / "fits").glob("category-alpha_*"))

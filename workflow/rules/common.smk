@@ -12,7 +12,7 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
-PACKAGE = Path(workflow.basedir)
+PACKAGE = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PACKAGE))
 
 from stpm_bench.run import child_processes
