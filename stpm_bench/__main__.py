@@ -83,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.parent.mkdir(parents=True, exist_ok=True)
             os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
             sys.stderr = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
-        step(**options)
-        return 0
+        return step(**options) or 0  # a step may return an exit status
     except InputError as error:
         message = f"error: {error}\n"
     except ModuleNotFoundError as error:

@@ -28,6 +28,7 @@ def environment(device: "torch.device") -> dict:
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": processor(),
+        "capability": capability(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
@@ -67,6 +68,24 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def capability(device: "torch.device") -> str:
+    """Return the class of a device's arithmetic, as PyTorch knows it.
+
+    Processors of one name, as clouds give it, may differ in it, and with it in their bits.
+    """
+    import torch
+
+    from stpm_bench.device import cpu_capabilities
+
+    if device.type == "cuda":
+        return "compute capability {}.{}".format(*torch.cuda.get_device_capability(device))
+    known = cpu_capabilities()
+    for key, name in (("amx_bf16", "AMX BF16"), ("avx512_bf16", "AVX-512 BF16")):
+        if known.get(key):
+            return name
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def host_bytes() -> int:

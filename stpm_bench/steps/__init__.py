@@ -33,5 +33,8 @@ STEPS = (
     report.notebook,
     run.clean,
     run.config_docs,
+    run.publish,
+    run.compare,
+    run.readme,
     run.benchmark,
 )

@@ -53,6 +53,64 @@ def config_docs(
         temporary.write_text(page(), encoding="utf-8")
 
 
+def publish(
+    results: Annotated[Path, "folder of the results"],
+    name: Annotated[str, "of the published folder"],
+    *,
+    note: Annotated[str, "what a reader must know besides, as of the data"] = "",
+    mixed: Annotated[bool, "publish mixed versions of code or packages; README.md says so"] = False,
+    replace: Annotated[bool, "replace a published folder of that name"] = False,
+    to: Annotated[Path, "folder of the published folders"] = Path("results/published"),
+) -> None:
+    """Write what is done of a run as a small folder for git: config, metrics, tables, claims,
+    figures, a record of machine, versions and hours, and a README.md."""
+    import yaml
+
+    from stpm_bench.report import publish
+
+    files = publish.contents(results, name, note, mixed)
+    for place in publish.absolute_paths(yaml.safe_load(files["config.yaml"])):
+        text = "warning: the published config.yaml names a place of your machine, for all to see"
+        print(f"{text}: {place}", file=sys.stderr)
+    publish.write(to / name, files, replace)
+    print(f"{to / name}: {len(files)} files, {sum(map(len, files.values())) / 1e3:,.0f} kB")
+
+
+def compare(
+    one: Annotated[Path, "folder of results, or a published one"],
+    other: Annotated[Path, "another one"],
+    *,
+    out: Annotated[Path | None, "folder for compare.md, compare.tex and compare.html"] = None,
+) -> int:
+    """Compare two runs, a verdict for each study and metric; the exit status is 1 where one is
+    beyond noise, else 2 where one cannot be told, else 0."""
+    from stpm_bench.report import compare, typeset
+
+    folders = compare.read(one), compare.read(other)
+    found = compare.studies_of(*folders)
+    sections = compare.sections(*folders, found)
+    print(typeset.markdown(sections, "compare"))
+    if out is not None:
+        typeset.write(out, "compare", sections)
+    return compare.exit_status(found)
+
+
+def readme(
+    *,
+    published: Annotated[Path, "folder of the published folders"] = Path("results/published"),
+    file: Annotated[Path, "the README whose block of published results is written anew"] = Path(
+        "README.md"
+    ),
+) -> None:
+    """Write what README.md says of the published folders, between its two markers."""
+    from stpm_bench.files import written_whole
+    from stpm_bench.report import publish
+
+    text = publish.with_block(file.read_text(encoding="utf-8"), publish.block(published))
+    with written_whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def benchmark(
     name: Annotated[
         Literal[

@@ -1,0 +1,590 @@
+"""A finished run, or what is done of one, as a small folder that is kept in git: results/published.
+
+A published folder has the names of a results folder's files (config.yaml, metrics.csv, claims.json,
+tables/, figures/), a record of machine, versions, hours and counts (record.json), and a README.md.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import yaml
+
+from stpm_bench import grid
+from stpm_bench.errors import InputError
+from stpm_bench.files import read_json, read_verified
+from stpm_bench.levels import PUBLISHED
+from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED
+from stpm_bench.report.tables import METRICS, STUDENT
+from stpm_bench.report.typeset import number, spread
+from stpm_bench.report.verdict import VERDICTS
+from stpm_bench.results import STAGES, cell_folder, fit_folder
+
+FOLDER = Path("results/published")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+AUTHORS = "authors' repository README"
+NOT_RECORDED = "not recorded"
+# Deviations beside which the paper's values still stand in README.md: the precision is what `auto`
+# takes on the hardware, and a second checkpoint that is scored changes nothing of the first.
+HARMLESS = ("precision ", "last_epoch ")
+BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
+END = "<!-- end of published results -->"
+FEW = 5  # names that a message or a README lists before 'and N more'
+
+
+class Run(NamedTuple):
+    """A stage that ran: 'teacher', 'fit', 'score' or 'evaluate'; the name of its folder, or of the
+    teacher's file; its record; and the names of the folders of the cells that rest on it."""
+
+    stage: str
+    name: str
+    record: Mapping
+    cells: tuple[str, ...]
+
+
+def runs(results: Path, studies: pd.DataFrame) -> list[Run]:
+    """Return every stage of the studies' cells that has run, a fit that cells share once.
+
+    Args:
+        studies: what `grid.studies` returns.
+    """
+    unique = studies.drop_duplicates(list(grid.AXES))
+    cells = pd.Series([cell.folder for cell in grid.cells(unique)], index=unique.index)
+    found = []
+    for file, names in cells.groupby(unique["teacher_file"], sort=False):
+        found.append(("teacher", file, results / "teachers" / f"{file}.json", names))
+    for fit, names in cells.groupby(unique["fit"], sort=False):
+        for stage in ("fit", "score"):
+            found.append((stage, fit, fit_folder(results, fit) / STAGES[stage], names))
+    for name in cells:
+        found.append(("evaluate", name, cell_folder(results, name) / STAGES["evaluate"], [name]))
+    return [
+        Run(stage, name, read_json(path), tuple(names))
+        for stage, name, path, names in found
+        if path.exists()
+    ]
+
+
+def kinds(found: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the kinds of processor that computed: kind -> the cells that rest on it.
+
+    A GPU counts for itself, whatever processor it is beside. A teacher that was not trained here
+    only copied its weights, and metrics are computed in float64: neither counts.
+    """
+    result: dict[str, list[str]] = {}
+    for stage, _, record, cells in found:
+        trained = stage in ("fit", "score") or "training_seconds" in record
+        if trained and "processor" in record:
+            name = record["processor"] if record["device"] == "cpu" else record["device"]
+            kind = f"{name} ({record.get('capability', f'capability {NOT_RECORDED}')})"
+            result.setdefault(kind, []).extend(cells)
+    return {kind: list(dict.fromkeys(cells)) for kind, cells in result.items()}
+
+
+def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
+    """Return what can be mixed: the code of each stage, packages, Python, the students' precision.
+
+    Returns:
+        what -> version -> the cells that rest on it.
+    """
+    result: dict[str, dict[str, list[str]]] = {}
+    for stage, _, record, cells in found:
+        file = record.get("settings", {}).get("file", "")
+        seen = dict(record.get("packages", {}))
+        if "code" in record:
+            seen[f"the code of {f'{stage} {file}'.strip()}"] = record["code"]
+        if "python" in record:
+            seen["Python"] = record["python"]
+        if stage == "fit" and file == STUDENT:
+            seen["the students' precision"] = record["precision"]
+        for what, version in seen.items():
+            result.setdefault(what, {}).setdefault(version, []).extend(cells)
+    return result
+
+
+def named(cells: Sequence[str]) -> str:
+    """Return the names of some cells as a sentence has them."""
+    names = list(dict.fromkeys(cells))
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
+def told_apart(by_version: Mapping[str, Sequence[str]]) -> str:
+    """Return which cells come from which version."""
+    return "; ".join(
+        f"{version}: {len(set(cells))} cells ({named(cells)})"
+        for version, cells in by_version.items()
+    )
+
+
+def main_study(studies: pd.DataFrame) -> str:
+    """Return the name of the main study: 'main', or the first where none has that name."""
+    names = list(dict.fromkeys(studies["study"]))
+    return "main" if "main" in names else names[0]
+
+
+def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> dict[str, bytes]:
+    """Return the files of a published folder: path in it -> content.
+
+    Args:
+        results: a results folder with the tables, claims and figures of what is done.
+        name: of the published folder.
+        note: what the publisher has to say, a line of its README.md.
+        mixed: whether mixed versions of code and packages are published, and named as such.
+
+    Raises:
+        InputError: the name is no plain one; tables are missing or of other cells than those that
+            are done; the cells come from several kinds of processor, or, without `mixed`, from
+            several versions.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"the name {name!a} of what is published: expected letters, digits, '_', '-' and '.', "
+            "80 at most and the first a letter or digit, since it names a folder; choose such a one"
+        )
+    if not Path(results, "metrics.csv").exists():
+        raise InputError(
+            f"{results}/metrics.csv: no such file; expected a run's results. Of a run that is not "
+            f"finished make it with: python -m stpm_bench interim --results {results} --main main "
+            "(before it, where studies.csv is missing: python -m stpm_bench studies --config "
+            f"CONFIG --output {results})"
+        )
+    studies = grid.read(results / "studies.csv")
+    main = main_study(studies)
+    status = status_of(results, studies, main)
+    found = runs(results, studies)
+    several = kinds(found)
+    if len(several) > 1:
+        raise InputError(
+            f"{results}: its cells come from {len(several)} kinds of processor, and a published "
+            f"folder holds one: {told_apart(several)}. Run them on one kind, or give each kind a "
+            "results folder of its own and publish both"
+        )
+    mixtures = {what: seen for what, seen in versions(found).items() if len(seen) > 1}
+    if mixtures and not mixed:
+        lines = "".join(f"\n  {what}: {told_apart(seen)}" for what, seen in mixtures.items())
+        raise InputError(
+            f"{results}: its cells were made with several versions:{lines}\nExpected one of each. "
+            "Run the older cells again, or publish with --mixed, and the README.md says so"
+        )
+    files = {
+        file: read_verified(results / file)
+        for file in ("config.yaml", "metrics.csv", "claims.json", "claims.md")
+    }
+    for suffix in ("csv", "md"):
+        for path in sorted((results / "tables").glob(f"*.{suffix}")):
+            files[f"tables/{path.name}"] = read_verified(path)
+    for figure in figures(results, main):
+        files[f"figures/{figure}.png"] = read_verified(results / "figures" / f"{figure}.png")
+    record = record_of(name, files, studies, status, found, note)
+    files["record.json"] = (json.dumps(record, indent=2) + "\n").encode()
+    files["README.md"] = readme_of(record, files, main).encode()
+    return files
+
+
+def figures(results: Path, main: str) -> list[str]:
+    """Return the figures to publish: the main study's, and of the others those that are there."""
+    there = [main, f"training/{main}", "difference_to_paper"]
+    there += [next((n for n in ("methods", "few_shot") if figure_of(results, n).exists()), "")]
+    found = [figure for figure in there if figure and figure_of(results, figure).exists()]
+    if main not in found:
+        raise InputError(
+            f"{figure_of(results, main)}: no such file; expected the figures of these results: "
+            f"{remake(results, main)}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def figure_of(results: Path, name: str) -> Path:
+    """Return the file of a figure."""
+    return Path(results, "figures", f"{name}.png")
+
+
+def remake(results: Path, main: str) -> str:
+    """Return the sentence that says how tables, claims and figures are made of what is done."""
+    return f"make them with: python -m stpm_bench interim --results {results} --main {main}"
+
+
+def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]:
+    """Return the status of every planned cell: its folder's name -> 'done', 'failed' or 'missing'.
+
+    Raises:
+        InputError: metrics.csv or the tables are of other cells than those that are done now.
+    """
+    valued = {cell.folder for cell in grid.cells(grid.read(results / "metrics.csv"))}
+    status = {}
+    for cell in grid.cells(studies):
+        path = cell_folder(results, cell) / "metrics.json"
+        status[cell.folder] = "missing"
+        if path.exists():
+            status[cell.folder] = "failed" if "failure" in read_json(path) else "done"
+    done = {name for name, what in status.items() if what == "done"}
+    if done != valued:
+        raise InputError(
+            f"{results}/metrics.csv: has {len(valued)} cells, and {len(done)} are done "
+            f"({named(sorted(done ^ valued))}); {remake(results, main)}"
+        )
+    costs = grid.read(results / "tables" / "cost.csv")
+    evaluated = costs[costs["stage"] == "evaluate"].astype({"seed": int})
+    tabled = {cell.folder for cell in grid.cells(evaluated)}
+    if done != tabled:
+        raise InputError(
+            f"{results}/tables: are of {len(tabled)} cells, and metrics.csv of {len(done)} "
+            f"({named(sorted(done ^ tabled))}); {remake(results, main)}"
+        )
+    return status
+
+
+def record_of(
+    name: str,
+    files: Mapping[str, bytes],
+    studies: pd.DataFrame,
+    status: Mapping[str, str],
+    found: Sequence[Run],
+    note: str,
+) -> dict:
+    """Return what record.json holds: machine, versions, commits, precision, hours and counts."""
+    claims = json.loads(files["claims.json"])
+    seconds = Counter()
+    for run in found:
+        seconds[run.stage] += run.record.get("seconds", 0)
+    hours = {stage: round(s / 3600, 3) for stage, s in seconds.items()}
+    by_study = {
+        study: counted([status[cell.folder] for cell in grid.cells(rows)])
+        for study, rows in studies.groupby("study", sort=False)
+    }
+    seen = versions(found)
+    teachers = {
+        run.name: {key: run.record[key] for key in TEACHER if run.record.get(key) is not None}
+        for run in found
+        if run.stage == "teacher"
+    }
+    return {
+        "name": name,
+        "data": claims["data"],
+        "deviations_from_the_papers_setting": claims["deviations_from_the_papers_setting"],
+        "note": note,
+        "kind": next(iter(kinds(found)), NOT_RECORDED),
+        **{key: values_of(found, key) for key in ("processor", "capability", "device", "platform")},
+        "versions": {what: sorted(of_it) for what, of_it in sorted(seen.items())},
+        "mixed": {what: told_apart(of_it) for what, of_it in seen.items() if len(of_it) > 1},
+        "git_commits": dict(Counter(str(r.record["git_commit"]) for r in found if of(r))),
+        "hours": hours | {"together": round(sum(seconds.values()) / 3600, 3)},
+        "cells": counted(status.values()),
+        "studies": by_study,
+        "failed": [cell for cell, what in status.items() if what == "failed"],
+        "missing": [cell for cell, what in status.items() if what == "missing"],
+        "teachers": teachers,
+    }
+
+
+TEACHER = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy")
+
+
+def of(run: Run) -> bool:
+    """Return whether a stage records the environment that it ran in; an evaluation does not."""
+    return "git_commit" in run.record
+
+
+def values_of(found: Sequence[Run], key: str) -> list[str]:
+    """Return the values that the records have of a key, each once."""
+    return list(dict.fromkeys(run.record[key] for run in found if key in run.record and of(run)))
+
+
+def counted(statuses: Sequence[str]) -> dict[str, int]:
+    """Return the numbers of cells: planned, done, failed, missing."""
+    counts = Counter(statuses)
+    return {"planned": counts.total()} | {k: counts[k] for k in ("done", "failed", "missing")}
+
+
+# The folder's README.md
+
+
+def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
+    """Return the README.md of a published folder: what was run, where, and how to run it again."""
+    config = yaml.safe_load(files["config.yaml"])
+    place = FOLDER / record["name"]
+    lines = [f"# {record['name']}", "", opening(config, record), ""]
+    if record["note"]:
+        lines += [f"Note of who published it: {record['note']}", ""]
+    lines += ["| study | cells planned | done | failed | not reached |", "|:--|--:|--:|--:|--:|"]
+    for study, n in (record["studies"] | {"together (each cell once)": record["cells"]}).items():
+        counts = (n[key] for key in ("planned", "done", "failed", "missing"))
+        lines.append(f"| {study} | {' | '.join(map(str, counts))} |")
+    lines += ["", "## What it found", "", tables_of(files[f"tables/{main}.md"].decode()), ""]
+    for figure in (file for file in files if file.startswith("figures/")):
+        lines.append(f"![{figure}]({figure})")
+    lines += [
+        "",
+        "Every number by cell: [metrics.csv](metrics.csv). Every table: [tables](tables). The "
+        f"paper's claims beside these cells: [claims.md](claims.md); data: {record['data']}.",
+    ]
+    lines += ["", "## Other than the paper's setting", ""]
+    deviations = record["deviations_from_the_papers_setting"]
+    lines += [f"- {text}" for text in deviations] or ["Nothing: it is the paper's setting."]
+    lines += ["", "## Make it again", "", "In the folder of the Snakefile:", "", "```"]
+    lines += [f"snakemake --cores all --configfile {place.as_posix()}/config.yaml", "```", ""]
+    lines += [
+        "The paths in it are the publisher's; a relative one starts at the folder in which the "
+        "command is typed. Put your data there, or change the path in a copy of config.yaml.",
+        "",
+        "| config key | here | what it is |",
+        "|:--|:--|:--|",
+        *(f"| `{key}` | {value} | {meaning} |" for key, value, meaning in paths(config)),
+        "",
+        "Another kind of processor or other versions give other bits: "
+        f"`python -m stpm_bench compare {place.as_posix()} {config['results']}` says whether the "
+        "differences are within the noise of the seeds.",
+        "",
+        "## Machine, hours, versions",
+        "",
+        *machine(record),
+        "",
+        "## What was not reached",
+        "",
+        *not_reached(record),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def opening(config: Mapping, record: Mapping) -> str:
+    """Return what was run, in a sentence or two."""
+    studies = config["studies"].values()
+    axes = {
+        axis: list(dict.fromkeys(str(value) for study in studies for value in study[axis]))
+        for axis in ("category", "method", "teacher", "fraction", "seed")
+    }
+    categories = axes["category"]
+    shown = ", ".join(categories) if len(categories) <= 15 else f"{len(categories)} categories"
+    cells = record["cells"]
+    text = (
+        f"{cells['done']} of {cells['planned']} planned cells (a cell is one method's run on one "
+        f"category, evaluated) on {shown}, at {config['image_size']} × {config['image_size']}: "
+        f"methods {', '.join(axes['method'])}; teachers {', '.join(axes['teacher'])}; fractions of "
+        f"the training images {', '.join(axes['fraction'])}; seeds {', '.join(axes['seed'])}."
+    )
+    if config["data"]["demo"]:
+        text += " The data are the embedded demo set: the numbers say nothing about the paper."
+    return text
+
+
+def tables_of(markdown: str) -> str:
+    """Return the tables of a study's own Markdown, without those of published methods, their titles
+    one level down."""
+    parts = re.split(r"\n(?=## )", markdown)
+    own = [part for part in parts if part.startswith("## Study: ")]
+    return "\n".join(own).replace("## Study: ", "### Study: ").rstrip()
+
+
+def paths(config: Mapping) -> list[tuple[str, str, str]]:
+    """Return the paths of a completed config: the key, its value as Markdown, what it is."""
+    data = config["data"]
+    found = [("results", config["results"], "where the results land")]
+    if data["demo"]:
+        found.append(("data.demo", "true", "the demo set is made there: no data are needed"))
+    elif data["mvtec_ad"] or not data["sets"]:
+        meaning = "a copy of MVTec AD (its folder, or the published archive)"
+        if not data["mvtec_ad"]:
+            meaning = f"not set: MVTec AD is downloaded into `{data['folder']}`"
+        found.append(("data.mvtec_ad", data["mvtec_ad"] or "null", meaning))
+    for name, part in data["sets"].items():
+        path = part.get("path") or "null"
+        found.append((f"data.sets.{name}.path", path, f"the set's folder, layout {part['layout']}"))
+    for name, teacher in config["teachers"].items():
+        weights, source = teacher.get("weights"), teacher.get("pretrain")
+        if weights in PUBLISHED[teacher["backbone"]]:
+            meaning = f"torchvision's weights, downloaded into `{data['folder']}`"
+            found.append((f"teachers.{name}.weights", weights, meaning))
+        elif weights:
+            meaning = "a file of weights; its SHA-256 is in record.json"
+            if teacher.get("source"):
+                meaning += f"; declared as {teacher['source']}"
+            found.append((f"teachers.{name}.weights", weights, meaning))
+        elif isinstance(source, Mapping):
+            found.append((f"teachers.{name}.pretrain.folder", source["folder"], "its images"))
+        elif source:
+            meaning = f"the teacher is trained on it; a download goes into `{data['folder']}`"
+            found.append((f"teachers.{name}.pretrain", source, meaning))
+    return [(key, f"`{value}`", meaning) for key, value, meaning in found]
+
+
+def absolute_paths(config: Mapping) -> list[str]:
+    """Return the keys and paths of a config that name a place of one machine, which others see."""
+    return [
+        f"{key}: {value.strip('`')}"
+        for key, value, _ in paths(config)
+        if Path(value.strip("`")).is_absolute()
+    ]
+
+
+def machine(record: Mapping) -> list[str]:
+    """Return the lines of a README on machine, precision, hours, versions and commits."""
+    hours = record["hours"]
+    each = ", ".join(f"{stage} {h:.2f}" for stage, h in hours.items() if stage != "together")
+    seen = record["versions"]
+    packages = [f"{what} {' and '.join(v)}" for what, v in seen.items() if "the " not in what]
+    precision = " and ".join(seen.get("the students' precision", ["none was trained"]))
+    commits = [f"{commit} ({n} stages)" for commit, n in record["git_commits"].items()]
+    lines = [
+        f"- Kind of processor: {record['kind']}",
+        f"- Platform: {', '.join(record['platform']) or NOT_RECORDED}",
+        f"- Students' precision: {precision}",
+        f"- Hours of computing: {hours['together']:.2f} ({each}), the sum of all steps; steps that "
+        "ran side by side count each",
+        f"- Versions: {', '.join(packages) or NOT_RECORDED}",
+        f"- Commit: {', '.join(commits) or NOT_RECORDED}",
+    ]
+    if any(commit.endswith("+changes") for commit in record["git_commits"]):
+        lines.append("  (`+changes`: the checkout had changes that were not committed)")
+    for what, each in record["mixed"].items():
+        lines.append(f"- MIXED, {what}: {each}")
+    return lines
+
+
+def not_reached(record: Mapping) -> list[str]:
+    """Return the lines of a README on planned cells without a value."""
+    lines = []
+    for key, text in (("missing", "have not run"), ("failed", "failed (a fit that fails again)")):
+        cells = record[key]
+        if cells:
+            lines.append(f"- {len(cells)} planned cells {text}: {named(cells)}")
+    if lines:
+        return [*lines, "", "record.json names each. They are gaps in every table."]
+    return ["Nothing: every planned cell has its metrics."]
+
+
+# A folder, whole or not at all
+
+
+def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> None:
+    """Write a published folder, whole or not at all.
+
+    Raises:
+        InputError: it is there already, and not to be replaced; or it cannot be written.
+    """
+    if folder.exists() and not replace:
+        raise InputError(
+            f"{folder}: is there already; expected a new name. Choose another, or replace it with "
+            "--replace"
+        )
+    temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("tmp", "old"))
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+        for name, content in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); expected a writable folder with "
+            "enough space"
+        ) from error
+    finally:
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+# The block of the repository's README.md
+
+
+def block(published: Path) -> str:
+    """Return what README.md says of the published folders, made of their files alone.
+
+    Args:
+        published: the folder that holds them; links lead to `FOLDER`.
+    """
+    folders = sorted(path.parent for path in published.glob("[!.]*/record.json"))
+    parts = [entry(folder) for folder in folders] or [
+        "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
+    ]
+    return "\n\n".join([BEGIN, *parts, END])
+
+
+def entry(folder: Path) -> str:
+    """Return what README.md says of one published folder: a line, a table, a line a verdict."""
+    record = read_json(folder / "record.json")
+    cells, hours = record["cells"], record["hours"]["together"]
+    link = (FOLDER / folder.name / "README.md").as_posix()
+    text = (
+        f"**[{folder.name}]({link})**: {record['data']}; {cells['done']} of {cells['planned']} "
+        f"planned cells, {hours:.1f} hours of computing on {record['kind']}."
+    )
+    deviations = record["deviations_from_the_papers_setting"]
+    if deviations:
+        text += f" Other than the paper's setting: {'; '.join(deviations)}."
+    if record["note"]:
+        text += f" {record['note']}"
+    parts = [text]
+    if all(text.startswith(HARMLESS) for text in deviations):
+        table = beside_the_paper(folder)
+        if len(table):
+            parts.append(table.to_markdown(index=False, disable_numparse=True))
+    claims = read_json(folder / "claims.json")["claims"]
+    parts.append("\n".join(f"- {line}" for line in verdict_lines(claims)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def beside_the_paper(folder: Path) -> pd.DataFrame:
+    """Return our values beside the paper's and its authors', as text; empty without one of ours."""
+    table = pd.read_csv(folder / "tables" / "reproductions.csv")
+    rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
+    rows = rows[rows["category"] != PRINTED]
+    published = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
+    return pd.DataFrame(
+        {
+            "metric": rows["metric"].map(NAMES),
+            "category": rows["category"],
+            "paper": [number(value) for value in published[PAPER]],
+            "authors' README": [number(value) for value in published[AUTHORS]],
+            "ours, mean ± sd over seeds": [
+                spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)
+            ],
+            "ours less paper": [
+                number(value, signed=True) for value in rows[OURS] - published[PAPER]
+            ],
+        }
+    )
+
+
+def verdict_lines(claims: Sequence[Mapping]) -> list[str]:
+    """Return a line for each verdict that some claim has: which claims, of which metrics."""
+    lines = []
+    for verdict in VERDICTS:
+        found: dict[str, list[str]] = {}
+        for claim in claims:
+            if claim["verdict"] == verdict:
+                found.setdefault(claim["claim"], []).append(METRICS.get(claim["metric"], ""))
+        if found:
+            each = [
+                f"{claim} ({', '.join(metrics)})" if any(metrics) else claim
+                for claim, metrics in found.items()
+            ]
+            count = sum(map(len, found.values()))
+            lines.append(f"{verdict}, {count} rows of the claims: {', '.join(each)}")
+    return lines
+
+
+def with_block(text: str, made: str) -> str:
+    """Return a README's text with its block of published results replaced.
+
+    Raises:
+        InputError: the text has not both markers, once each and in order.
+    """
+    parts = re.split(f"{re.escape(BEGIN)}.*?{re.escape(END)}", text, flags=re.S)
+    if len(parts) != 2:
+        raise InputError(
+            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; put "
+            "them where the block shall be"
+        )
+    return made.join(parts)

@@ -1,0 +1,211 @@
+"""The rule that sets two runs beside each other, in made-up worlds; and what it says of folders."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stpm_bench.report.compare import (
+    ALPHA,
+    BEYOND,
+    REPRODUCED,
+    UNTOLD,
+    WITHIN,
+    compare,
+    hochberg,
+)
+
+SPREAD = 0.005
+
+
+def normal(rng, shape):
+    """Draws of seeds, SPREAD wide; the three metrics of a cell are related (correlation 0.5)."""
+    shared = rng.normal(0, 1, (1, *shape[1:]))
+    return SPREAD * (np.sqrt(0.5) * shared + np.sqrt(0.5) * rng.normal(0, 1, shape))
+
+
+def unrelated(rng, shape):
+    return rng.normal(0, SPREAD, shape)
+
+
+def unequal(rng, shape):
+    """Categories of very different noise: 20 times from the quietest to the loudest."""
+    scale = np.geomspace(0.001, 0.02, shape[1])[:, None]
+    return scale * normal(rng, shape) / SPREAD
+
+
+def drawn_teacher(rng, shape):
+    """A seed's teacher moves all categories together, more than its student does."""
+    return normal(rng, shape) + rng.normal(0, 3 * SPREAD, (*shape[:1], 1, shape[2]))
+
+
+def near_the_ceiling(rng, shape):
+    """Skewed, and in the steps of an AUROC of 20 by 63 images."""
+    return -np.round(rng.exponential(SPREAD, shape) * 1260) / 1260
+
+
+def collapsing(rng, shape):
+    """One training in five ends far below."""
+    return normal(rng, shape) - 0.3 * (rng.random(shape) < 0.2)
+
+
+def rate(noise, shift, groups, worlds, metrics=3, seeds=(3, 3), pairing=0.0) -> float:
+    """Return in how many worlds, as a share, the study has a verdict 'beyond noise'.
+
+    Args:
+        noise: draws the seeds' deviations. pairing: how far the same seed deviates alike in both.
+    """
+    rng = np.random.default_rng(19)
+    count = 0
+    for _ in range(worlds):
+        level = rng.uniform(0.8, 0.98, (metrics, groups, 1))
+        runs = np.full((2, metrics, groups, max(seeds)), np.nan)
+        common = noise(rng, (metrics, groups, max(seeds)))
+        for run, n in zip(runs, seeds, strict=True):
+            own = noise(rng, (metrics, groups, n))
+            run[..., :n] = level + np.sqrt(pairing) * common[..., :n] + np.sqrt(1 - pairing) * own
+        runs[1] += shift
+        count += any(c.verdict == BEYOND for c in compare(*runs))
+    return count / worlds
+
+
+@pytest.mark.parametrize("groups", [1, 2, 15])
+@pytest.mark.parametrize("noise", [normal, unrelated])
+def test_a_shift_of_four_spreads_is_beyond_noise(noise, groups):
+    assert rate(noise, 0.02, groups, 500) >= 0.95
+
+
+def test_of_one_metric_of_one_category_no_test_could_see_more():
+    """The power of Student's test of the same level, by its noncentral distribution."""
+    limit = stats.t.ppf(1 - ALPHA / 2, 4)
+    best = stats.nct.sf(limit, 4, 0.02 / (SPREAD * np.sqrt(2 / 3)))
+    assert 0.947 < best < 0.95
+    assert rate(normal, 0.02, 1, 2000, metrics=1) == pytest.approx(best, abs=0.015)
+    assert rate(normal, 0.02, 2, 500, metrics=1) >= 0.95
+
+
+@pytest.mark.parametrize("groups", [2, 15])
+@pytest.mark.parametrize("noise", [normal, unrelated, unequal, drawn_teacher, near_the_ceiling])
+def test_without_a_shift_few_studies_are_beyond_noise(noise, groups):
+    assert rate(noise, 0, groups, 1000) <= ALPHA
+
+
+@pytest.mark.parametrize(
+    ("noise", "options"),
+    [
+        (normal, {}),
+        (normal, {"metrics": 1}),
+        (normal, {"seeds": (1, 3)}),
+        (normal, {"seeds": (5, 2)}),
+        (normal, {"pairing": 0.8}),
+        (near_the_ceiling, {}),
+    ],
+    ids=str,
+)
+def test_nor_of_one_category(noise, options):
+    """Here the level is reached, not undercut: by chance the count may be above 5 in 100."""
+    worlds = 1500
+    count = round(rate(noise, 0, 1, worlds, **options) * worlds)
+    assert stats.binomtest(count, worlds, ALPHA, alternative="greater").pvalue > 0.001
+
+
+def test_nor_where_one_training_in_five_collapses():
+    assert rate(collapsing, 0, 15, 1000) <= ALPHA
+
+
+def test_one_category_that_moved_is_found_among_many():
+    shift = np.zeros((15, 1))
+    shift[4] = 0.08
+    assert rate(normal, shift, 15, 200) >= 0.95
+    rng = np.random.default_rng(0)
+    runs = [0.9 + normal(rng, (3, 15, 3)) for _ in range(2)]
+    for found in compare(runs[0], runs[1] + shift):
+        assert (found.verdict, found.group) == (BEYOND, 4)
+        assert found.largest == pytest.approx(0.08, abs=0.02)
+        assert found.spread == pytest.approx(SPREAD, rel=0.3)
+
+
+def test_the_interval_holds_the_shift_in_95_of_100_worlds():
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(500):
+        runs = [drawn_teacher(rng, (1, 6, 3)) for _ in range(2)]
+        (found,) = compare(runs[0], runs[1] + 0.01)
+        held += found.low <= 0.01 <= found.high
+    assert held / 500 == pytest.approx(0.95, abs=0.03)
+
+
+def values(*rows):
+    return np.array([rows], float)
+
+
+def test_one_seed_a_run_cannot_tell_unless_the_values_are_the_same():
+    (found,) = compare(values([0.95]), values([0.99]))
+    assert (found.verdict, found.untold, found.groups) == (UNTOLD, 1, 1)
+    assert found.largest == pytest.approx(0.04)
+    assert np.isnan([found.p, found.low, found.high]).all()
+    assert compare(values([0.95]), values([0.95]))[0].verdict == REPRODUCED
+    assert compare(values([0.95]), values([0.9504]))[0].verdict == REPRODUCED
+    assert compare(values([0.95]), values([0.9506]))[0].verdict == UNTOLD
+
+
+def test_the_same_values_are_reproduced_whatever_else_a_run_has():
+    gap = np.nan
+    one, other = [0.95, gap, gap], [0.95, 0.5, 0.4]
+    assert compare(values(one), values(other))[0].verdict == REPRODUCED
+    # A seed that differs: then the others count as well.
+    one, other = [0.950, 0.951, 0.952], [0.950, 0.951, 0.955]
+    assert compare(values(one), values(other))[0].verdict == WITHIN
+
+
+def test_nothing_in_common_cannot_tell():
+    gap = np.nan
+    (found,) = compare(values([0.9, 0.9], [gap, gap]), values([gap, gap], [0.9, 0.9]))
+    assert (found.verdict, found.groups, found.group) == (UNTOLD, 0, -1)
+
+
+def test_other_seeds_are_compared_too():
+    gap = np.nan
+    one = [0.950, 0.955, 0.945, gap, gap, gap]
+    other = [gap, gap, gap, 0.851, 0.856, 0.846]
+    assert compare(values(one), values(other))[0].verdict == BEYOND
+    assert compare(values(one), values(one[::-1]))[0].verdict == WITHIN
+
+
+def test_a_method_with_a_single_seed_is_no_noise_for_the_others():
+    gap = np.nan
+    drawing, single = [0.95, 0.96, 0.94], [0.9, gap, gap]
+    moved = [0.955, 0.953, 0.945]
+    (found,) = compare(values(drawing, single), values(moved, [0.9001, gap, gap]))
+    assert (found.verdict, found.untold) == (WITHIN, 0)
+    (found,) = compare(values(drawing, single), values(moved, [0.8, gap, gap]))
+    assert (found.verdict, found.untold) == (UNTOLD, 1)
+    # What is beyond noise is so whatever else cannot be told.
+    (found,) = compare(values(drawing, single), values([0.5, 0.51, 0.49], [0.8, gap, gap]))
+    assert (found.verdict, found.untold) == (BEYOND, 1)
+
+
+def test_a_gap_costs_its_group_alone():
+    rng = np.random.default_rng(5)
+    runs = 0.9 + rng.normal(0, SPREAD, (2, 1, 15, 3))
+    whole = compare(runs[0], runs[1] + 0.01)[0]
+    runs[0, 0, 7, 1] = np.nan  # a training that failed
+    with_gap = compare(runs[0], runs[1] + 0.01)[0]
+    assert with_gap.groups == 15
+    assert with_gap.difference == pytest.approx(whole.difference, abs=SPREAD / 3)
+    assert with_gap.high - with_gap.low < 2 * (whole.high - whole.low)
+
+
+def test_a_metric_in_steps_without_a_spread_is_not_beyond_noise_for_one_step():
+    step = 1 / 1260
+    (found,) = compare(values([1.0] * 3), values([1 - step] * 3))
+    assert found.verdict == WITHIN
+    (found,) = compare(values([1.0] * 3), values([0.99] * 3))
+    assert found.verdict == BEYOND
+
+
+def test_hochberg_by_hand():
+    assert hochberg([0.01, 0.04, np.nan, 0.03]) == pytest.approx(
+        [0.03, 0.04, np.nan, 0.04], nan_ok=True
+    )
+    assert hochberg([0.05, 0.05, 0.05]) == pytest.approx([0.05] * 3)
+    assert hochberg([0.02, 0.9]) == pytest.approx([0.04, 0.9])
