@@ -14,7 +14,7 @@ import yaml
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_json, read_verified
+from stpm_bench.files import read_hashes, read_json, read_verified
 from stpm_bench.report import publish
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import Section, interval, number, p_value
