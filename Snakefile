@@ -6,10 +6,11 @@ from snakemake.utils import min_version
 min_version("9.3")
 
 
-# A config named with --configfile stands alone: Snakemake would merge it into this one.
+# A config named with --configfile stands alone: Snakemake would merge it into this one. Which is
+# named, only an attribute that is not documented says: tests/test_snakemake_attributes.py.
 if not workflow.overwrite_configfiles:
 
-    configfile: Path(workflow.basedir, "workflow/config/paper.yaml")
+    configfile: Path(str(workflow.current_basedir), "workflow/config/paper.yaml")
 
 
 include: "workflow/rules/common.smk"
@@ -17,7 +18,9 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/fit.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/speed.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/explorer.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -26,11 +29,12 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=TEACHERS),
+        expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=SUITE.teachers),
         # What a fit is of value for by itself; that a cell's metrics are there, the tables ask.
         of_fits,
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
+        SPEED,
         rules.tables.output,
         rules.claims.output,
         rules.figures.output,
@@ -40,6 +44,8 @@ rule all:
             category=PANEL_CELLS,
             suffix=["pdf", "png"],
         ),
+        rules.first_page.output,
+        expand(f"{RESULTS}/explorer/{{category}}.html", category=PANEL_CELLS),
         expand(f"{RESULTS}/notebooks/{{name}}.{{suffix}}", name=NOTEBOOKS, suffix=["ipynb", "html"]),
     localrule: True
 
@@ -51,16 +57,18 @@ onstart:
         hold(RESULTS)
     except InputError as error:
         raise WorkflowError(str(error))
-    todo = images_to_do()
-    print(announcement(todo), file=sys.stderr)
-    images = {Path(FIT_OF[cell]).name: number for cell, number in todo.items()}
-    done = sum(plan.is_done(RESULTS, cell) for cell in CELLS)
-    follow(logger, Path(RESULTS, "cells"), images, len(CELLS), done)
+    todo = plan.images_to_do(
+        CONFIG, SUITE.fits, {c: SUITE.count(c, "train") for c in CATEGORIES}
+    )
+    print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
+    images = {SUITE.fits[cell]: number for cell, number in todo.items()}
+    done = sum(plan.is_done(RESULTS, cell) for cell in SUITE.cells)
+    progress.follow(logger, Path(RESULTS, "cells"), images, len(SUITE.cells), done)
 
 
 onsuccess:
-    print(closing(), file=sys.stderr)
+    print(messages.closing(SUITE), file=sys.stderr)
 
 
 onerror:
-    print(after_failure(), file=sys.stderr)
+    print(messages.after_failure(SUITE, interim_command()), file=sys.stderr)

@@ -19,10 +19,10 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.report.notebooks import RESULTS, main_cells, main_study, show_figure, show_table
 
-metrics = pd.read_csv(checked(RESULTS / "metrics.csv"), dtype={"category": str, "layers": str})
+metrics = pd.read_csv(verified(RESULTS / "metrics.csv"), dtype={"category": str, "layers": str})
 
 # %%
 show_table(main_study())
@@ -35,7 +35,7 @@ show_figure(main_study())
 # numbers come from one run at a seed of its own; the bars are our seeds alone.
 
 # %%
-table = pd.read_csv(checked(RESULTS / "tables" / f"{main_study()}.csv"))
+table = pd.read_csv(verified(RESULTS / "tables" / f"{main_study()}.csv"))
 if table.reindex(columns=["pixel_auroc_paper", "pro_paper"]).notna().any(axis=None):
     show_figure("difference_to_paper")
 else:
@@ -78,4 +78,4 @@ for category in dict.fromkeys(cell.category for cell, _ in main_cells()):
 # ## What the paper claims, and what these cells say
 
 # %%
-display(Markdown(checked(RESULTS / "claims.md").read_text()))
+display(Markdown(verified(RESULTS / "claims.md").read_text()))

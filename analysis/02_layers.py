@@ -19,8 +19,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench import grid
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.report.notebooks import RESULTS, show_claims, show_figure, show_table, studies_of
 
 EXAMPLE = """layers:
@@ -53,11 +52,9 @@ for study in found:
 
 # %%
 for study in found:
-    wide = pd.read_csv(checked(RESULTS / "tables" / f"{study}_by_category.csv"))
-    sets = map(grid.set_of, wide["category"])
-    groups = ["textures", "objects", *sets, "mean"]
-    wide = wide[~wide["category"].isin(groups)].set_index("metric")
-    settings = [name for name in wide.columns[1:] if not name.endswith(" sd")]
+    wide = pd.read_csv(verified(RESULTS / "tables" / f"{study}_by_category.csv"))
+    wide = wide[wide["kind"] == "category"].set_index("metric")
+    settings = [name for name in wide.columns[2:] if not name.endswith(" sd")]
     wide = wide[settings].dropna()
     if wide.empty:
         continue

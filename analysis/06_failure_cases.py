@@ -18,7 +18,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure
 
 # %% [markdown]
@@ -30,7 +30,7 @@ from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure
 
 # %%
 show_figure("failures", width=900)
-display(pd.read_csv(checked(RESULTS / "tables" / "failures.csv")).round(3))
+display(pd.read_csv(verified(RESULTS / "tables" / "failures.csv")).round(3))
 
 # %% [markdown]
 # ## By kind of defect
@@ -44,7 +44,7 @@ for cell, folder in main_cells():
     path = folder / "image_scores.csv"
     if not path.exists():
         continue
-    scores = pd.read_csv(checked(path), keep_default_na=False)
+    scores = pd.read_csv(verified(path), keep_default_na=False)
     good = scores.loc[scores["defect"] == "good", "score"].to_numpy()
     for defect, group in scores[scores["defect"] != "good"].groupby("defect"):
         ahead = group["score"].to_numpy()[:, None] - good[None, :]

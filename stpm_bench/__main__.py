@@ -53,6 +53,8 @@ def add_step(subparsers, step: Callable) -> None:
             options["choices"] = typing.get_args(kind)
         elif isinstance(kind, types.UnionType):  # Path | None
             options["type"] = typing.get_args(kind)[0]
+        elif typing.get_origin(kind) is list:  # list[Path]: one or more
+            options |= {"type": typing.get_args(kind)[0], "nargs": "+"}
         else:
             options["type"] = kind
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:

@@ -18,28 +18,28 @@ def audit(
     """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
 
     Args:
-        masks: for each of `images.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
+        masks: for each of `masks.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
         own_masks: N masks (H, W) bool at their images' own size.
         anomaly_maps: (N, S, S) float.
 
     Returns:
         Columns `definition`, `masks`, `pro`, `pixel_auroc`: each of `DEFINITIONS` with each
-        treatment: 'nearest' and 'bilinear_any' (see `images.TREATMENTS`), and 'own', the images'
+        treatment: 'nearest' and 'bilinear_any' (see `masks.TREATMENTS`), and 'own', the images'
         own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' where the images
         have several sizes. `pixel_auroc` does not depend on the definition: it stands beside
         'mvtec', and is NaN beside the others.
     """
-    rows = of_treatment("nearest", masks["nearest"], anomaly_maps)
-    rows += of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
+    rows = rows_of_treatment("nearest", masks["nearest"], anomaly_maps)
+    rows += rows_of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
     if len({mask.shape for mask in own_masks}) == 1:
         own = np.stack(own_masks)
-        rows += of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
+        rows += rows_of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
     else:
         rows += [(name, "own", np.nan, np.nan) for name in DEFINITIONS]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> list[tuple]:
+def rows_of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> list[tuple]:
     """Return the rows of one treatment of the masks: (N, H, W) bool, with maps (N, H, W)."""
     values = every_definition(masks, maps)
     pixels = {"mvtec": auroc(masks, maps)}

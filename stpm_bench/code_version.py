@@ -30,15 +30,16 @@ NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_determi
 # Stage -> the definitions, as (module, name), on which its result depends. Of 'fit' and 'score' the
 # function of that name of the method's file comes on top.
 ROOTS = {
-    "prepare": (("datasets.images", "prepare"), ("datasets.images", "refuse_leak")),
+    "prepare": (("datasets.prepare", "prepare"), ("datasets.prepare", "refuse_leak")),
     "pretraining_set": (("datasets.pretraining", "load"), ("datasets.pretraining", "load_folder")),
     "demo_data": (("datasets.demo", "write"),),
-    "download": (("datasets.download", "download"),),
+    "download": (("datasets.mvtec", "download"),),
     "teacher": (
         ("teacher", "untrained"),
         ("teacher", "from_file"),
         ("teacher", "from_torchvision"),
-        ("teacher", "pretrain"),
+        ("teacher", "from_package"),
+        ("pretrain", "train_classifier"),
         ("teacher", "level_report"),
         ("datasets.pretraining", "photographs"),
         ("device", "set_deterministic"),
@@ -46,10 +47,19 @@ ROOTS = {
     "fit": (("split", "divide"), *NETWORK),
     "score": NETWORK,
     "evaluate": (("evaluation", "evaluated"),),
+    "speed": (("speed", "frame_seconds"), ("speed", "summary"), ("predict", "predictor")),
     "collect": (("steps.evaluate", "collect"),),
     **{
         name: (("steps.report", name),)
-        for name in ("studies", "tables", "claims", "figures", "notebook")
+        for name in (
+            "studies",
+            "tables",
+            "claims",
+            "figures",
+            "explorer",
+            "first_page",
+            "notebook",
+        )
     },
     # They make anomaly maps of the level maps that they read.
     **{

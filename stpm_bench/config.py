@@ -1,59 +1,26 @@
 """The config: read, checked against its schema and against itself, and completed."""
 
-import difflib
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-import jsonschema
 import yaml
 
 from stpm_bench import methods as registry
-from stpm_bench.datasets import cifar10, demo, download, layouts, mvtec
+from stpm_bench.datasets import cifar10, demo, layouts, mvtec
 from stpm_bench.datasets.layouts import NOT_THINNED
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
-from stpm_bench.levels import PUBLISHED, level_names
+from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED, level_names, names_a_file
 from stpm_bench.methods.interface import Settings
 from stpm_bench.names import wrong_category, wrong_folder
+from stpm_bench.schema import check, with_defaults
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
-
-
-# JSON Schema takes 1.0 for an integer and NaN for a number; neither can be meant here.
-Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
-        }
-    ),
-)
-# How the keys below a key may be called.
-NAMES = {
-    "teachers": "a name is made of letters, digits, _, . and -, 40 at most",
-    "methods": "a name is made of small letters, digits and _, 40 at most",
-    "data.sets": "a name is made of letters, digits and _, 40 at most, and is none of mvtec_ad, "
-    "textures, objects, mean and all, which the tables and studies have",
-    "studies": "a name is made of letters, digits and _, 80 at most, and is not that of another "
-    "table or figure (pro_definitions, pro_curves, reproductions, difference_to_paper, failures, "
-    "cost, or one that ends in _by_category, _differences or _methods)",
-}
-TYPES = {
-    "array": "a list",
-    "object": "keys with values",
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "a text",
-    "boolean": "true or false",
-    "null": "null",
-}
 
 
 class Source(NamedTuple):
@@ -63,7 +30,7 @@ class Source(NamedTuple):
     marker: the file that is written last where the set is made here; None for a user's own.
     every: split -> of its images every so many are taken, see `layouts.thinned`.
     counts: split -> how many images a category has that is made here; None for a user's own.
-    reading: options of the step 'prepare' that say how the set's files are read.
+    read_options: options of the step 'prepare' that say how the set's files are read.
     """
 
     root: str
@@ -72,7 +39,7 @@ class Source(NamedTuple):
     marker: str | None
     every: Mapping[str, int] = NOT_THINNED
     counts: Mapping[str, int] | None = None
-    reading: Mapping[str, str] = MappingProxyType({})
+    read_options: Mapping[str, str] = MappingProxyType({})
 
 
 def read(path: str | Path) -> dict:
@@ -147,7 +114,7 @@ def complete(config: dict) -> dict:
     places = [(config, "results"), (config["data"], "folder"), (config["data"], "mvtec_ad")]
     places += [(part, "path") for part in config["data"]["sets"].values()]
     for teacher in config["teachers"].values():
-        if teacher.get("weights") not in PUBLISHED[teacher["backbone"]]:
+        if names_a_file(teacher):
             places.append((teacher, "weights"))
         if isinstance(teacher.get("pretrain"), dict):
             places.append((teacher["pretrain"], "folder"))
@@ -192,14 +159,6 @@ def refuse_names(config: dict, found: Mapping[str, Source]) -> None:
                     f"{Path(source.root) / source.category}: {reason}; rename the folder, or name "
                     "the other categories under the config key 'data.categories'"
                 )
-    if messages:
-        raise InputError("\n".join(messages))
-
-
-def check(config: dict, schema: dict) -> None:
-    """Raise an InputError that has a line for each violation of the schema."""
-    errors = Validator(schema).iter_errors(config)
-    messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
     if messages:
         raise InputError("\n".join(messages))
 
@@ -251,99 +210,6 @@ def check_methods(own: Mapping[str, dict]) -> None:
         check({"methods": {name: entry}}, {"properties": {"methods": part}})
 
 
-def message(error: jsonschema.ValidationError) -> str:
-    """Return one line for one violation of the schema: the key, what is wrong, what is allowed."""
-    key = ".".join(str(part) for part in error.absolute_path)
-    name = f"config key '{key}'" if key else "the config"
-    if error.validator == "additionalProperties":
-        allowed = list(error.schema["properties"])
-        unknown = [k for k in error.instance if k not in allowed]
-        spelled = ", ".join(f"'{key}.{k}'" if key else f"'{k}'" for k in unknown)
-        near = [m for k in unknown for m in difflib.get_close_matches(str(k), allowed, n=1)]
-        hint = f"; did you mean {', '.join(repr(m) for m in near)}?" if near else ""
-        return f"config key {spelled} is unknown; allowed here: {', '.join(allowed)}{hint}"
-    if error.validator == "required":
-        missing = [k for k in error.validator_value if k not in error.instance]
-        return f"{name} lacks {', '.join(repr(k) for k in missing)}, which it needs"
-    if error.validator == "enum":
-        allowed = ", ".join(str(value) for value in error.validator_value)
-        return f"{name} is {error.instance!r}; allowed: {allowed}"
-    if error.validator == "type":
-        kinds = error.validator_value
-        expected = " or ".join(TYPES[k] for k in ([kinds] if isinstance(kinds, str) else kinds))
-        text = f"{name}: found {error.instance!r}, expected {expected}"
-        if expected == "a text" and not isinstance(error.instance, dict | list | None):
-            text += f"; write it in quotes, as in {str(error.instance)!r}: YAML takes it for "
-            text += "no text, and drops zeros before a number"
-        elif isinstance(error.instance, str) and is_number(error.instance):
-            text += (
-                "; it came as text, as YAML reads 1e-3 (write 1.0e-3) and Snakemake whatever is "
-                "nested in --config (write a config file)"
-            )
-        elif isinstance(error.instance, str) and ".layers." in key:
-            text += ": a level's number, 1 to 4, as in [[1, 2, 3]]"
-        return text
-    if error.validator == "oneOf":
-        allowed = ", ".join(error.validator_value[0]["enum"])
-        return (
-            f"{name} is {error.instance!r}; allowed: {allowed}, or {{folder: PATH}} of a folder "
-            "with train/CLASS/* and test/CLASS/*"
-        )
-    if error.validator == "pattern" and key.endswith("sha256"):
-        return f"{name} is {error.instance!r}; expected 64 digits of 0-9 and a-f"
-    if error.validator == "pattern" and "mirrors" in key:
-        return f"{name} is {error.instance!r}; expected a URL of http://, https:// or file://"
-    if error.validator == "pattern":
-        rule = NAMES.get(key, "a name is made of letters, digits and _")
-        return f"{name}: found the name {error.instance!r}; {rule}"
-    if error.validator == "not":
-        return f"{name} has both 'weights' and 'pretrain'; expected one of them, or neither"
-    if error.validator == "anyOf" and ".layers." in key:
-        if isinstance(error.instance, list):  # what is wrong in the list
-            return message(next(e for e in error.context if e.schema_path[0] == 1))
-        return f"{name} is {error.instance!r}; expected 'default' or a list of levels, as [1, 2, 3]"
-    if error.validator == "anyOf":
-        text = f"{name} is {error.instance!r}; expected 'all' or a list of names, all different"
-        names = error.instance if isinstance(error.instance, list) else [error.instance]
-        if unquoted := [n for n in names if not isinstance(n, str | dict | list | None)]:
-            text += (
-                f"; write {unquoted[0]!r} in quotes, as in ['{unquoted[0]}']: YAML takes it for no "
-                "text, and drops zeros before a number"
-            )
-        return text
-    if error.validator in ("minItems", "maxItems") and key.endswith("level_weights"):
-        return f"{name} is {error.instance!r}; expected 4 weights, of the levels 1 to 4"
-    if key.endswith("validation_fraction"):
-        return f"{name} is {error.instance!r}; it lies above 0 and below 1"
-    if error.validator in ("exclusiveMinimum", "maximum") and "fraction" in key:
-        return f"{name} is {error.instance!r}; a fraction is above 0 and at most 1"
-    return f"{name}: {error.message}"
-
-
-def is_number(text: str) -> bool:
-    """Return whether a text would be a number without its quotes."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def with_defaults(value: dict, schema: dict) -> dict:
-    """Fill in, at every depth, the defaults that the schema names."""
-    for key, part in schema.get("properties", {}).items():
-        if "default" in part:
-            default = deepcopy(part["default"])
-            value.setdefault(key, default)
-            if isinstance(default, dict):
-                value[key] = default | value[key]
-        if isinstance(value.get(key), dict):
-            with_defaults(value[key], part)
-    if isinstance(entries := schema.get("additionalProperties"), dict):
-        for entry in value.values():
-            with_defaults(entry, entries)
-    return value
-
-
 def sources(config: dict) -> dict[str, Source]:
     """Return where the images of each category are, of every set that a config names.
 
@@ -377,7 +243,7 @@ def sources(config: dict) -> dict[str, Source]:
             for name in sorted(mvtec.CATEGORIES)
         }
         # What lies there already is the user's: for that alone nothing is downloaded.
-        for name in download.own_categories(root):
+        for name in mvtec.categories_before_download(root):
             found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
         folder = Path(data["mvtec_ad"])
@@ -416,9 +282,9 @@ def sources(config: dict) -> dict[str, Source]:
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
         keys = ("mask_colour", "intensity", "max_megapixels")
-        reading = {key: str(part[key]).strip("[]") for key in keys if key in part}
+        read_options = {key: str(part[key]).strip("[]") for key in keys if key in part}
         found |= {
-            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, reading)
+            f"{name}.{c}": Source(root, c, part["layout"], marker, every, counts, read_options)
             for c in names
         }
     return found
@@ -483,13 +349,19 @@ def contradictions(config: dict) -> Iterator[str]:
             )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
-        file, published = teacher.get("weights"), PUBLISHED[teacher["backbone"]]
-        if file is not None and file not in published and not Path(file).is_file():
+        backbone, weights = teacher["backbone"], teacher.get("weights")
+        if names_a_file(teacher) and not Path(weights).is_file():
+            own = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (
-                f"{key}.weights': no such file: {file}; expected a file of weights, or one of "
-                f"torchvision's: {', '.join(published)}"
+                f"{key}.weights': no such file: {weights}; expected a file of weights, or {own}"
+                f"one of torchvision's: {', '.join(PUBLISHED[backbone])}"
             )
-        if "sha256" in teacher and (file is None or file in published):
+        if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:
+            yield (
+                f"{key}.weights' is {EMBEDDED!r}, but none of {backbone} ship with this package; "
+                f"expected 'backbone: {', '.join(EMBEDDED_LEVELS)}', or other weights"
+            )
+        if "sha256" in teacher and not names_a_file(teacher):
             yield f"{key}.sha256' is of a file of weights, but 'weights' names no file"
         if isinstance(teacher.get("pretrain"), dict):
             folder = teacher["pretrain"]["folder"]
@@ -528,7 +400,15 @@ def contradictions(config: dict) -> Iterator[str]:
                     f"config key 'image_size': {config['image_size']} leaves level 4 of study "
                     f"{study_name} a single position; expected at least 64"
                 )
+            entry = config["teachers"][teacher]
+            has = EMBEDDED_LEVELS.get(entry["backbone"], ())
+            if entry.get("weights") == EMBEDDED and (lacking := sorted({*levels} - {*has})) and has:
+                yield (
+                    f"{key}.layers': level {', '.join(map(str, lacking))} is not in the weights "
+                    f"'{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
+                    f"{', '.join(map(str, has))}"
+                )
             try:
-                level_names(config["teachers"][teacher]["backbone"], levels)
+                level_names(entry["backbone"], levels)
             except InputError as error:
                 yield f"{key}.layers': {error}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import functools
 import itertools
 import os
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from stpm_bench.errors import InputError
 
@@ -30,13 +30,13 @@ def choose_device(name: str) -> torch.device:
         )
     if not has_cuda or name == "cpu":
         return torch.device("cpu")
-    index = own_card()
+    index = choose_card()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 
 @functools.cache
-def own_card() -> int:
+def choose_card() -> int:
     """Return the index of the GPU that this process computes on, the same at every call.
 
     Snakemake says how many jobs may use a GPU at once, not which: of those that PyTorch sees, each
@@ -47,7 +47,7 @@ def own_card() -> int:
     return claim(names, Path(tempfile.gettempdir(), f"stpm_bench-cards-{os.getuid()}"))
 
 
-HELD = []  # the lock files of this process
+HELD: list[FileLock] = []  # by this process
 
 
 def claim(names: Sequence[str], folder: Path) -> int:
@@ -62,14 +62,11 @@ def claim(names: Sequence[str], folder: Path) -> int:
     folder.mkdir(mode=0o700, exist_ok=True)
     for number in itertools.count():
         for index, name in enumerate(names):
-            file = (folder / f"{name}.{number}").open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            HELD.append(file)  # else it is closed, and the lock with it
-            return index
+            lock = FileLock(folder / f"{name}.{number}", blocking=False, fallback_to_soft=False)
+            with contextlib.suppress(Timeout):
+                lock.acquire()
+                HELD.append(lock)  # else it is released with its last name
+                return index
 
 
 def is_out_of_memory(error: Exception) -> bool:

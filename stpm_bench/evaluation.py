@@ -34,7 +34,7 @@ def evaluated(
     masks: Mapping[str, np.ndarray],
     own_masks: Sequence[np.ndarray],
     settings: Mapping,
-    truth: str,
+    annotation: str,
     size: int,
 ) -> Evaluation:
     """Evaluate one cell.
@@ -45,7 +45,7 @@ def evaluated(
         masks: treatment -> (N, S, S) bool.
         own_masks: N masks (H, W) bool at their images' own size.
         settings: what `Settings.evaluation_part` returns.
-        truth: what the set says of an image, see `rows.Layout`.
+        annotation: what the set says of an image, see `datasets.interface.Layout`.
         size: S, the side of the images in pixels.
 
     Raises:
@@ -55,21 +55,21 @@ def evaluated(
     labels = np.asarray(defects) != "good"
     marked = masks[settings["masks"]]
     if not marked.any():  # no defect shows at this size, as 'prepare' said: images alone count
-        truth = "image"
+        annotation = "image"
 
     def maps_of(level_maps: Mapping[str, np.ndarray]) -> np.ndarray:
         return anomaly_map.anomaly_maps(list(level_maps.values()), size, **fields)
 
     maps = maps_of(scores.level_maps)
     image_scores = anomaly_map.image_scores(maps, scores.image_scores)
-    values = evaluate(labels, image_scores, marked, maps, truth)
+    values = evaluate(labels, image_scores, marked, maps, annotation)
     curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     definitions = pd.DataFrame(columns=COLUMNS)
-    if truth == "regions" and all(mask.any() for mask in masks.values()):
+    if annotation == "regions" and all(mask.any() for mask in masks.values()):
         definitions = audit(masks, own_masks, maps)
     others = {}
     for variant, level_maps in scores.variants.items():
         maps = maps_of(level_maps)
-        found = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, truth)
+        found = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, annotation)
         others |= {f"{variant}_{name}": found[name] for name in values}
     return Evaluation(values | others, image_scores, pd.DataFrame(curve), definitions)

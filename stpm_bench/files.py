@@ -22,14 +22,14 @@ import pandas as pd
 
 from stpm_bench.errors import InputError
 
-try:
+try:  # and not filelock: Snakemake, which need not have it, holds the folder of the results
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
     A process killed inside the block leaves `path` as it was, and its temporary file to whoever
@@ -118,24 +118,24 @@ def hold(folder: str | Path) -> None:
     _HELD.append(held)
 
 
-def seal(record: str | Path, *names: str) -> None:
+def record_hashes(record: str | Path, *names: str) -> None:
     """Write the SHA-256 of files to `record`, beside them, in the format of `sha256sum`.
 
-    The last thing that a step does, and `unseal` the first before it writes: a step that is killed
-    leaves its files without a record, never with that of older ones.
+    The last thing that a step does, and `forget_hashes` the first before it writes: a step that is
+    killed leaves its files without a record, never with that of older ones.
     """
     record = Path(record)
     lines = [f"{sha256(record.parent / name)}  {name}\n" for name in names]
-    with whole(record) as temporary:
+    with written_whole(record) as temporary:
         temporary.write_text("".join(lines))
 
 
-def unseal(record: str | Path) -> None:
+def forget_hashes(record: str | Path) -> None:
     """Remove the record of files that are about to be written anew."""
     Path(record).unlink(missing_ok=True)
 
 
-def recorded(folder: str | Path) -> dict[str, tuple[str, str]]:
+def read_hashes(folder: str | Path) -> dict[str, tuple[str, str]]:
     """Read the records of a folder: file -> its SHA-256, and the name of the record."""
     found = {}
     for record in Path(folder).glob("[!.]*.sha256"):
@@ -149,29 +149,29 @@ def recorded(folder: str | Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def checked(path: str | Path) -> Path:
+def verified(path: str | Path) -> Path:
     """Return the path of a file that is what the record beside it says, or that has no record.
 
     Raises:
         InputError: the file is not what was written.
     """
     path = Path(path)
-    compare(path, sha256(path), recorded(path.parent))
+    compare(path, sha256(path), read_hashes(path.parent))
     return path
 
 
-def read_checked(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> bytes:
+def read_verified(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> bytes:
     """Return the content of a file that is what the record beside it says, or that has no record.
 
     Args:
-        records: what `recorded` returns of the file's folder, where several files of it are read.
+        records: what `read_hashes` returns of the file's folder, where several of it are read.
 
     Raises:
         InputError: the file is not what was written.
     """
     path = Path(path)
     content = path.read_bytes()
-    records = recorded(path.parent) if records is None else records
+    records = read_hashes(path.parent) if records is None else records
     compare(path, hashlib.sha256(content).hexdigest(), records)
     return content
 
@@ -205,7 +205,7 @@ def check_writable(folder: str | Path) -> None:
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, whole or not at all."""
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -213,12 +213,12 @@ def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = 
     """Read what `write_json` wrote.
 
     Args:
-        records: as of `read_checked`.
+        records: as of `read_verified`.
 
     Raises:
         InputError: the file is not what was written, or is no JSON.
     """
-    content = read_checked(path, records)
+    content = read_verified(path, records)
     try:
         return json.loads(content)
     except ValueError as error:
@@ -227,13 +227,13 @@ def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index, whole or not at all."""
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Write an array as a .npy file, whole or not at all."""
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         np.save(temporary, array)
 
 
@@ -244,7 +244,7 @@ def write_arrays(
 
     numpy.savez would put the time of writing into the file.
     """
-    with whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
             member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
@@ -260,7 +260,7 @@ def write_tensors(path: str | Path, content: dict) -> None:
     # writer hides why a file could not be written.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

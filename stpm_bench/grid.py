@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
@@ -176,6 +176,23 @@ def teacher_files(table: pd.DataFrame) -> dict[str, str]:
     return dict(unique.itertuples(index=False))
 
 
+def main_study(names: Iterable[str]) -> str:
+    """Return the study of the main table, the audit and the figures of each category: 'main', or
+    the first where none has that name."""
+    names = list(dict.fromkeys(names))
+    return "main" if "main" in names else names[0]
+
+
+def setting_of(cells: pd.DataFrame) -> pd.Series:
+    """Return the reference setting of a study, that of its first cell: the values of `SETTING`."""
+    return cells[list(SETTING)].iloc[0]
+
+
+def at_setting(table: pd.DataFrame, setting: Sequence) -> pd.DataFrame:
+    """Return the rows of a table at a setting, the values of `SETTING`."""
+    return table[(table[list(SETTING)] == list(setting)).all(axis=1)]
+
+
 def varying(table: pd.DataFrame) -> list[str]:
     """Return the axes of a setting in which the rows of a study differ."""
     return [axis for axis in SETTING if table[axis].nunique() > 1]
@@ -189,7 +206,7 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: the file is not what was written.
     """
-    checked(path)
+    verified(path)
     names = {"study", "category", "layers", "teacher", "method", "fit", "teacher_file"}
     numbers = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(

@@ -1,6 +1,6 @@
 """The levels of each backbone: known without torch, which is slow to import."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stpm_bench.errors import InputError
 
@@ -42,6 +42,16 @@ PUBLISHED = {
     "wide_resnet50_2": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
     "mobilenet_v2": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
 }
+
+# The name of weights that ship with this package, of ImageNet too, and which levels they have.
+EMBEDDED = "embedded"
+EMBEDDED_LEVELS = {"mobilenet_v2": (1, 2, 3)}
+
+
+def names_a_file(teacher: Mapping) -> bool:
+    """Return whether an entry of the config's `teachers` names a file of weights of the user's."""
+    weights = teacher.get("weights")
+    return weights not in (None, EMBEDDED, *PUBLISHED[teacher["backbone"]])
 
 
 def level_names(backbone: str, levels: Sequence[int]) -> list[str]:

@@ -12,11 +12,11 @@ from stpm_bench import grid
 from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
+    forget_hashes,
     read_json,
-    seal,
+    record_hashes,
     unreadable,
-    unseal,
+    verified,
     write_arrays,
     write_json,
 )
@@ -134,10 +134,10 @@ def write_teacher(path: Path, content: Mapping, description: dict) -> None:
     """Write a teacher: its weights and, beside them as JSON, what it is."""
     from stpm_bench.files import sha256, write_tensors
 
-    unseal(path.with_suffix(".sha256"))
+    forget_hashes(path.with_suffix(".sha256"))
     write_tensors(path, dict(content))
     write_json(path.with_suffix(".json"), description | {"sha256": sha256(path)})
-    seal(path.with_suffix(".sha256"), path.name, path.with_suffix(".json").name)
+    record_hashes(path.with_suffix(".sha256"), path.name, path.with_suffix(".json").name)
 
 
 def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
@@ -189,7 +189,7 @@ def load_tensors(path: Path, keys: set[str]) -> dict:
     """Load a file of tensors that a step wrote; `keys` are among its own."""
     import torch
 
-    checked(path)
+    verified(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
@@ -201,7 +201,7 @@ def load_tensors(path: Path, keys: set[str]) -> dict:
 
 def load_array(path: Path) -> np.ndarray:
     """Read a .npy file that a step wrote."""
-    checked(path)
+    verified(path)
     try:
         return np.load(path)
     except (ValueError, EOFError) as error:
@@ -210,7 +210,7 @@ def load_array(path: Path) -> np.ndarray:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read a .npz file that a step wrote."""
-    checked(path)
+    verified(path)
     try:
         with np.load(path) as arrays:
             return dict(arrays)
@@ -220,7 +220,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def read_names(path: Path) -> pd.DataFrame:
     """Read a CSV of files and defects; a defect called 'NA' is a name, not a gap."""
-    return pd.read_csv(checked(path), keep_default_na=False)
+    return pd.read_csv(verified(path), keep_default_na=False)
 
 
 def read_teachers(results: Path, studies: pd.DataFrame) -> dict[str, list[dict]]:
@@ -244,7 +244,7 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return found
 
 
-def of_the_users(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+def user_categories(results: Path, config: dict) -> dict[str, tuple[int, int]]:
     """Return the categories that have the name of one of MVTec AD's, but not its images.
 
     What was downloaded or unpacked here was checked; of a user's folder the prepared images are

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stpm_bench.files import checked, seal, unseal, write_tensors
+from stpm_bench.files import forget_hashes, record_hashes, verified, write_tensors
 
 # A training of many short epochs writes its state no more often than this; a kill costs as much.
 SAVE_SECONDS = 20.0
@@ -32,9 +32,9 @@ def save(
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     state |= {key: part.state_dict() for key, part in parts.items()}
-    unseal(record_of(file))
+    forget_hashes(record_of(file))
     write_tensors(file, state)
-    seal(record_of(file), file.name)
+    record_hashes(record_of(file), file.name)
 
 
 def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) -> dict:
@@ -43,7 +43,7 @@ def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) 
     A file of other settings or other data, or one that cannot be read, is passed over.
     """
     try:
-        state = torch.load(checked(file), map_location="cpu", weights_only=True)
+        state = torch.load(verified(file), map_location="cpu", weights_only=True)
         if state["described"] != described:
             return {}
     except Exception:  # missing, or damaged in one of many ways: the training starts again

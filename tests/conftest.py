@@ -1,6 +1,5 @@
 """What several test files share: small data sets, and the way to the real ones."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,62 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, FunctionType
 
 # Before torch starts: the tensors here are small, and spinning threads slow each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
-from PIL import Image
+from filelock import FileLock
+
+from builders import small_config, write_category
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-
-
-def write_category(
-    root: Path, category: str, train: int = 8, test: int = 3, size: int = 64
-) -> None:
-    """Write a small category in MVTec's layout: noise, with a bright square as its defect."""
-    rng = np.random.default_rng(len(category))
-
-    def save(name: str, array: np.ndarray) -> None:
-        path = root / category / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
-
-    def noise() -> np.ndarray:
-        return rng.integers(80, 160, (size, size, 3), dtype=np.uint8)
-
-    for i in range(train):
-        save(f"train/good/{i:03}.png", noise())
-    for i in range(test):
-        save(f"test/good/{i:03}.png", noise())
-        image, mask = noise(), np.zeros((size, size), np.uint8)
-        mask[10 + 5 * i : 26 + 5 * i, 20:40] = 255
-        image[mask > 0] = 250
-        save(f"test/square/{i:03}.png", image)
-        save(f"ground_truth/square/{i:03}_mask.png", mask)
-
-
-def small_config(folder: Path, **changes) -> dict:
-    """Return a config of two cells that trains for seconds; data under `folder`, which has it."""
-    return {
-        "results": str(folder / "results"),
-        "data": {"mvtec_ad": str(folder / "data")},
-        "image_size": 64,
-        "teachers": {"random": {"backbone": "resnet18", "draws": 1}},
-        "training": {"epochs": 2, "batch_size": 4},
-        "precision": "float32",
-        "studies": {
-            "main": {
-                "category": "all",
-                "layers": [[1, 2]],
-                "teacher": ["random"],
-                "fraction": [1.0],
-                "seed": [0],
-            }
-        },
-    } | changes
 
 
 def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -86,6 +41,27 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start Snakemake: `pytest -m "not workflow"` runs the others."""
+    for item in items:
+        if "finished" in item.fixturenames or starts_snakemake(item.function):
+            item.add_marker("workflow")
+
+
+def starts_snakemake(test: FunctionType) -> bool:
+    """Return whether a test, or a function of its file that it calls, runs Snakemake."""
+    known, codes = set(), [test.__code__]
+    for code in codes:
+        names = {text for text in (*code.co_names, *code.co_consts) if isinstance(text, str)}
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for name in names - known:
+            other = test.__globals__.get(name)
+            if isinstance(other, FunctionType) and other.__module__ == test.__module__:
+                codes.append(other.__code__)
+        known |= names
+    return "snakemake" in known
+
+
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """Return a folder that `make` fills, once for all the processes that tests run in.
 
@@ -94,8 +70,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     base = factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, made = base / name, base / f"{name}.made"
-    with open(base / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(base / f"{name}.lock"):
         if not made.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

@@ -1,8 +1,9 @@
 """Whether a run that is killed again and again gives the bytes of one that is not.
 
 `python tests/soak.py` runs a config twice: undisturbed, and killed (SIGKILL to the whole process
-group) at random moments that are spread over the work, each time going on with what README.md says.
-Then every file of the two is compared. The exit status is 1 where they differ.
+group) at random moments that are spread over the work, each time going on with what
+docs/interruptions.md says. Then every file of the two is compared. The exit status is 1 where they
+differ.
 """
 
 import argparse
@@ -26,11 +27,12 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))  # this checkout's, wherever the package is installed from
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 
 PATIENCE = 600  # seconds without a new file after which a run is given up
 MEASURED = {"seconds", "training_seconds", "images_per_second"}
 MEASURED |= {"peak_memory", "host_bytes", "gpu_bytes"}
+MEASURED |= {"frames_per_second", "p50", "p95", "load"}
 MEASURED |= {"git_commit"}  # somebody may work on the checkout meanwhile
 
 
@@ -81,6 +83,8 @@ DIFFERENT = (
     ("*/history.csv", "seconds of each epoch", csv_without),
     ("tables/cost.csv", "seconds, memory", csv_without),
     ("tables/cost.*", "seconds, memory", text_without(r"[\d.,]+")),
+    ("speed.csv", "seconds of a frame", csv_without),
+    ("speed.json", "seconds of a frame", json_without),
     ("claims.*", "frames a second", text_without(r"\d+(?= images a second)")),
     ("notebooks/*", "they show the claims", text_without(r"\d+(?= images a second)")),
 )
@@ -113,7 +117,7 @@ def differences(one: Path, other: Path, among: Sequence[str] = ("*",)) -> list[s
         if a != b and not (compared and compared(a.decode()) == compared(b.decode())):
             found.append(f"{name}: differs")
         try:
-            checked(other / name)
+            verified(other / name)
         except InputError as error:
             found.append(str(error))
     return found
@@ -211,7 +215,7 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
             f"ran: {', '.join(steps) or 'snakemake alone'}",
             flush=True,
         )
-        # What README.md says under 'When something stops'.
+        # What docs/interruptions.md says.
         finish(config, "--unlock")
     finish(config, *targets, "--rerun-incomplete")
     return problems

@@ -17,8 +17,9 @@ from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.results import read_scores, read_teacher
 
 TEXT = (REPOSITORY / "docs" / "add_a_method.md").read_text(encoding="utf-8")
-FILE, LINE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-(STUDY,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+METHOD = TEXT.split("\n## ")[0]
+FILE, LINE = re.findall(r"```python\n(.*?)```", METHOD, re.S)
+(STUDY,) = re.findall(r"```yaml\n(.*?)```", METHOD, re.S)
 NAME = re.search(r"`stpm_bench/methods/(\w+)\.py`:", TEXT)[1]
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from stpm_bench import audit, grid
-from stpm_bench.datasets import images
+from stpm_bench.datasets.masks import bilinear_any
 from stpm_bench.metrics import auroc, pro
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.report import audit as audit_table
@@ -16,7 +16,7 @@ OWN = np.zeros((4, 40, 40), bool)
 OWN[1, 5:21, 8:30] = OWN[2, 30:, :13] = OWN[2, 3, 3] = OWN[3, 18, 0:37] = True
 SMALL = OWN[:, 1::2, 1::2]
 MASKS = {"nearest": SMALL}
-MASKS["bilinear_any"] = np.stack([images.bilinear_any(mask, 20) for mask in OWN])
+MASKS["bilinear_any"] = np.stack([bilinear_any(mask, 20) for mask in OWN])
 MAPS = (RNG.random((4, 20, 20)) ** 4 + SMALL * 0.3).astype(np.float32)
 
 
@@ -42,7 +42,7 @@ def test_bilinear_any_marks_every_pixel_that_a_defect_touches(height, width, siz
     for _ in range(10):
         mask = RNG.random((height, width)) < 0.05
         grey = bilinear(mask * 255.0, size)
-        assert np.array_equal(images.bilinear_any(mask, size), np.rint(grey) > 0)
+        assert np.array_equal(bilinear_any(mask, size), np.rint(grey) > 0)
 
 
 def test_enlarged_is_bilinear():
@@ -53,7 +53,7 @@ def test_enlarged_is_bilinear():
 def test_every_definition_is_paired_with_every_treatment_of_the_masks():
     table = audit.audit(MASKS, list(OWN), MAPS).set_index(["definition", "masks"])
     assert len(table) == 3 * len(DEFINITIONS)
-    thick = np.stack([images.bilinear_any(mask, 20) for mask in OWN])
+    thick = np.stack([bilinear_any(mask, 20) for mask in OWN])
     large = audit.enlarged(MAPS, (40, 40))
     for treatment, masks, maps in (
         ("nearest", SMALL, MAPS),

@@ -41,6 +41,25 @@ def test_constraints_freeze_every_dependency_within_its_bound():
             assert requirement.specifier.contains(frozen[requirement.name]), requirement
 
 
+def test_every_file_of_the_package_is_in_its_wheel():
+    package = REPOSITORY / "stpm_bench"
+    setuptools = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    asked = {
+        file
+        for name, patterns in setuptools["package-data"].items()
+        for folder in (package.rglob("") if name == "*" else [REPOSITORY / name.replace(".", "/")])
+        for pattern in patterns
+        for file in folder.glob(pattern)
+    }
+    others = {
+        file
+        for file in package.rglob("*")
+        if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
+    }
+    assert package / "embedded" / "mobilenet_v2.npz" in others
+    assert others - asked == set()
+
+
 def test_the_readme_names_the_two_commands_that_ci_runs():
     readme = (REPOSITORY / "README.md").read_text()
     ci = (REPOSITORY / ".ci" / "run").read_text()
@@ -48,7 +67,7 @@ def test_the_readme_names_the_two_commands_that_ci_runs():
         "pip install -e . && snakemake --cores all --configfile workflow/config/demo.yaml",
         "pip install -e '.[test]' && pytest",
     ):
-        assert f"```\n{command}\n```" in readme
+        assert f"```bash\n{command}\n```" in readme
         assert command in ci
 
 

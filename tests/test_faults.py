@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import SIZE, defect_mask, nut, picture, save, write_category
+from test_prepare import SIZE, defect_mask, nut, picture, save, write_category
 
 from stpm_bench.__main__ import main
-from stpm_bench.datasets import images
-from stpm_bench.datasets.check import check
-from stpm_bench.datasets.rows import Reading
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.interface import ReadOptions
+from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.evaluation import evaluated
 from stpm_bench.methods import built_in
@@ -27,27 +27,39 @@ MASK = "ground_truth/bent/000_mask.png"
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
 
-def said(folder: Path, split: str = "test", size: int = SIZE, **reading) -> list[str]:
+def said(folder: Path, split: str = "test", size: int = SIZE, **read_options) -> list[str]:
     """Return the errors and warnings that the workflow's step gives, after checking that
     `check-data` gives each of them too."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            images.prepare(
-                folder.parent, folder.name, split, size, progress=False, reading=Reading(**reading)
+            prepare(
+                folder.parent,
+                folder.name,
+                split,
+                size,
+                progress=False,
+                read_options=ReadOptions(**read_options),
             )
             texts = [str(warning.message) for warning in caught]
         except InputError as error:
             texts = str(error).splitlines()
-    _, problems = check(folder.parent, progress=False, image_size=size, reading=Reading(**reading))
+    _, problems = check_folder(
+        folder.parent, progress=False, image_size=size, read_options=ReadOptions(**read_options)
+    )
     assert set(texts) <= {problem.text for problem in problems}
     return texts
 
 
-def prepared(folder: Path, split: str = "test", **reading) -> tuple:
+def prepared(folder: Path, split: str = "test", **read_options) -> tuple:
     """Return a split's images, its nearest masks and its table, at the images' own size."""
-    pixels, masks, table = images.prepare(
-        folder.parent, folder.name, split, SIZE, progress=False, reading=Reading(**reading)
+    pixels, masks, table = prepare(
+        folder.parent,
+        folder.name,
+        split,
+        SIZE,
+        progress=False,
+        read_options=ReadOptions(**read_options),
     )
     return pixels, masks and masks["nearest"], table
 
@@ -84,12 +96,12 @@ def test_red_on_white_is_refused_with_the_colours_and_their_shares(nut):
 )
 def test_what_marks_the_defect_is_certain(nut, defect, background, colour):
     save(nut / MASK, coloured(defect, background))
-    reading = {"mask_colour": colour} if colour else {}
+    read_options = {"mask_colour": colour} if colour else {}
     if colour:  # the other masks are of the same set
         for path in nut.glob("ground_truth/*/*.png"):
             save(path, coloured(defect, background))
-    assert (prepared(nut, **reading)[1][0] == (defect_mask() > 0)).all()
-    assert said(nut, **reading) == []
+    assert (prepared(nut, **read_options)[1][0] == (defect_mask() > 0)).all()
+    assert said(nut, **read_options) == []
 
 
 @pytest.mark.parametrize(
@@ -226,7 +238,7 @@ def test_images_that_nothing_reads_are_a_warning(nut, file, message):
 
 def test_a_folder_with_images_beside_the_categories_is_a_warning(nut):
     save(nut.parent / "bolt" / "good" / "000.png", picture(7))
-    [problem] = check(nut.parent, progress=False)[1]
+    [problem] = check_folder(nut.parent, progress=False)[1]
     assert problem.severity == "warning"
     assert f"{nut.parent / 'bolt'}: 1 image(s) are passed over" in problem.text
 
@@ -237,7 +249,7 @@ def test_a_single_training_image(nut):
     [text] = said(nut, "train")
     assert text.startswith(f"{nut}/train/good/000.png: is the only training image.")
     with pytest.raises(InputError, match=r"only training image of 3, by the config key .*every'"):
-        images.prepare(write_category(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
+        prepare(write_category(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
 
 
 # --- more than 8 bits ---

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import hold, sha256, whole, write_array, write_arrays, write_json
+from stpm_bench.files import hold, sha256, write_array, write_arrays, write_json, written_whole
 from stpm_bench.seeds import stream
 
 
@@ -19,7 +19,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     path.write_text("old")
 
     def fail():
-        with whole(path) as temporary:
+        with written_whole(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -34,8 +34,8 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_nothing_else(tmp_path):
     path.write_text("old")
     program = (
         "import os, signal, sys\n"
-        "from stpm_bench.files import whole\n"
-        "with whole(sys.argv[1]) as temporary:\n"
+        "from stpm_bench.files import written_whole\n"
+        "with written_whole(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -43,14 +43,14 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_nothing_else(tmp_path):
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text("new")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "new"
 
 
 def test_folders_are_made_and_the_suffix_kept(tmp_path):
-    with whole(tmp_path / "a" / "b.npy") as temporary:
+    with written_whole(tmp_path / "a" / "b.npy") as temporary:
         assert temporary.suffix == ".npy"
     assert (tmp_path / "a" / "b.npy").exists()
 
@@ -92,9 +92,9 @@ def test_streams_of_random_numbers_differ_by_purpose_and_seed():
 
 def holding(path: Path) -> subprocess.Popen:
     """Start a process that holds a folder, or is writing a file in it, until it is killed."""
-    call = "hold(path)" if path.is_dir() else "whole(path); kept.__enter__()"
+    call = "hold(path)" if path.is_dir() else "written_whole(path); kept.__enter__()"
     program = (
-        "import time\nfrom stpm_bench.files import hold, whole\n"
+        "import time\nfrom stpm_bench.files import hold, written_whole\n"
         f"path = {str(path)!r}\nkept = {call}\n"
         "print('ready', flush=True)\ntime.sleep(60)\n"
     )
@@ -109,14 +109,14 @@ def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
     process = holding(path)
     try:
         [theirs] = tmp_path.iterdir()
-        with whole(path) as temporary:
+        with written_whole(path) as temporary:
             temporary.write_text("mine")
             assert theirs.exists()
         assert set(tmp_path.iterdir()) == {path, theirs}
     finally:
         process.kill()
         process.wait()
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_text("mine again")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -127,7 +127,7 @@ def test_what_another_machine_writes_counts_as_abandoned_after_a_day(tmp_path):
         path.touch()
         os.utime(path, (time.time() - age,) * 2)
     write_json(tmp_path / "y.json", {})
-    with whole(tmp_path / "x.csv") as temporary:
+    with written_whole(tmp_path / "x.csv") as temporary:
         temporary.touch()
     assert new.exists()
     assert not old.exists()

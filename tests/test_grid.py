@@ -107,3 +107,13 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
 def test_layers_that_are_spelled_wrong(layers):
     with pytest.raises(InputError, match=r"expected levels joined by '\+', as in 1\+2\+3"):
         grid.parse_layers(layers)
+
+
+def test_the_main_study_and_its_reference_setting():
+    assert grid.main_study(["layers", "main", "layers"]) == "main"
+    assert grid.main_study(pd.Series(["few", "few", "layers"])) == "few"
+    table = grid.studies(CONFIG)
+    layers = table[table["study"] == "layers"]
+    assert grid.setting_of(layers).to_list() == ["1+3", "t", 1.0, "stpm"]
+    rows = grid.at_setting(layers, grid.setting_of(layers))
+    assert grid.cells(rows) == [grid.Cell("a", "1+3", "t", 1.0, 0, "stpm")]

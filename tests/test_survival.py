@@ -18,16 +18,16 @@ from conftest import REPOSITORY, small_config, snakemake, write_category
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
+    forget_hashes,
     read_json,
-    seal,
-    unseal,
-    whole,
+    record_hashes,
+    verified,
     write_array,
     write_arrays,
     write_csv,
     write_json,
     write_tensors,
+    written_whole,
 )
 from stpm_bench.report.style import save
 
@@ -86,7 +86,7 @@ def test_a_full_disk_is_named_and_keeps_the_old_file(small_disk, name):
 
 def test_a_disk_that_turns_read_only_is_named_and_the_write_goes_on_afterwards(small_disk):
     def write(text, read_only_after=False):
-        with whole(small_disk / "x.csv") as temporary:
+        with written_whole(small_disk / "x.csv") as temporary:
             temporary.write_text(text)
             if read_only_after:
                 remount(small_disk, "ro")
@@ -209,10 +209,10 @@ def test_an_old_record_never_stands_beside_a_new_file(tmp_path):
     """However far a step that writes again comes, what it leaves can be read."""
     path, record = tmp_path / "x.json", tmp_path / "x.sha256"
     for run in (1, 2):
-        unseal(record)
+        forget_hashes(record)
         write_json(path, {"run": run})
         assert read_json(path) == {"run": run}  # a step that is killed here leaves no record
-        seal(record, path.name)
+        record_hashes(record, path.name)
         assert read_json(path) == {"run": run}
     write_json(path, {"run": 3})
     with pytest.raises(InputError, match=r"x.json: is not what was written .*x.sha256.*Delete it"):
@@ -243,7 +243,7 @@ def test_a_step_that_is_killed_while_it_writes_leaves_files_that_can_be_read(
         main(step)
     assert Path(folder, name).stat().st_mtime_ns > before
     for path in Path(folder).iterdir():
-        assert checked(path) == path
+        assert verified(path) == path
 
 
 def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):

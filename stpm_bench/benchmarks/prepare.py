@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stpm_bench.datasets.images import prepare
+from stpm_bench.datasets.prepare import prepare
 
 
 def run(images: int = 480, size: int = 1024, runs: int = 5, seed: int = 0) -> pd.DataFrame:

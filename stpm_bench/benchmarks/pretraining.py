@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from stpm_bench import backbone, teacher
+from stpm_bench import backbone, pretrain
 from stpm_bench.device import choose_device, choose_precision
 
 CLASSES = 10
@@ -119,14 +119,14 @@ def ours(
     device: torch.device,
     precision: torch.dtype,
 ) -> Iterator[None]:
-    """Train for ever as `teacher.pretrain` does, one step a turn."""
-    network, optimizer = teacher.classifier(name, CLASSES, 0.1, device)
+    """Train for ever as `pretrain.train_classifier` does, one step a turn."""
+    network, optimizer = pretrain.classifier(name, CLASSES, 0.1, device)
     pixels = torch.from_numpy(images).to(device)
     targets = torch.from_numpy(labels).to(device)
     draws = torch.Generator().manual_seed(0)
     while True:
         for rows in torch.randperm(len(pixels), generator=draws).split(batch_size):
-            loss, _ = teacher.classify(
+            loss, _ = pretrain.classify(
                 network, pixels[rows], targets[rows], size, draws, device, precision
             )
             optimizer.zero_grad(set_to_none=True)

@@ -14,21 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.images import (
-    AS_THEY_ARE,
-    deep_levels,
-    depths,
-    doubtful_masks,
-    extremes_of,
-    groups,
-    marked_good,
-    nearest,
-    percent,
-    read_images,
-    read_mask,
-    shared,
-    to_8_bits,
-)
+from stpm_bench.datasets.bit_depth import deep_levels, depths, extremes_of, to_8_bits
+from stpm_bench.datasets.images import groups, read_images
+from stpm_bench.datasets.interface import DEFAULT_OPTIONS, Problem, ReadOptions, Row
 from stpm_bench.datasets.layouts import (
     LAYOUTS,
     NOT_THINNED,
@@ -36,17 +24,19 @@ from stpm_bench.datasets.layouts import (
     no_category,
     taken,
 )
+from stpm_bench.datasets.listing import folders, image_files, images_below
+from stpm_bench.datasets.masks import doubtful_masks, marked_good, nearest, percent, read_mask
+from stpm_bench.datasets.prepare import shared
 from stpm_bench.datasets.regions import count_regions, vanished_regions
-from stpm_bench.datasets.rows import Problem, Reading, Row, folders, image_files, images_below
 from stpm_bench.errors import InputError
 
 COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
 
 
-class Seen(NamedTuple):
+class CheckedImage(NamedTuple):
     """One image after reading: size and mode are None and pixels '' where it cannot be read.
 
-    extremes: as of `images.extremes_of`. marked: of its mask, as of `images.doubtful_masks`.
+    extremes: as of `bit_depth.extremes_of`. marked: of its mask, as of `masks.doubtful_masks`.
     """
 
     split: str
@@ -60,16 +50,16 @@ class Seen(NamedTuple):
     problem: str = ""
 
 
-def check(
+def check_folder(
     root: str | Path,
     layout: str = "mvtec",
     workers: int | None = None,
     progress: bool = True,
     every: Mapping[str, int] = NOT_THINNED,
     image_size: int = 256,
-    reading: Reading = AS_THEY_ARE,
+    read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read every image and mask of a data set as `images.prepare` does, and go on after an error.
+    """Read every image and mask of a data set as `prepare.prepare` does, and go on after an error.
 
     Besides what `prepare` refuses, it looks across files: an image of the test set that is a
     training image too, or both good and defective (both by their pixels, whatever the format), and
@@ -83,7 +73,7 @@ def check(
         progress: show a progress bar where the output is a terminal.
         every: split -> of its images every so many are read, see `layouts.thinned`.
         image_size: the side in pixels at which defects must show in their masks.
-        reading: how the set's files are read.
+        read_options: how the set's files are read.
 
     Returns:
         table: columns `COLUMNS`, a row for each category, split and defect: the numbers of images
@@ -105,13 +95,15 @@ def check(
     if categories and not LAYOUTS[layout].expected:
         problems += _no_categories(root, categories)
 
-    seen: dict[str, list[Seen]] = defaultdict(list)
+    seen: dict[str, list[CheckedImage]] = defaultdict(list)
     total = sum(len(rows) for *_, rows in jobs)
     with (
         ThreadPoolExecutor(workers or os.cpu_count()) as executor,
         tqdm(desc=str(root), total=total, unit="image", disable=not progress) as bar,
     ):
-        results = executor.map(lambda job: _look(root, *job, layout, image_size, reading), jobs)
+        results = executor.map(
+            lambda job: _look(root, *job, layout, image_size, read_options), jobs
+        )
         for (category, _, rows_read), result in zip(jobs, results, strict=True):
             seen[category] += result
             bar.update(len(rows_read))
@@ -127,12 +119,12 @@ def check(
             for split in ("train", "test")
         }
         for split, of_split in extremes.items():
-            problems += depths(folder, split, extremes["train"], of_split, reading)
+            problems += depths(folder, split, extremes["train"], of_split, read_options)
         marked = {folder / one.row.mask: one.marked for one in group if one.marked}
         problems += doubtful_masks(folder, marked, image_size)
         regions = {one.row.mask: one.regions for one in group if one.regions}
         problems += vanished_regions(folder, regions, image_size)
-        problems += marked_good(root, category, layout, reading)
+        problems += marked_good(root, category, layout, read_options)
     once = list(dict.fromkeys(problems))
     return pd.DataFrame(rows, columns=COLUMNS), sorted(once, key=lambda p: p.severity)
 
@@ -144,14 +136,14 @@ def _look(
     rows: list[Row],
     layout: str,
     image_size: int,
-    reading: Reading,
-) -> list[Seen]:
+    read_options: ReadOptions,
+) -> list[CheckedImage]:
     """Read some images, those of one of `groups`, and their masks."""
     folder = LAYOUTS[layout].folder(root, category)
     found = []
-    images = read_images(folder, [row.file for row in rows], layout, reading)
+    images = read_images(folder, [row.file for row in rows], layout, read_options)
     for row in rows:
-        one = Seen(split, row)
+        one = CheckedImage(split, row)
         try:
             _, image = next(images)
             mode = f"{image.mode};16" if "low_bytes" in image.info else image.mode
@@ -164,9 +156,9 @@ def _look(
             content = repr(image.size).encode() + np.ascontiguousarray(values).tobytes()
             one = one._replace(pixels=hashlib.sha256(content).hexdigest())
             if row.mask:
-                mask = read_mask(folder / row.mask, image, layout, reading)
+                mask = read_mask(folder / row.mask, image, layout, read_options)
                 one = one._replace(marked=(mask.mean(), nearest(mask, image_size).sum()))
-                if LAYOUTS[layout].truth == "regions":
+                if LAYOUTS[layout].annotation == "regions":
                     one = one._replace(regions=count_regions(mask, image_size))
         except InputError as error:
             one = one._replace(problem=str(error))
@@ -176,8 +168,8 @@ def _look(
     return found
 
 
-def _summary(category: str, group: list[Seen]) -> list[tuple]:
-    parts: dict[tuple[str, str], list[Seen]] = defaultdict(list)
+def _summary(category: str, group: list[CheckedImage]) -> list[tuple]:
+    parts: dict[tuple[str, str], list[CheckedImage]] = defaultdict(list)
     for one in group:
         parts[one.split, one.row.defect].append(one)
     return [
@@ -207,13 +199,13 @@ def _counted(values) -> str:
     return ", ".join(f"{value} ({count})" for value, count in counts)
 
 
-def _same_pixels(folder: Path, group: list[Seen], layout: str) -> list[Problem]:
+def _same_pixels(folder: Path, group: list[CheckedImage], layout: str) -> list[Problem]:
     """Find images with the pixels of an earlier one; the training images come first.
 
     Images inside larger files are the published set's, and cannot be taken out: there it is one
     warning for all.
     """
-    first: dict[str, Seen] = {}
+    first: dict[str, CheckedImage] = {}
     problems = []
     for one in group:
         other = first.setdefault(one.pixels, one)
@@ -262,7 +254,7 @@ def in_columns(table: pd.DataFrame, width: int = 80) -> str:
     return "\n".join(lines)
 
 
-def _sizes(folder: Path, group: list[Seen]) -> list[Problem]:
+def _sizes(folder: Path, group: list[CheckedImage]) -> list[Problem]:
     """Warn where the images of a category have several sizes."""
     counts = Counter(one.size for one in group if one.size)
     if len(counts) < 2:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpm_bench.datasets.rows import INSIDE, Found, Layout, Problem, Row, both_kinds
+from stpm_bench.datasets.interface import INSIDE, Layout, Problem, Row, ScanResult
+from stpm_bench.datasets.listing import both_kinds
 from stpm_bench.errors import InputError
 
 FOLDER = "cifar-10-batches-py"
@@ -98,7 +99,7 @@ def _sources(root: Path, category: str, split: str) -> list[Path]:
     return [root / FOLDER / name for name in BATCHES[split]]
 
 
-def _scan(root: Path, category: str, split: str) -> Found:
+def _scan(root: Path, category: str, split: str) -> ScanResult:
     rows, problems = [], []
     for path in _sources(root, category, split):
         try:
@@ -141,6 +142,6 @@ LAYOUT = Layout(
     _sources,
     folder=_folder,
     inside=_inside,
-    truth="image",
+    annotation="image",
     expected=f"{FOLDER}/ with data_batch_1 ... data_batch_5 and test_batch",
 )

@@ -1,7 +1,8 @@
 """The embedded demo: three textures with generated defects, in MVTec AD's layout and names.
 
 Crops of scikit-image's bundled photographs brick, grass and gravel; nothing is downloaded. The left
-part of each photograph gives the training crops, the right part the test crops.
+part of each photograph gives the training crops, the right part the test crops. The defects are
+those of real surfaces: cracks, foreign patches, smears, stains and threads.
 
 Every image has its own random generator, seeded by what it is (seed, category, split, defect,
 index), so that another number of images leaves the others as they were. The arithmetic keeps to
@@ -18,28 +19,35 @@ from typing import NamedTuple
 import numpy as np
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import whole
+from stpm_bench.files import written_whole
 
 CATEGORIES = ("brick", "grass", "gravel")
-TRAIN_GOOD = 32
-TEST_GOOD = 12
+TRAIN_GOOD = 40
+TEST_GOOD = 20
 PER_DEFECT = 5
 
-# The photographs are 512 x 512. Split by columns, not rows: the bricks grow towards the viewer, and
-# mirrored they lean the other way, so that left crops with their mirror images cover right ones.
-_TRAIN_COLUMNS = (0, 320)
-_TEST_COLUMNS = (320, 512)
-_SIZES = (64, 192)
+# The photographs are 512 x 512. Grass and gravel are halved: at their own scale a crop holds few
+# stones and leaves, each of which is an event; halved it is a texture.
+_SHRINK = {"brick": 1, "grass": 2, "gravel": 2}
+# The first column of the test crops. Split by columns, not rows: the bricks grow towards the
+# viewer, and mirrored they lean the other way, so that left crops with their mirror images cover
+# right ones.
+_BORDER = {"brick": 320, "grass": 128, "gravel": 128}
+# Which have no top: their crops are turned by quarters as well as mirrored.
+_TURNED = {"brick": False, "grass": True, "gravel": True}
+_SIZES = (64, 128)
 _MIDDLE = 118  # the photographs' mean grey level, nearly
 # A defect's images run from small to large; the rest of a defect is left to chance.
-_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
-# Grey levels by which stains and cuts differ from the texture: more on the busy ones, where a
-# difference that stands out on a brick passes for one more stone.
-_STRENGTHS = {"brick": 26, "grass": 52, "gravel": 60}
+_SCALES = (0.6, 0.8, 1.0, 1.2, 1.5)
+# A patch shows where its texture is unlike the one around it.
+_FOREIGN = {"brick": "gravel", "grass": "brick", "gravel": "brick"}
 
 
 class Crop(NamedTuple):
-    """One image of the demo: which one, and the pixels [top:bottom, left:right] it is cut from."""
+    """One image of the demo: which one, and the pixels [top:bottom, left:right] it is cut from.
+
+    They are those of the photograph at the scale of its category.
+    """
 
     category: str
     split: str
@@ -73,7 +81,7 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
 
     Args:
         folder: made if it does not exist.
-        size: side of the square images in pixels, 64 to 192; they are never rescaled.
+        size: side of the square images in pixels, 64 to 128; a crop is never rescaled.
         seed: 0 or above.
 
     Raises:
@@ -101,16 +109,17 @@ def crops(category: str, size: int = 128, seed: int = 0) -> list[Crop]:
     if not _SIZES[0] <= size <= _SIZES[1]:
         raise InputError(
             f"demo image size {size}: expected {_SIZES[0]} to {_SIZES[1]} pixels, because train "
-            "and test images are cut from separate parts of a photograph of 512 pixels"
+            "and test images are cut from separate parts of a photograph of 256 pixels"
         )
     if seed < 0:
         raise InputError(f"demo seed {seed}: expected 0 or above")
     listed = []
     for split, defect, index in _names():
-        first, last = _TRAIN_COLUMNS if split == "train" else _TEST_COLUMNS
+        border, whole = _BORDER[category], 512 // _SHRINK[category]
+        first, last = (0, border) if split == "train" else (border, whole)
         rng = _generator(seed, category, split, defect, index, "box")
         left = int(rng.integers(first, last - size, endpoint=True))
-        top = int(rng.integers(0, 512 - size, endpoint=True))
+        top = int(rng.integers(0, whole - size, endpoint=True))
         listed.append(Crop(category, split, defect, index, left, top, left + size, top + size))
     return listed
 
@@ -121,6 +130,7 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
     pixels = _photograph(crop.category)[crop.top : crop.bottom, crop.left : crop.right]
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
+    pixels = np.rot90(pixels, rng.integers(4) if _TURNED[crop.category] else 0)
     gain = rng.uniform(0.94, 1.06)
     offset = rng.uniform(-6, 6)
     noise = rng.uniform(-2.5, 2.5, pixels.shape)
@@ -130,15 +140,13 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
         grey = (scene - _MIDDLE) * gain + _MIDDLE + offset + noise
         return np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
 
-    scene = pixels.astype(np.float64)
+    scene = pixels.copy()
     clean = expose(scene)
     if crop.defect == "good":
         return Sample(clean, np.zeros(clean.shape, bool), clean)
     rng = _generator(seed, crop.category, crop.split, crop.defect, crop.index, "defect")
     scale = _SCALES[crop.index % len(_SCALES)] * scene.shape[0] / 128
-    # Of a few tries the one that shows most: a blur that misses all the edges changes nothing.
-    tries = [DEFECTS[crop.defect](scene, rng, scale, crop.category) for _ in range(3)]
-    changed, mask = max(tries, key=lambda tried: _mean(np.abs(tried[0] - scene)[tried[1]]))
+    changed, mask = DEFECTS[crop.defect](scene, rng, scale, crop.category)
     return Sample(np.where(mask, expose(changed), clean), mask, clean)
 
 
@@ -146,69 +154,60 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
 # to 255; `scale` 0.5 (small) to 1.5 (large) for 128 pixels. Changes outside the mask are dropped.
 
 
-def _cut(scene, rng, scale, category):
-    """A thin dark or bright line, bent once."""
-    points = [_somewhere(rng, scene, 0.3)]
-    direction = _direction(rng)
-    for _ in range(2):
-        bend = rng.uniform(-0.4, 0.4)
-        direction = (direction[0] + bend * direction[1], direction[1] - bend * direction[0])
-        length = rng.uniform(16, 24) * scale
-        y, x = points[-1]
-        points.append((y + length * direction[0], x + length * direction[1]))
-    distance = np.minimum(*(_distance(scene, *ends) for ends in pairwise(points)))
-    weight = np.clip(rng.uniform(1.1, 1.8) + 0.5 - distance, 0, 1)
-    # Towards a fixed grey rather than by a difference: a cut hides what lies under it.
-    target = _MIDDLE + _sign(rng) * rng.uniform(2.0, 2.6) * _STRENGTHS[category]
-    return scene + 0.85 * weight * (target - scene), weight > 0.15
-
-
-def _stain(scene, rng, scale, category):
-    """A soft mottled blot of changed brightness."""
-    weight = _blob(scene, rng, 15 * scale, softness=0.6)
-    mottled = 0.7 + 0.6 * _clouds(scene, rng, 10)
-    change = _sign(rng) * rng.uniform(0.9, 1.4) * _STRENGTHS[category]
-    # It hides part of the texture too: a mere shift looks like light and shadow.
-    return scene + weight * (change * mottled + 0.5 * (_mean(scene) - scene)), weight > 0.15
+def _crack(scene, rng, scale, category):
+    """A jagged dark line that forks."""
+    start, direction = _somewhere(rng, scene, 0.3), _direction(rng)
+    trunk = _walk(rng, start, direction, 6, 11 * scale, bend=0.7)
+    branch = _walk(rng, trunk[3], _bent(rng, direction, 1.2), 2, 11 * scale, bend=0.7)
+    distance = np.minimum(_along(scene, trunk), _along(scene, branch))
+    weight = np.clip(rng.uniform(1.4, 2.0) + 0.5 - distance, 0, 1)
+    return scene + weight * (rng.uniform(8, 28) - scene), weight > 0.15
 
 
 def _patch(scene, rng, scale, category):
-    """A patch of another texture, brought to the brightness of the place."""
-    others = [name for name in CATEGORIES if name != category]
-    other = others[rng.integers(len(others))]
-    top = rng.integers(0, 512 - scene.shape[0], endpoint=True)
-    left = rng.integers(_TEST_COLUMNS[0], _TEST_COLUMNS[1] - scene.shape[1], endpoint=True)
-    foreign = _photograph(other)[top : top + scene.shape[0], left : left + scene.shape[1]]
-    weight = _blob(scene, rng, 14 * scale, softness=0.3)
-    mask = weight > 0.15
-    here, there = _mean(scene[mask]), _mean(foreign[mask])
-    return scene + 0.9 * weight * (foreign + (here - there) - scene), mask
+    """A patch of another texture."""
+    texture = _photograph(_FOREIGN[category])
+    top = rng.integers(0, texture.shape[0] - scene.shape[0], endpoint=True)
+    left = rng.integers(0, texture.shape[1] - scene.shape[1], endpoint=True)
+    foreign = texture[top : top + scene.shape[0], left : left + scene.shape[1]]
+    weight = _blob(scene, rng, 15 * scale, softness=0.15)
+    return scene + weight * (foreign - scene), weight > 0.15
 
 
-def _blur(scene, rng, scale, category):
-    """A smeared area."""
-    weight = _blob(scene, rng, 16 * scale, softness=0.3)
-    smeared = scene
-    for _ in range(2):
-        smeared = _box_mean(smeared, 3)
-    return scene + weight * (smeared - scene), weight > 0.15
-
-
-def _warp(scene, rng, scale, category):
-    """A swirl: turned most at its centre, not at all at its edge."""
-    radius = 17 * scale
-    cy, cx = _somewhere(rng, scene, 0.2)
+def _smear(scene, rng, scale, category):
+    """An area wiped in one direction, along which its texture is gone."""
     rows, columns = _grid(scene)
-    y, x = rows - cy, columns - cx
-    falloff = np.clip(1 - (y * y + x * x) / (radius * radius), 0, 1)
-    # Half-angle tangent: a rotation without sin and cos.
-    t = _sign(rng) * rng.uniform(0.5, 0.9) * falloff
-    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    turned = _bilinear(scene, cy + cos * y - sin * x, cx + sin * y + cos * x)
-    return turned, falloff > 0.05
+    tries = []
+    for _ in range(8):
+        weight = _blob(scene, rng, 17 * scale, softness=0.2)
+        dy, dx = _direction(rng)
+        reach = range(-9, 10)
+        wiped = sum(_bilinear(scene, rows + k * dy, columns + k * dx) for k in reach) / len(reach)
+        tries.append((scene + weight * (_box_mean(wiped, 1) - scene), weight > 0.15))
+    # The one that shows most: between joints, or along one, there is nothing to wipe away.
+    return max(tries, key=lambda tried: _mean(np.abs(tried[0] - scene)[tried[1]]))
 
 
-DEFECTS = {"blur": _blur, "cut": _cut, "patch": _patch, "stain": _stain, "warp": _warp}
+def _stain(scene, rng, scale, category):
+    """A blot that darkens or bleaches what lies under it."""
+    weight = _blob(scene, rng, 15 * scale, softness=0.4)
+    target = 10 if rng.random() < 0.5 else 235
+    strength = rng.uniform(0.6, 0.75) * (0.85 + 0.15 * _clouds(scene, rng, 10))
+    return scene + weight * strength * (target - scene), weight > 0.15
+
+
+def _thread(scene, rng, scale, category):
+    """A long bright curved thread that lies on the surface, with its shadow."""
+    points = _walk(rng, _somewhere(rng, scene, 0.3), _direction(rng), 12, 6 * scale, bend=0.35)
+    distance = _along(scene, points)
+    shade = _along(scene, [(y + 2, x + 2) for y, x in points])
+    thread = np.clip(rng.uniform(1.2, 1.7) + 0.5 - distance, 0, 1)
+    shadow = np.clip(1.2 + 0.5 - shade, 0, 1)
+    scene = scene * (1 - 0.7 * shadow)
+    return scene + thread * (rng.uniform(235, 250) - scene), np.maximum(thread, shadow) > 0.15
+
+
+DEFECTS = {"crack": _crack, "patch": _patch, "smear": _smear, "stain": _stain, "thread": _thread}
 # Of a category: split -> how many images.
 IMAGES = {"train": TRAIN_GOOD, "test": TEST_GOOD + len(DEFECTS) * PER_DEFECT}
 
@@ -227,9 +226,14 @@ def _generator(seed: int, *name) -> np.random.Generator:
 
 @cache
 def _photograph(category: str) -> np.ndarray:
+    """Return a photograph at the scale of its category: float64, 0 to 255."""
     import skimage.data  # not above: Snakemake reads this module, and need not have it
 
-    photograph = getattr(skimage.data, category)()
+    photograph = getattr(skimage.data, category)().astype(np.float64)
+    shrink = _SHRINK[category]
+    side = photograph.shape[0] // shrink
+    # Sums of at most four whole numbers, a power of two of them: exact.
+    photograph = photograph.reshape(side, shrink, side, shrink).mean(axis=(1, 3))
     photograph.setflags(write=False)
     return photograph
 
@@ -254,6 +258,30 @@ def _direction(rng: np.random.Generator) -> tuple[float, float]:
     y, x = rng.uniform(-1, 1), _sign(rng) * rng.uniform(0.05, 1)
     norm = np.sqrt(y * y + x * x)
     return float(y / norm), float(x / norm)
+
+
+def _bent(rng: np.random.Generator, direction: tuple[float, float], most: float) -> tuple:
+    """A direction turned by at most about `most` radians: a rotation without sin and cos."""
+    (y, x), bend = direction, rng.uniform(-most, most)
+    norm = np.sqrt(1 + bend * bend)
+    return float((y + bend * x) / norm), float((x - bend * y) / norm)
+
+
+def _walk(
+    rng: np.random.Generator, start: tuple, direction: tuple, steps: int, length: float, bend: float
+) -> list[tuple[float, float]]:
+    """The points of a line of so many steps of about `length` pixels, each bent at random."""
+    points = [start]
+    for _ in range(steps):
+        direction = _bent(rng, direction, bend)
+        step = rng.uniform(0.8, 1.2) * length
+        points.append((points[-1][0] + step * direction[0], points[-1][1] + step * direction[1]))
+    return points
+
+
+def _along(scene: np.ndarray, points: list[tuple[float, float]]) -> np.ndarray:
+    """The distance of each pixel to a line through points, in pixels."""
+    return np.minimum.reduce([_distance(scene, *ends) for ends in pairwise(points)])
 
 
 def _grid(scene: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -319,5 +347,5 @@ def _box_mean(image: np.ndarray, reach: int) -> np.ndarray:
 def _save(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         Image.fromarray(image).save(temporary)

@@ -11,35 +11,32 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stpm_bench.datasets import download
-from stpm_bench.datasets.images import deep_extremes, read_image, span, to_8_bits
+from stpm_bench.datasets import transfer
+from stpm_bench.datasets.bit_depth import deep_extremes, span, to_8_bits
+from stpm_bench.datasets.images import read_image
 from stpm_bench.errors import InputError
 
-_SIDE = 32  # of digits and photos, as CIFAR and SVHN have it
-_SEED = 0  # of what a source leaves open (its split, its crops): the same for every teacher
+_SIDE = 32  # of digits, as CIFAR and SVHN have it
+_SEED = 0  # of what a source leaves open (its split): the same for every teacher
 
-# Photographs in scikit-image's wheel, function -> class. Not brick, grass and gravel: those are the
-# demo's categories, and a teacher must not have seen their test halves.
-_PHOTOGRAPHS = {
-    "astronaut": "astronaut",
-    "camera": "camera",
-    "cell": "cell",
-    "chelsea": "cat",
-    "clock": "clock",
-    "coffee": "coffee",
-    "coins": "coins",
-    "hubble_deep_field": "hubble",
-    "immunohistochemistry": "tissue",
-    "moon": "moon",
-    "page": "page",
-    "retina": "retina",
-    "rocket": "rocket",
-    "stereo_motorcycle": "motorcycle",
-    "text": "text",
-}
-_PHOTO_PATCHES = {"train": 240, "test": 60}  # a class
-_PHOTO_SIDES = (24, 72)  # of a patch before it is resized: several scales
-_PHOTO_TRAIN_SHARE = 0.75  # of a photograph's columns; the others are for testing
+# Photographs in scikit-image's wheel, of several things.
+_PHOTOGRAPHS = (
+    "astronaut",
+    "camera",
+    "cell",
+    "chelsea",
+    "clock",
+    "coffee",
+    "coins",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "stereo_motorcycle",
+    "text",
+)
 
 # What torchvision expects below its root, for those who put it there by hand.
 _TORCHVISION_FILES = {
@@ -74,8 +71,8 @@ def load(source: str, folder: str | Path | None = None) -> Pretraining:
 
     Args:
         source: a name in `SOURCES`.
-        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; digits and
-            photos need none.
+        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; digits need
+            none.
 
     Raises:
         InputError: an unknown source; a folder that is needed and not given; files that are absent
@@ -98,51 +95,6 @@ def load_digits(folder: str | Path | None = None) -> Pretraining:
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = _stack([_resize(Image.fromarray(image), _SIDE) for image in grey])
     return _split(images, digits.target.astype(np.int64), 0.2, list(_DIGITS))
-
-
-def load_photos(folder: str | Path | None = None) -> Pretraining:
-    """Return grey 32 x 32 patches of scikit-image's bundled photographs: which one is it from?
-
-    Patches of several scales, 240 for training and 60 for testing a photograph, from separate parts
-    of it (see `photo_boxes`). They are part of scikit-image; `folder` is not used.
-    """
-    patches = {split: [] for split in _PHOTO_PATCHES}
-    for name in _PHOTOGRAPHS:
-        # The demo's textures are grey, and colour would tell the photographs apart at a glance.
-        grey = _photograph(name).convert("L").convert("RGB")
-        for split, boxes in photo_boxes(name, *grey.size).items():
-            patches[split] += [_resize(grey.crop(box), _SIDE) for box in boxes]
-    labels = {
-        split: np.repeat(np.arange(len(_PHOTOGRAPHS)), count)
-        for split, count in _PHOTO_PATCHES.items()
-    }
-    return Pretraining(
-        _stack(patches["train"]),
-        labels["train"],
-        _stack(patches["test"]),
-        labels["test"],
-        list(_PHOTOGRAPHS.values()),
-    )
-
-
-def photo_boxes(name: str, width: int, height: int) -> dict[str, list[tuple[int, int, int, int]]]:
-    """Return the boxes (left, top, right, bottom) of a photograph's patches, by split.
-
-    Training patches lie in the left three quarters of the columns, test patches in the others.
-    """
-    border = round(width * _PHOTO_TRAIN_SHARE)
-    columns = {"train": (0, border), "test": (border, width)}
-    boxes = {}
-    for split, count in _PHOTO_PATCHES.items():
-        rng = np.random.default_rng([_SEED, *f"{name}/{split}".encode()])
-        first, last = columns[split]
-        boxes[split] = []
-        for _ in range(count):
-            side = int(rng.integers(*_PHOTO_SIDES, endpoint=True))
-            left = int(rng.integers(first, last - side, endpoint=True))
-            top = int(rng.integers(0, height - side, endpoint=True))
-            boxes[split].append((left, top, left + side, top + side))
-    return boxes
 
 
 def photographs(size: int = 256) -> np.ndarray:
@@ -205,7 +157,7 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
 def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
     """Load mnist, cifar10, cifar100 or svhn below `folder`; download what is absent."""
     folder = _required(source, folder)
-    # Here, because torchvision takes seconds to import and digits and photos do without.
+    # Here, because torchvision takes seconds to import and digits do without.
     from torchvision import datasets
 
     make, parts = {
@@ -220,7 +172,7 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         except RuntimeError:  # torchvision's word for absent or damaged files
             folder.mkdir(parents=True, exist_ok=True)
             # The second job to come finds the files there.
-            with download.locked(folder / f".{source}.lock"), _impatient():
+            with transfer.locked(folder / f".{source}.lock"), _impatient():
                 train, test = (make(root=folder, download=True, **part) for part in parts)
     # Besides network and disk errors, what its readers make of damaged files.
     except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
@@ -249,7 +201,6 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
 
 SOURCES = {
     "digits": load_digits,
-    "photos": load_photos,
     "mnist": partial(_load_torchvision, "mnist"),
     "cifar10": partial(_load_torchvision, "cifar10"),
     "cifar100": partial(_load_torchvision, "cifar100"),
@@ -270,7 +221,7 @@ def _required(source: str, folder: str | Path | None) -> Path:
 def _impatient() -> Iterator[None]:
     """Give up on a server that sends nothing, for which torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(download.READ_TIMEOUT)
+    socket.setdefaulttimeout(transfer.READ_TIMEOUT)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stpm_bench.datasets.rows import Problem
+from stpm_bench.datasets.interface import Problem
 from stpm_bench.metrics.ordering import EIGHT_NEIGHBOURS
 
 
@@ -15,7 +15,7 @@ def count_regions(mask: np.ndarray, size: int) -> tuple[int, int]:
 
     Args:
         mask: (H, W) bool, at its image's own size.
-        size: the side to which it is resized, by nearest neighbour (`images.nearest`).
+        size: the side to which it is resized, by nearest neighbour (`masks.nearest`).
 
     Returns:
         The number of 8-connected regions, and how many of them are sampled. Regions that only come

@@ -14,16 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpm_bench.datasets.rows import (
-    INSIDE,
-    Found,
-    Layout,
-    Problem,
-    Row,
-    both_kinds,
-    folders,
-    image_files,
-)
+from stpm_bench.datasets.interface import INSIDE, Layout, Problem, Row, ScanResult
+from stpm_bench.datasets.listing import both_kinds, folders, image_files
 from stpm_bench.errors import InputError
 
 CATEGORY = "all"
@@ -130,11 +122,11 @@ def _sources(root: Path, category: str, split: str) -> list[Path]:
     return [root / name for name in names if (root / name).is_dir()]
 
 
-def _scan(root: Path, category: str, split: str) -> Found:
+def _scan(root: Path, category: str, split: str) -> ScanResult:
     return _scan_train(root) if split == "train" else _scan_test(root)
 
 
-def _scan_train(root: Path) -> Found:
+def _scan_train(root: Path) -> ScanResult:
     rows, problems = [], []
     for path in sorted((root / VIDEOS).glob("[!.]*.avi")):
         try:
@@ -151,7 +143,7 @@ def _scan_train(root: Path) -> Found:
     return rows, problems
 
 
-def _scan_test(root: Path) -> Found:
+def _scan_test(root: Path) -> ScanResult:
     rows, problems = [], []
     clips = {clip.name for clip in folders(root / FRAMES)}
     masks = {path.stem for path in (root / PIXEL_MASKS).glob("[!.]*.npy")}
@@ -180,7 +172,7 @@ def _scan_test(root: Path) -> Found:
     return rows, problems
 
 
-def _scan_clip(root: Path, name: str) -> Found:
+def _scan_clip(root: Path, name: str) -> ScanResult:
     # By number: where there are more than 1,000, '1000' comes after '999'.
     frames = sorted(image_files(root / FRAMES / name), key=lambda path: (len(path.stem), path.stem))
     if not frames:
@@ -232,7 +224,7 @@ LAYOUT = Layout(
     _sources,
     folder=_folder,
     inside=_inside,
-    truth="pixels",
+    annotation="pixels",
     expected=f"{VIDEOS.as_posix()}/*.avi, {FRAMES.as_posix()}/CLIP/*.jpg and "
     f"{PIXEL_MASKS.as_posix()}/CLIP.npy",
 )

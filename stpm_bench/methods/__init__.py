@@ -5,11 +5,13 @@ see `code_version`.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from types import ModuleType
 
-from stpm_bench.methods.interface import Settings
+import numpy as np
+
+from stpm_bench.methods.interface import Scores, Settings, Teacher
 
 # Of this package; the order of their methods in messages and tables.
 FILES = ("stpm", "padim", "spade", "patchcore")
@@ -26,6 +28,19 @@ def module_of(file: str) -> ModuleType:
 def built_in() -> dict[str, Settings]:
     """Return the settings of every built-in method by name."""
     return {name: s for file in FILES for name, s in module_of(file).METHODS.items()}
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels: Sequence[int], settings: Settings, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return a method's `score` as a function of images (N, S, S, 3) uint8 alone.
+
+    Loading is done beforehand by a method that has a `scorer`, else by `score` at every call.
+    """
+    module, same = module_of(settings.module), dict(levels=levels, settings=settings, device=device)
+    if hasattr(module, "scorer"):
+        return module.scorer(teacher, model, **same)
+    return lambda images: module.score(teacher, model, images, **same)
 
 
 def define(own: Mapping[str, Mapping], training: Mapping[str, float]) -> dict[str, Settings]:

@@ -1,15 +1,27 @@
-"""Distances of two feature maps at each position: what STPM's loss and maps are made of."""
+"""Distances of two feature maps at each position: what STPM's loss and maps are made of.
+
+Settings name the keys of `DISTANCES`, and are read without torch: the functions import it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:
+    import torch
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
     """Scale features (N, C, H, W) to unit L2 norm over channels, in float32."""
+    import torch.nn.functional as F
+
     return F.normalize(features.float(), dim=1)
+
+
+def unscaled(features: torch.Tensor) -> torch.Tensor:
+    """Return features (N, C, H, W) as they are, in float32."""
+    return features.float()
 
 
 def squared(error: torch.Tensor) -> torch.Tensor:
@@ -25,6 +37,8 @@ def angle(error: torch.Tensor) -> torch.Tensor:
     same pull at every error, where the square pulls less the smaller it is. arccos(u·v) would lose
     the small values, which a product of levels needs, to cancellation.
     """
+    import torch
+
     # Bounds keep the gradient finite, where the vectors are equal and where they are opposite.
     sine = (squared(error) / 4).clamp(1e-12, 1 - 1e-6).sqrt()
     return 2 * torch.asin(sine)
@@ -36,6 +50,8 @@ def squared_with_gradient(error: torch.Tensor) -> torch.Tensor:
     The gradient of the error, the difference of the two maps' gradients, is taken forward:
     e(i + 1, j) - e(i, j) and e(i, j + 1) - e(i, j); it is 0 at the last row or column.
     """
+    import torch.nn.functional as F
+
     down, right = error.diff(dim=2), error.diff(dim=3)
     return squared(error) + F.pad(squared(down), (0, 0, 0, 1)) + F.pad(squared(right), (0, 1))
 
@@ -49,7 +65,7 @@ class Distance(NamedTuple):
 
 DISTANCES = {
     "normalised_l2": Distance(unit, squared),
-    "l2": Distance(torch.Tensor.float, squared),
+    "l2": Distance(unscaled, squared),
     "angle": Distance(unit, angle),
     "gradient": Distance(unit, squared_with_gradient),
 }
@@ -71,6 +87,8 @@ def distance(
     Returns:
         (N, H, W) float32, 0 where the two agree, up to their norms where those are not compared.
     """
+    import torch
+
     features, of_error = DISTANCES[kind]
     # On a CPU image by image: what lies between then stays in its cache. The same bits.
     at_once = 1 if student.device.type == "cpu" else len(student)

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from stpm_bench import backbone
-from stpm_bench.methods.interface import HISTORY, Fitted, Teacher
+from stpm_bench.methods.interface import Fitted, Teacher, no_history
 
 # At once through the teacher: more are no faster on a CPU, and take the memory.
 BATCH = 16
@@ -73,7 +72,7 @@ def fitted(model: dict, images: int, start: float, failure: str | None = None) -
     """
     kept = {} if failure else {name: tensor.cpu() for name, tensor in model.items()}
     seconds = time.perf_counter() - start
-    return Fitted(kept, pd.DataFrame(columns=HISTORY), images, seconds, failure)
+    return Fitted(kept, no_history(), images, seconds, failure)
 
 
 def not_finite(mean: torch.Tensor) -> str | None:

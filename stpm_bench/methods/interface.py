@@ -6,7 +6,10 @@ A method is one file of this package with the names
 - `fit(teacher, images, split, *, levels, settings, seed, device, precision, title, progress,
   unfinished) -> Fitted`: sees training images alone, all of them anomaly-free;
 - `score(teacher, model, images, *, levels, settings, device) -> Scores`: `model` is that of
-  `Fitted`, read from its file.
+  `Fitted`, read from its file;
+- `scorer(teacher, model, *, levels, settings, device)`, if it likes: returns `score` as a function
+  of the images alone, with all that can be done before an image is there done: the model on the
+  device. For images that come one after the other; see `methods.scorer`.
 
 It is imported where the Snakefile is parsed, without torch, which is slow to start: a method
 imports torch inside its functions.
@@ -107,7 +110,8 @@ def option(default, *, evaluation: bool = False, **schema):
 class Settings:
     """The fields that every method has; a method's own dataclass adds its own.
 
-    masks: how masks are brought to the size of the maps, see `datasets.images.TREATMENTS`.
+    masks: how masks are brought to the size of the maps: nearest; or bilinear_any: bilinearly, and
+        any non-zero pixel is a defect (see `datasets.masks.TREATMENTS`).
     smoothing: standard deviation in pixels, at 256 x 256, of the Gaussian filter over the anomaly
         map; scaled with the image's size, 0 for none.
     """
@@ -170,3 +174,11 @@ class Settings:
             images: how many it is fitted on.
         """
         raise NotImplementedError
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return about how many MB a model takes at 256 x 256, besides the weights of `networks`.
+
+        Args:
+            images: how many it is fitted on.
+        """
+        return 0.0

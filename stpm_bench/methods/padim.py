@@ -5,6 +5,7 @@ Localization", ICPR workshops 2021, arXiv 2011.08785.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +48,11 @@ class Padim(Settings):
         channels = sum(CHANNELS[backbone][:3])
         chosen = count_chosen(channels, self.channels)
         return BATCH_MB * channels + 64 * 64 * chosen * (images + chosen) * 4 / 1e6
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the means and one matrix a position take, at the levels 1 to 3."""
+        chosen = count_chosen(sum(CHANNELS[backbone][:3]), self.channels)
+        return 64 * 64 * chosen * (chosen + 1) * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 20 with ResNet-18."""
@@ -131,6 +137,13 @@ def score(
     teacher: Teacher, model: dict, images: np.ndarray, *, levels, settings: Padim, device
 ) -> Scores:
     """Return the Mahalanobis distance at each position of the finest level: equation 2."""
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels, settings: Padim, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the model on the device."""
     import torch
 
     from stpm_bench.grid import spell_layers
@@ -139,12 +152,17 @@ def score(
     channels, means, whitening = (
         model[name].to(device) for name in ("channels", "means", "whitening")
     )
-    distances = None
-    for rows, maps in feature_maps(teacher, images, range(len(images)), device):
-        joined = join(maps, "nearest")
-        if distances is None:
-            distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
-        centred = joined[..., channels].flatten(1, 2).transpose(0, 1) - means[:, None]  # (P, B, C)
-        lengths = torch.bmm(centred, whitening).norm(dim=2)
-        distances[rows] = lengths.T.reshape(joined.shape[:3]).cpu().numpy()
-    return Scores({spell_layers(levels): distances})
+
+    def scores_of(images: np.ndarray) -> Scores:
+        distances = None
+        for rows, maps in feature_maps(teacher, images, range(len(images)), device):
+            joined = join(maps, "nearest")
+            if distances is None:
+                distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
+            some = joined[..., channels].flatten(1, 2).transpose(0, 1)
+            centred = some - means[:, None]  # (P, B, C)
+            lengths = torch.bmm(centred, whitening).norm(dim=2)
+            distances[rows] = lengths.T.reshape(joined.shape[:3]).cpu().numpy()
+        return Scores({spell_layers(levels): distances})
+
+    return scores_of

@@ -4,6 +4,7 @@ Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +47,10 @@ class Patchcore(Settings):
         channels = sum(CHANNELS[backbone][1:3])
         values = channels * (1 + self.coreset) + min(self.projection, channels)
         return BATCH_MB * channels + images * 32 * 32 * values * 4 / 1e6
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the bank takes, at the levels 2 and 3."""
+        return self.coreset * images * 32 * 32 * sum(CHANNELS[backbone][1:3]) * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 6 of bottle with ResNet-18.
@@ -129,6 +134,13 @@ def score(
     1 - exp(s) / sum exp ||q - n||, over m and the entries n nearest to it, `neighbours` in all:
     equations 6 and 7. Of one neighbour it is s, where the formula would give zero.
     """
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels, settings: Patchcore, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the model on the device."""
     import torch
 
     from stpm_bench.grid import spell_layers
@@ -140,19 +152,23 @@ def score(
 
     centre, bank = model["centre"].to(device), model["bank"].to(device)
     neighbours = min(settings.neighbours, len(bank))
-    image_scores = np.empty(len(images), np.float32)
-    distances = None
-    for rows, maps in feature_maps(teacher, images, range(len(images)), device):
-        some = patches(maps, settings.neighbourhood) - centre
-        if distances is None:
-            distances = np.empty((len(images), *some.shape[1:3]), np.float32)
-        for i, queries in zip(range(rows.start, rows.stop), some.flatten(1, 2), strict=True):
-            to_bank, found = nearest(queries, bank)
-            distances[i] = to_bank.view(some.shape[1:3]).cpu().numpy()
-            largest, place = to_bank.max(0)
-            if neighbours > 1:
-                around = apart(bank[found[place]], bank).topk(neighbours, largest=False).indices
-                to_around = apart(queries[place], bank[around])
-                largest = largest * (1 - (largest - to_around.logsumexp(0)).exp())
-            image_scores[i] = largest.item()
-    return Scores({spell_layers(levels): distances}, image_scores)
+
+    def scores_of(images: np.ndarray) -> Scores:
+        image_scores = np.empty(len(images), np.float32)
+        distances = None
+        for rows, maps in feature_maps(teacher, images, range(len(images)), device):
+            some = patches(maps, settings.neighbourhood) - centre
+            if distances is None:
+                distances = np.empty((len(images), *some.shape[1:3]), np.float32)
+            for i, queries in zip(range(rows.start, rows.stop), some.flatten(1, 2), strict=True):
+                to_bank, found = nearest(queries, bank)
+                distances[i] = to_bank.view(some.shape[1:3]).cpu().numpy()
+                largest, place = to_bank.max(0)
+                if neighbours > 1:
+                    around = apart(bank[found[place]], bank).topk(neighbours, largest=False).indices
+                    to_around = apart(queries[place], bank[around])
+                    largest = largest * (1 - (largest - to_around.logsumexp(0)).exp())
+                image_scores[i] = largest.item()
+        return Scores({spell_layers(levels): distances}, image_scores)
+
+    return scores_of

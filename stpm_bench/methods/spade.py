@@ -5,6 +5,7 @@ Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,9 +41,13 @@ class Spade(Settings):
 
         Each image's maps, as the teacher gives them, and a batch on its way.
         """
+        return BATCH_MB * sum(CHANNELS[backbone][:3]) + self.model_mb(backbone, images)
+
+    def model_mb(self, backbone: str, images: int) -> float:
+        """Return how many MB the maps of all images take, at the levels 1 to 3."""
         channels = CHANNELS[backbone][:3]
         values = sum(n * (128 >> level) ** 2 for level, n in enumerate(channels, 1))
-        return BATCH_MB * sum(channels) + images * values * 4 / 1e6
+        return images * values * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
         """Return about how many images a second are fitted: measured, 26 with ResNet-18."""
@@ -107,6 +112,13 @@ def score(
     Positions are those of the finest level, to which the others are enlarged bilinearly. An
     image's score is its mean distance to the images retrieved, by the averaged features.
     """
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels, settings: Spade, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the model on the device."""
     import torch
 
     from stpm_bench.grid import spell_layers
@@ -117,25 +129,34 @@ def score(
     centres = [model[f"centre_{level}"].to(device)[:, None, None] for level in levels]
     deepest = levels.index(settings.retrieval or max(levels))
     of_images = bank[deepest].mean((2, 3))
-    image_scores = np.empty(len(images), np.float32)
-    distances = None
-    for rows, maps in feature_maps(teacher, images, range(len(images)), device):
-        centred = [m - centre for m, centre in zip(maps, centres, strict=True)]
-        joined = join(centred, "bilinear")
-        if distances is None:
-            distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
-        # From differences: a matrix product would round away what tells two images apart.
-        to_images = torch.cdist(
-            centred[deepest].mean((2, 3)), of_images, compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        found = to_images.topk(min(settings.neighbours, len(of_images)), largest=False)
-        image_scores[rows] = found.values.mean(1).cpu().numpy()
-        for i, queries, retrieved in zip(
-            range(rows.start, rows.stop), joined.flatten(1, 2), found.indices.tolist(), strict=True
-        ):
-            least = queries.new_full((len(queries),), torch.inf)
-            for one in retrieved:  # an image at a time: its enlarged features are then let go
-                gallery = join([level[one : one + 1] for level in bank], "bilinear")
-                least = torch.minimum(least, nearest(queries, gallery.flatten(0, 2))[0])
-            distances[i] = least.view(joined.shape[1:3]).cpu().numpy()
-    return Scores({spell_layers(levels): distances}, image_scores)
+
+    def scores_of(images: np.ndarray) -> Scores:
+        image_scores = np.empty(len(images), np.float32)
+        distances = None
+        for rows, maps in feature_maps(teacher, images, range(len(images)), device):
+            centred = [m - centre for m, centre in zip(maps, centres, strict=True)]
+            joined = join(centred, "bilinear")
+            if distances is None:
+                distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
+            # From differences: a matrix product would round away what tells two images apart.
+            to_images = torch.cdist(
+                centred[deepest].mean((2, 3)),
+                of_images,
+                compute_mode="donot_use_mm_for_euclid_dist",
+            )
+            found = to_images.topk(min(settings.neighbours, len(of_images)), largest=False)
+            image_scores[rows] = found.values.mean(1).cpu().numpy()
+            for i, queries, retrieved in zip(
+                range(rows.start, rows.stop),
+                joined.flatten(1, 2),
+                found.indices.tolist(),
+                strict=True,
+            ):
+                least = queries.new_full((len(queries),), torch.inf)
+                for one in retrieved:  # an image at a time: its enlarged features are then let go
+                    gallery = join([level[one : one + 1] for level in bank], "bilinear")
+                    least = torch.minimum(least, nearest(queries, gallery.flatten(0, 2))[0])
+                distances[i] = least.view(joined.shape[1:3]).cpu().numpy()
+        return Scores({spell_layers(levels): distances}, image_scores)
+
+    return scores_of

@@ -8,7 +8,7 @@ what is compared of two feature maps in `distance.py`.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -16,10 +16,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from stpm_bench.anomaly_map import FUSIONS
+from stpm_bench.methods.distance import DISTANCES, distance
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Split, Teacher, option
 from stpm_bench.seeds import stream
-
-DISTANCES = ["normalised_l2", "l2", "angle", "gradient"]
 
 
 @dataclass(frozen=True)
@@ -27,35 +26,47 @@ class Stpm(Settings):
     """Everything in which readings of STPM differ; the defaults are the paper's.
 
     How masks are resized the paper does not state: nearest leaves a defect as large as it is.
+
+    distance: between the feature vectors of teacher and student, in the loss and in the maps (see
+        `distance.DISTANCES`). angle is in radians; 1 - cosine is half of normalised_l2, and no
+        loss of its own.
+    factor: of the distance.
+    reduction: of the loss over the batch, after the mean over an image's positions.
+    level_weights: of levels 1 to 4 in the loss, which is summed over levels. STPM, section 3: all
+        weights are 1.
+    fusion: how the levels' maps, enlarged, become one (see `anomaly_map.FUSIONS`).
+    map_resolution: where they are fused: at the image's size, or at the finest level's (64 x 64 at
+        256), from where the result is enlarged.
+    checkpoint: the epoch that is kept: of the lowest validation_loss, of the lowest mean of the
+        fused maps of the validation images (validation_map), or the last.
+    epochs: how many times the training images are seen.
+    schedule: epochs, or steps: as many optimiser steps as a fraction of 1.0 would take in these
+        epochs (5% of bottle is one step per epoch).
+    batch_size: images of a step.
+    learning_rate: of SGD, constant.
+    momentum: of SGD.
+    weight_decay: of SGD.
+    validation_fraction: share of the training images that validates.
+    last_epoch: whether the weights of the last epoch are kept too, and their metrics stand beside
+        those of the kept epoch as last_epoch_METRIC.
     """
 
-    # Between the feature vectors of teacher and student, in the loss and in the maps: see
-    # `distance.DISTANCES`; times a factor.
-    distance: str = option("normalised_l2", enum=DISTANCES)
+    distance: str = option("normalised_l2", enum=list(DISTANCES))
     factor: float = option(0.5, exclusiveMinimum=0)
-    # The loss: the mean over an image's positions, then mean or sum over the batch; then the sum
-    # over levels, weighted by level_weights (levels 1 to 4). STPM, section 3: all weights are 1.
     reduction: str = option("mean", enum=["mean", "sum"])
     level_weights: tuple[float, ...] = option(
         (1.0, 1.0, 1.0, 1.0), minItems=4, maxItems=4, items={"type": "number", "minimum": 0}
     )
-    # Of the levels' maps: see `anomaly_map.anomaly_maps`.
     fusion: str = option("product", evaluation=True, enum=list(FUSIONS))
     map_resolution: str = option("image", evaluation=True, enum=["image", "finest"])
-    # The epoch that is kept: of the lowest validation_loss, of the lowest mean of the fused maps of
-    # the validation images (validation_map), or the last.
     checkpoint: str = option("validation_loss", enum=["validation_loss", "validation_map", "last"])
-    # SGD with a constant learning rate. schedule: epochs, or steps: as many optimiser steps as a
-    # fraction of 1.0 would take in these epochs (5% of bottle is one step per epoch).
     epochs: int = option(100, minimum=1)
     schedule: str = option("epochs", enum=["epochs", "steps"])
     batch_size: int = option(32, minimum=1)
     learning_rate: float = option(0.4, exclusiveMinimum=0)
     momentum: float = option(0.9, minimum=0, exclusiveMaximum=1)
     weight_decay: float = option(1e-4, minimum=0)
-    # Share of the training images that validates.
     validation_fraction: float = option(0.2, exclusiveMinimum=0, exclusiveMaximum=1)
-    # Whether the weights of the last epoch are kept and scored beside those of the kept epoch.
     last_epoch: bool = option(False)
 
     module: ClassVar[str] = "stpm"
@@ -190,22 +201,34 @@ def score(
     levels: Sequence[int],
     settings: Stpm,
     device,
-    batch_size: int = 16,
 ) -> Scores:
     """Compare teacher and student on test images, in float32 whatever the student trained in."""
+    return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
+
+
+def scorer(
+    teacher: Teacher, model: dict, *, levels: Sequence[int], settings: Stpm, device
+) -> Callable[[np.ndarray], Scores]:
+    """Return `score` as a function of the images, with the student on the device."""
     from stpm_bench import backbone
 
-    def maps_of(name: str) -> dict[str, np.ndarray]:
-        network = backbone.create(teacher.backbone, levels, seed=0)
-        backbone.load(network, model[name], "the student")
-        maps = level_maps(teacher.network, network.to(device), images, settings, device, batch_size)
-        return dict(zip(map(str, levels), maps, strict=True))
+    students = {}
+    for name in ("weights", "last_epoch_weights"):
+        if name in model:
+            network = backbone.create(teacher.backbone, levels, seed=0)
+            backbone.load(network, model[name], "the student")
+            students[name] = network.to(device)
 
-    has_last = "last_epoch_weights" in model
-    return Scores(
-        maps_of("weights"),
-        variants={"last_epoch": maps_of("last_epoch_weights")} if has_last else {},
-    )
+    def scores_of(images: np.ndarray) -> Scores:
+        maps = {
+            name: level_maps(teacher.network, network, images, settings, device)
+            for name, network in students.items()
+        }
+        named = {name: dict(zip(map(str, levels), m, strict=True)) for name, m in maps.items()}
+        last = named.get("last_epoch_weights")
+        return Scores(named["weights"], variants={"last_epoch": last} if last else {})
+
+    return scores_of
 
 
 def level_maps(
@@ -237,7 +260,6 @@ def level_maps(
 def distances(teacher, student, pixels, settings: Stpm) -> list:
     """Return the distances of a batch (N, S, S, 3) uint8: a tensor (N, H_l, W_l) per level."""
     from stpm_bench import backbone
-    from stpm_bench.methods.distance import DISTANCES, distance
 
     batch = backbone.normalise(pixels)
     features = DISTANCES[settings.distance].features

@@ -17,7 +17,7 @@ def evaluate(
     image_scores,
     masks,
     anomaly_maps,
-    truth: Literal["regions", "pixels", "image"] = "regions",
+    annotation: Literal["regions", "pixels", "image"] = "regions",
 ) -> dict:
     """Return every metric of one category and the PRO curve for a plot.
 
@@ -26,8 +26,9 @@ def evaluate(
         image_scores: (N,) float32 or float64, finite; higher is more anomalous.
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
-        truth: what is known of an image, as of `rows.Layout`. Of 'image' alone neither masks nor
-            maps are looked at; of 'pixels' each counts alike, whatever region it lies in.
+        annotation: what is known of an image, as of `datasets.interface.Layout`. Of 'image' alone
+            neither masks nor maps are looked at; of 'pixels' each counts alike, whatever region it
+            lies in.
 
     Returns:
         A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, not of
@@ -39,18 +40,27 @@ def evaluate(
         ValueError: an array is empty or of another shape than the above; labels or masks are not
             binary; there is no defect or no background among the images or among the pixels; or
             a score is NaN or infinite.
+
+    Example:
+        Two images of two pixels; the defect of the second is found.
+
+        >>> found = evaluate([0, 1], [0.2, 0.9], [[[0, 0]], [[0, 1]]], [[[0.1, 0.2]], [[0.1, 0.9]]])
+        >>> found["image_auroc"], found["pixel_auroc"], found["pro"]
+        (1.0, 1.0, 1.0)
+        >>> evaluate([0, 1], [0.2, 0.9], None, None, annotation="image")
+        {'image_auroc': 1.0}
     """
     defect, background = split(image_labels, image_scores, "image_labels", "image_scores")
     images = order(defect, background, name="image_scores")
     values = {"image_auroc": area_under_roc(images)}
-    if truth == "image":
+    if annotation == "image":
         return values
     if np.shape(image_labels) != np.shape(masks)[:1]:
         raise ValueError(
             f"image_labels and masks: expected shapes (N,) and (N, H, W), "
             f"found {np.shape(image_labels)} and {np.shape(masks)}"
         )
-    if truth == "pixels":
+    if annotation == "pixels":
         parts = split(masks, anomaly_maps, "masks", "anomaly_maps")
         pixels = order(*parts, name="anomaly_maps")
     else:
@@ -60,7 +70,7 @@ def evaluate(
         "pixel_ap": mean_precision(pixels),
         "pixel_f1_max": best_f1(pixels),
     }
-    if truth == "pixels":
+    if annotation == "pixels":
         return values
     fpr, overlap, _ = vertices(pixels)
     curve_fpr, curve_overlap = thin(*until(fpr, overlap, CURVE_LIMIT))

@@ -30,6 +30,16 @@ def pro(masks, anomaly_maps, fpr_limit: float = 0.3) -> float:
         ValueError: `fpr_limit` is not in (0, 1]; an array is empty or not (N, H, W); shapes
             differ; masks are not binary; there is no defect or no background; or a score is NaN
             or infinite.
+
+    Example:
+        Two regions, of three pixels and of one, and twelve pixels of background. The first region
+        is found before any false positive, the second after two: up to a false-positive rate of
+        1/6 the mean overlap is 1/2.
+
+        >>> masks = [[[1, 1, 1, 0], [0, 0, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]]]
+        >>> maps = [[[9.0, 9, 9, 1], [1, 1, 1, 1]], [[5.0, 7, 1, 1], [6, 1, 1, 1]]]
+        >>> round(pro(masks, maps, fpr_limit=0.1), 4)
+        0.5
     """
     check_limit(fpr_limit)
     fpr, overlap, _ = vertices(order_maps(masks, anomaly_maps))
@@ -53,6 +63,11 @@ def pro_curve(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: as `pro`.
+
+    Example:
+        >>> fpr, overlap, _ = pro_curve([[[1, 1, 0, 0]]], [[[4.0, 2.0, 3.0, 1.0]]])
+        >>> fpr.tolist(), overlap.tolist()
+        ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """
     return vertices(order_maps(masks, anomaly_maps))
 

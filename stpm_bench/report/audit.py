@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from stpm_bench.report.tables import CATEGORY, MEAN
 from stpm_bench.report.typeset import Section, number
 
 TREATMENTS = {
@@ -21,8 +22,8 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each category and (definition, masks), and for category 'mean': columns
-        `category`, `definition`, `masks`, `cells`, `pro`, `difference` (to the exact value with
-        masks 'nearest', of the same cells), `pixel_auroc`.
+        `category`, `kind`, `definition`, `masks`, `cells`, `pro`, `difference` (to the exact value
+        with masks 'nearest', of the same cells), `pixel_auroc`.
     """
     axes = list(cells.columns)
     rows = cells.merge(audited, on=axes)
@@ -40,7 +41,9 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     over_all = by_category.groupby(["definition", "masks"], sort=False).agg(
         dict.fromkeys(values, mean) | {"cells": "sum"}
     )
-    return pd.concat([by_category.reset_index(), over_all.reset_index().assign(category="mean")])
+    by_category, over_all = by_category.reset_index(), over_all.reset_index()
+    by_category.insert(1, "kind", CATEGORY)
+    return pd.concat([by_category, over_all.assign(category="mean", kind=MEAN)])
 
 
 def sections(table: pd.DataFrame) -> list[Section]:

@@ -258,7 +258,7 @@ def headline_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
     ]
 
 
-def of_another_setting(data: Evidence) -> list[str]:
+def reasons_not_tested(data: Evidence) -> list[str]:
     """Return why the cells do not test what the paper says of its own data and setting."""
     reasons = []
     run = set(data.planned()["category"]) - set(data.others)
@@ -292,7 +292,7 @@ def against_constant(
     The 15 categories are all that the number is about, so that only the seeds vary. It is not
     tested elsewhere, nor at another setting than the paper's.
     """
-    reasons = of_another_setting(data)
+    reasons = reasons_not_tested(data)
     known = [category for category in mvtec.CATEGORIES if category not in data.others]
     rows, plan = data.found(metric), data.planned()
     rows, plan = (part[part["category"].isin(known)] for part in (rows, plan))
@@ -336,7 +336,7 @@ def against_entries(
     Args:
         entries: category -> value.
     """
-    reasons = of_another_setting(data)
+    reasons = reasons_not_tested(data)
     if reasons:
         return Claim(claim, statement, where, metric, [], not_tested(reasons))
     known = [category for category in entries.index if category not in data.others]

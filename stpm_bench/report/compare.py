@@ -14,7 +14,7 @@ import yaml
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_checked, read_json, recorded
+from stpm_bench.files import read_hashes, read_json, read_verified
 from stpm_bench.report import publish
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import Section, interval, number, p_value
@@ -266,7 +266,7 @@ def read(path: Path) -> Folder:
                 "published one. Of a run that is not finished make its files with: python -m "
                 f"stpm_bench interim --results {path} --main main"
             )
-    config = yaml.safe_load(read_checked(path / "config.yaml"))
+    config = yaml.safe_load(read_verified(path / "config.yaml"))
     studies = grid.studies(config)
     metrics = grid.read(path / "metrics.csv").astype({"seed": int, "fraction": float})
     if (path / "record.json").exists():
@@ -362,7 +362,7 @@ def values_by_cell(values: pd.DataFrame) -> dict[grid.Cell, dict[str, float]]:
 def level_maps(folder: Folder) -> dict[grid.Cell, str]:
     """Return the recorded SHA-256 of each cell's level maps; a published folder has none."""
     records = {
-        cell: recorded(fit_folder(folder.path, fit)).get("level_maps.npz")
+        cell: read_hashes(fit_folder(folder.path, fit)).get("level_maps.npz")
         for cell, fit in grid.fits(folder.studies).items()
     }
     return {cell: record[0] for cell, record in records.items() if record}

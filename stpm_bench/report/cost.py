@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from stpm_bench import results as paths
-from stpm_bench.files import read_json, recorded
+from stpm_bench.files import read_hashes, read_json
 from stpm_bench.grid import AXES, SETTING, Cell
 from stpm_bench.report.typeset import NO_VALUE, Section
 
@@ -37,7 +37,7 @@ def collect(
         path = Path(results, "teachers", f"{file}.json")
         if path.exists():
             record = read_json(path)
-            rows.append({"stage": "teacher", "teacher": name} | of_teacher(record))
+            rows.append({"stage": "teacher", "teacher": name} | teacher_cost(record))
     of_fit = {}
     for cell, fit in fits.items():
         if fit not in of_fit:
@@ -51,16 +51,16 @@ def collect(
 
 def stages(folder: Path, names: Iterable[str]) -> Iterator[dict]:
     """Yield what the stages that ran in a folder cost; a stage that had nothing to do is no row."""
-    records = recorded(folder)
+    records = read_hashes(folder)
     for name in names:
         path = folder / paths.STAGES[name]
         if path.exists():
             record = read_json(path, records)
             if "images" in record:  # else the fit had failed, and the stage had nothing to do
-                yield {"stage": name} | of_stage(record)
+                yield {"stage": name} | stage_cost(record)
 
 
-def of_teacher(record: dict) -> dict:
+def teacher_cost(record: dict) -> dict:
     """Return a teacher's cost; one that was not trained here has no images."""
     cost = {key: record.get(key) for key in ("device", "threads", "seconds")}
     if "training_seconds" in record:
@@ -69,7 +69,7 @@ def of_teacher(record: dict) -> dict:
     return cost | record.get("peak_memory", {})
 
 
-def of_stage(record: dict) -> dict:
+def stage_cost(record: dict) -> dict:
     """Return the cost of a stage of a cell."""
     keys = ("device", "threads", "images", "seconds", "images_per_second", "code")
     cost = {key: record.get(key) for key in keys}

@@ -10,19 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stpm_bench.grid import SETTING, set_of, varying
+from stpm_bench.grid import SETTING, varying
 from stpm_bench.report.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
 from stpm_bench.report.tables import (
-    GROUPS,
+    CATEGORY,
+    GROUP,
+    MEAN,
     METRICS,
     counted_seeds,
-    divided,
     metrics_of,
     seeds,
     setting_names,
+    split_by_pro,
 )
 
-MOST = 30  # settings that one figure shows; tables have all
+MOST_SETTINGS = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
@@ -30,31 +32,31 @@ LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "trainin
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     """Draw a study's metrics: against the fraction, or a row for each setting or category.
 
-    Of more than `MOST` settings the best are drawn. Sets without PRO are left to their tables,
-    where there are others.
+    Of more than `MOST_SETTINGS` settings the best are drawn. Sets without PRO are left to their
+    tables, where there are others.
 
     Args:
         table: what `tables.study_table` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none.
     """
-    table = divided(table).get("", table)
+    table = split_by_pro(table).get("", table)
     if varying(table) == ["fraction"]:
         return against_fraction(table)
     mean = parts(table)[1]
-    if len(mean) <= MOST:
+    if len(mean) <= MOST_SETTINGS:
         return rows(table, accuracies)
-    best = mean.nlargest(MOST, metrics_of(table)[-1])[list(SETTING)]
+    best = mean.nlargest(MOST_SETTINGS, metrics_of(table)[-1])[list(SETTING)]
     figure = rows(table.merge(best), accuracies)
-    figure.suptitle(f"{figure.get_suptitle()}\nthe best {MOST} of {len(mean)} settings")
+    figure.suptitle(f"{figure.get_suptitle()}\nthe best {MOST_SETTINGS} of {len(mean)} settings")
     return figure
 
 
 def first_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the cells of the first `MOST` settings, and what to add to a title where it cuts."""
+    """Return the cells of the first `MOST_SETTINGS` settings, and what a title adds of the cut."""
     number = cells.groupby(list(SETTING), sort=False).ngroup()
     count = number.max() + 1
-    text = f", the first {MOST} of {count} settings" if count > MOST else ""
-    return cells[number < MOST], text
+    text = f", the first {MOST_SETTINGS} of {count} settings" if count > MOST_SETTINGS else ""
+    return cells[number < MOST_SETTINGS], text
 
 
 def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
@@ -92,7 +94,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
                 shown[metric],
                 position[shown.index],
                 xerr=shown[f"{metric}_sd"].fillna(0),
-                **MEAN,
+                **DIAMOND,
             )
             axis.set(xlabel=label, yticks=range(len(names_shown)), yticklabels=names_shown)
             axis.set_ylim(len(names_shown) - 0.4, -0.6)
@@ -124,7 +126,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
                 line["fraction"],
                 line[metric],
                 yerr=line[f"{metric}_sd"].fillna(0),
-                **MEAN | {"linestyle": "-"},
+                **DIAMOND | {"linestyle": "-"},
             )
             axis.set(xscale="log", title=label)
             axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
@@ -136,7 +138,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
     return figure
 
 
-MEAN = {
+DIAMOND = {
     "fmt": "D",
     "markersize": 3.5,
     "color": BLUE,
@@ -158,8 +160,7 @@ def circles(axis: Axes, x: pd.Series, y: pd.Series) -> None:
 
 def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a study's rows of single categories, and those of the mean."""
-    groups = table["category"].isin([*GROUPS, *map(set_of, table["category"]), "mean"])
-    return table[~groups], table[table["category"] == "mean"]
+    return table[table["kind"] == CATEGORY], table[table["kind"] == MEAN]
 
 
 def with_accuracy(teacher: str, accuracy: float | None) -> str:
@@ -186,7 +187,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
     Args:
         table: what `tables.study_table` returns.
     """
-    table = table[~table["category"].isin(GROUPS)]
+    table = table[table["kind"] != GROUP]
     single = parts(table)[0]
     # Of image AUROC the paper prints the mean alone: nothing to draw by category.
     metrics = {
@@ -198,7 +199,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
         return empty("no category here has a value of the paper to compare with")
     known = [table[f"{metric}_difference"].notna() for metric in metrics]
     rows = table[np.any(known, axis=0)]
-    means = ~rows["category"].isin(single["category"])
+    means = rows["kind"] != CATEGORY
     with drawing():
         figure, axes = plt.subplots(
             1,
@@ -212,7 +213,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
         for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.errorbar(
-                rows[f"{metric}_difference"], place, xerr=rows[f"{metric}_sd"].fillna(0), **MEAN
+                rows[f"{metric}_difference"], place, xerr=rows[f"{metric}_sd"].fillna(0), **DIAMOND
             )
             axis.set(title=label, yticks=place, yticklabels=rows["category"])
             axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -351,7 +352,7 @@ def definitions(table: pd.DataFrame) -> Figure:
     )
     rows = rows.assign(name=names)
     order = list(dict.fromkeys(rows["name"]))
-    single, mean = rows[rows["category"] != "mean"], rows[rows["category"] == "mean"]
+    single, mean = parts(rows)
     with drawing():
         height = 0.9 + 0.12 * max(len(order), 6)
         figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, height), layout="constrained")
@@ -369,7 +370,7 @@ def definitions(table: pd.DataFrame) -> Figure:
             jitter=False,  # a jitter is drawn unseeded: the file would differ each time
             zorder=1,
         )
-        axis.errorbar(mean["difference"], mean["name"].map(order.index), **MEAN)
+        axis.errorbar(mean["difference"], mean["name"].map(order.index), **DIAMOND)
         axis.set(xlabel="difference in PRO to the exact value", ylabel="definition")
         categories = single["category"].nunique()
         n = f"n = {categories} {'category' if categories == 1 else 'categories'}"

@@ -7,7 +7,7 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.files import read_checked, read_json
+from stpm_bench.files import read_json, read_verified
 from stpm_bench.results import cell_folder
 
 # The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
@@ -21,16 +21,14 @@ def studies() -> pd.DataFrame:
 
 def main_study() -> str:
     """Return the name of the main study: 'main', or the first where none has that name."""
-    names = list(dict.fromkeys(studies()["study"]))
-    return "main" if "main" in names else names[0]
+    return grid.main_study(studies()["study"])
 
 
 def main_cells() -> list[tuple[grid.Cell, Path]]:
     """Return the cells of the main study's first setting, each with its folder."""
     table = studies()
     rows = table[table["study"] == main_study()]
-    setting = list(grid.SETTING)
-    rows = rows[(rows[setting] == rows[setting].iloc[0]).all(axis=1)]
+    rows = grid.at_setting(rows, grid.setting_of(rows))
     return [(cell, cell_folder(RESULTS, cell)) for cell in grid.cells(rows)]
 
 
@@ -41,7 +39,7 @@ def studies_of(axis: str, example: str) -> list[str]:
         example: the YAML of such a study.
     """
     found = [
-        name for name, rows in studies().groupby("study", sort=False) if rows[axis].nunique() > 1
+        name for name, rows in studies().groupby("study", sort=False) if axis in grid.varying(rows)
     ]
     if not found:
         text = f"**No study of this config varies `{axis}`.** One is a few lines of the config:"
@@ -51,7 +49,7 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 def show_table(name: str) -> None:
     """Show a table of the results, its title below the notebook's own headings."""
-    text = read_checked(RESULTS / "tables" / f"{name}.md").decode()
+    text = read_verified(RESULTS / "tables" / f"{name}.md").decode()
     display(Markdown(text.replace("## ", "#### ")))
 
 

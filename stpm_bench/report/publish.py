@@ -17,7 +17,7 @@ import yaml
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_checked, read_json
+from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import PUBLISHED
 from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED
 from stpm_bench.report.tables import METRICS, STUDENT
@@ -173,14 +173,14 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
             "Run the older cells again, or publish with --mixed, and the README.md says so"
         )
     files = {
-        file: read_checked(results / file)
+        file: read_verified(results / file)
         for file in ("config.yaml", "metrics.csv", "claims.json", "claims.md")
     }
     for suffix in ("csv", "md"):
         for path in sorted((results / "tables").glob(f"*.{suffix}")):
-            files[f"tables/{path.name}"] = read_checked(path)
+            files[f"tables/{path.name}"] = read_verified(path)
     for figure in figures(results, main):
-        files[f"figures/{figure}.png"] = read_checked(results / "figures" / f"{figure}.png")
+        files[f"figures/{figure}.png"] = read_verified(results / "figures" / f"{figure}.png")
     record = record_of(name, files, studies, status, found, note)
     files["record.json"] = (json.dumps(record, indent=2) + "\n").encode()
     files["README.md"] = readme_of(record, files, main).encode()

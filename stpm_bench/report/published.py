@@ -1,7 +1,8 @@
 """The literature's numbers, published.csv, and ours beside them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,20 @@ import pandas as pd
 from stpm_bench.config import methods as methods_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.grid import set_of
+from stpm_bench.grid import AXES, set_of, spell_layers
 from stpm_bench.methods import DEFAULT
 from stpm_bench.report.tables import (
-    FIRST,
+    CATEGORY,
     GROUPS,
+    MEAN,
     METRICS,
     PAPER_SETTING,
-    divided,
+    SET,
+    at_papers_setting,
     mean_of_entries,
     metrics_of,
+    seeds,
+    split_by_pro,
     study_table,
 )
 from stpm_bench.report.typeset import Section, bold_best, number, spread
@@ -36,6 +41,13 @@ NAMES = METRICS | {
 OURS = "ours"
 MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
+# The published methods that are run here: the name of each in the tables, and in published.csv by
+# the backbone of the teacher, or '' for any.
+RUN_HERE = {
+    "padim": ("PaDiM", {"resnet18": "PaDiM-R18", "wide_resnet50_2": "PaDiM-WR50"}),
+    "spade": ("SPADE", {"": "SPADE"}),
+    "patchcore": ("PatchCore", {"": "PatchCore"}),
+}
 
 
 def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
@@ -91,14 +103,6 @@ def entries(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     return dict(zip(zip(rows["category"], rows["metric"], strict=True), rows["value"], strict=True))
 
 
-def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `tables.study_table` that the paper's values stand beside."""
-    rows = (table[FIRST] == table[FIRST].iloc[0]).all(axis=1)
-    for axis, value in PAPER_SETTING.items():
-        rows &= table[axis] == value
-    return table[rows]
-
-
 def is_stpm(config: dict, method: str) -> bool:
     """Return whether a method of a completed config is a reading of STPM.
 
@@ -114,23 +118,80 @@ def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
     return bool(at_papers_setting(cells)["category"].isin(known).any())
 
 
+class Baseline(NamedTuple):
+    """A published method that was run here, at the main study's teacher and all its images.
+
+    Attributes:
+        title: what the tables call it.
+        printed: its name in published.csv, that of the teacher's backbone.
+        table: what `tables.study_table` returns of it, of the main study's categories.
+    """
+
+    title: str
+    printed: str
+    table: pd.DataFrame
+
+    @property
+    def column(self) -> str:
+        return f"{OURS}: {self.title}"
+
+
+def baselines(
+    metrics: pd.DataFrame,
+    cells: pd.DataFrame,
+    config: dict,
+    main: pd.DataFrame,
+    others: Collection[str] = (),
+) -> list[Baseline]:
+    """Return the methods of `RUN_HERE` of which any study has values at the main study's teacher.
+
+    Args:
+        metrics: the long table. cells: those of every study, columns `grid.AXES`.
+        config: completed. main: the main study's cells. others: as of `without`.
+
+    Returns:
+        Each at its default levels and a fraction of 1.0. A category that it was not run on is a
+        gap, and so are the means over it.
+    """
+    known, teacher = methods_of(config), main["teacher"].iloc[0]
+    categories, found = list(dict.fromkeys(main["category"])), []
+    for name, (title, printed) in RUN_HERE.items():
+        if name == main["method"].iloc[0]:  # it is 'ours' already
+            continue
+        setting = {"layers": spell_layers(known[name].levels), "teacher": teacher}
+        setting |= {"fraction": PAPER_SETTING["fraction"], "method": name}
+        same = (cells[list(setting)] == pd.Series(setting)).all(axis=1)
+        seeds = sorted(cells.loc[same & cells["category"].isin(categories), "seed"].unique())
+        planned = [{"category": c, "seed": s} | setting for c in categories for s in seeds]
+        wanted = pd.DataFrame(planned, columns=list(AXES))
+        if len(wanted.astype(metrics.dtypes[list(AXES)]).merge(metrics)):
+            backbone = config["teachers"][teacher]["backbone"]
+            table = study_table(metrics, wanted, {}, tuple(METRICS), others)
+            found.append(Baseline(title, printed.get(backbone, printed.get("", "")), table))
+    return found
+
+
 def methods(
-    published: pd.DataFrame, table: pd.DataFrame, others: Collection[str] = ()
+    published: pd.DataFrame,
+    table: pd.DataFrame,
+    others: Collection[str] = (),
+    ran: Sequence[Baseline] = (),
 ) -> pd.DataFrame:
     """Set the published methods beside ours: a row for each metric and category.
 
     Args:
         published: without what has no counterpart here, see `without`.
         table: what `tables.study_table` returns; its rows at the paper's setting are taken.
-        others: as of `without`.
+        others: as of `without`. ran: what `baselines` returns.
 
     Returns:
-        Columns `metric`, `category`, one for each published method that has a value here, 'STPM
-        (paper)', `ours`, `ours sd`, `difference` (ours less the paper's). Where all 15 categories
-        were run, a last row 'mean, as printed' has the means that the sources print. No rows where
-        nothing is published for these categories.
+        Columns `metric`, `category`, `kind`, one for each published method that has a value here,
+        'STPM (paper)', `ours`, `ours sd`, `difference` (ours less the paper's), and for each of
+        `ran` `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. Where all 15
+        categories were run, a last row 'mean, as printed' has the means that the sources print. No
+        rows where nothing is published for these categories.
     """
-    table = at_papers_setting(divided(table).get("", table))
+    table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's own numbers have their own table.
     rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
     several = rows.groupby("method")["source"].nunique() > 1
@@ -140,53 +201,101 @@ def methods(
     names = names.where(rows["method"] != METHOD, "STPM (paper)")
     columns = {name: entries(part) for name, part in rows.groupby(names, sort=False)}
     columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
-    sets = set(map(set_of, table["category"]))
-    run = [c for c in table["category"] if c not in (*GROUPS, *sets, "mean")]
-    groups = {name: set(members) - set(others) for name, members in GROUPS.items()}
-    groups |= {name: [c for c in run if set_of(c) == name] for name in sets}
+    run = list(table.loc[table["kind"] == CATEGORY, "category"])
+    members_of = {name: set(members) - set(others) for name, members in GROUPS.items()}
+    members_of |= {name: [c for c in run if set_of(c) == name] for name in map(set_of, run)}
     lines = []
     for metric in metrics_of(table):
         for _, ours in table.iterrows():
-            name = ours["category"]
-            members = [name] if name in run else [c for c in run if c in groups.get(name, run)]
-            lines.append({"metric": metric, "category": name})
+            name, kind = ours["category"], ours["kind"]
+            of_group = members_of.get(name, run) if kind != CATEGORY else [name]
+            members = [c for c in run if c in of_group]
+            lines.append({"metric": metric, "category": name, "kind": kind})
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
+            for baseline in ran:
+                lines[-1] |= beside_printed(baseline, rows, name, members, metric)
         if set(mvtec.CATEGORIES) <= set(run) - set(others):
-            lines.append({"metric": metric, "category": PRINTED})
+            lines.append({"metric": metric, "category": PRINTED, "kind": MEAN})
             lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
             lines[-1] |= {OURS: np.nan, "ours sd": np.nan}
-    wide = pd.DataFrame(lines, columns=["metric", "category", *columns, OURS, "ours sd"])
+    own = [OURS, "ours sd", "difference"]
+    own += [f"{one.column}{end}" for one in ran for end in ("", " sd", " less printed")]
+    wide = pd.DataFrame(lines, columns=["metric", "category", "kind", *columns, *own])
     wide["difference"] = wide[OURS] - wide["STPM (paper)"]
     wide = wide.drop(columns=[name for name in columns if wide[name].isna().all()])
     return wide if set(columns) & set(wide) else wide.iloc[:0]
 
 
-def methods_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+def beside_printed(
+    baseline: Baseline,
+    published: pd.DataFrame,
+    category: str,
+    members: Sequence[str],
+    metric: str,
+) -> dict[str, float]:
+    """Return our value of a method in a row of `methods`, and the difference to its printed one.
+
+    Args:
+        published: what is published of all methods. members: the categories of the row.
+    """
+    printed = published[published["method"] == baseline.printed]
+    if printed["source"].nunique() > 1:
+        printed = printed[printed["source"] == PAPER]
+    row = baseline.table[baseline.table["category"] == category]
+    mean, sd = (row[c].item() if len(row) else np.nan for c in (metric, f"{metric}_sd"))
+    difference = mean - mean_of_entries(entries(printed), members, metric)
+    name = baseline.column
+    return {name: mean, f"{name} sd": sd, f"{name} less printed": difference}
+
+
+def methods_sections(
+    name: str, table: pd.DataFrame, basis: str, ran: Sequence[Baseline] = ()
+) -> list[Section]:
     """Set the published methods beside ours, a section a metric, the best of a row in bold.
 
     Args:
-        table: what `methods` returns.
+        table: what `methods` returns. ran: as it was given.
     """
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
-        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        published = rows.columns[3 : rows.columns.get_loc(OURS)]
+        columns = [c for c in published if rows[c].notna().any()]
         rows = rows[rows[columns].notna().any(axis=1)]
         if rows.empty:
             continue
+        shown = [one for one in ran if rows[one.column].notna().any()]
+        own = [OURS, *(one.column for one in shown)]
+        differences = {"ours less paper": "difference"}
+        differences |= {
+            f"{one.title}, ours less printed": f"{one.column} less printed" for one in shown
+        }
+        differences = {
+            k: c for k, c in differences.items() if c == "difference" or rows[c].notna().any()
+        }
         lines = []
         for _, row in rows.iterrows():
-            texts = [*(number(row[c]) for c in columns), spread(row[OURS], row["ours sd"])]
-            best = bold_best(texts, [*row[columns], row[OURS]])
-            lines.append([row["category"], *best, number(row["difference"], signed=True)])
-        body = pd.DataFrame(lines, columns=["category", *columns, OURS, "ours less paper"])
+            texts = [number(row[c]) for c in columns]
+            texts += [spread(row[c], row[f"{c} sd"]) for c in own]
+            best = bold_best(texts, [*row[columns], *row[own]])
+            less = [number(row[c], signed=True) for c in differences.values()]
+            lines.append([row["category"], *best, *less])
+        body = pd.DataFrame(lines, columns=["category", *columns, *own, *differences])
         caption = (
             "Published values (`stpm_bench/report/published.csv` has each one's source) beside "
-            f"ours, mean ± standard deviation over seeds; {rests_on}. The best of a row in bold; "
+            f"ours, mean ± standard deviation over seeds; {basis}. The best of a row in bold; "
             "n/a: nobody published it. A group's published value is the mean of its entries, or "
             f"the printed mean where there are none; '{PRINTED}' is what the sources print, which "
             "is not always the mean of their entries."
         )
+        if shown:
+            each = ", ".join(f"{one.title} on {seeds(one.table)}" for one in shown)
+            caption += (
+                f" Run here too, on the same teacher, all training images and each method's own "
+                f"levels: {each}."
+            )
+        if any(one.printed == "SPADE" for one in shown):
+            caption += " The printed SPADE is, as far as is known, with a Wide-ResNet-50."
         sections.append(Section(f"{METRICS[metric]}: published methods and {name}", body, caption))
     return sections
 
@@ -198,6 +307,8 @@ def ours(
     others: Collection[str] = (),
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
+
+    'mean' is MVTec AD's, and is there where all its 15 categories were run.
 
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
@@ -212,9 +323,14 @@ def ours(
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
     long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
     table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
+    shown = table[table["kind"] == CATEGORY]
+    if {c for c in shown["category"] if set_of(c) == MVTEC} == set(mvtec.CATEGORIES):
+        # Beside other sets the mean of MVTec AD has a row of its own.
+        means = table[table["category"].isin([MVTEC, "mean"]) & table["kind"].isin([SET, MEAN])]
+        shown = pd.concat([shown, means.head(1).assign(category="mean")])
     return {
         (row["category"], metric): (row[metric], row[f"{metric}_sd"])
-        for _, row in table.iterrows()
+        for _, row in shown.iterrows()
         for metric in NAMES
     }
 
@@ -228,33 +344,27 @@ def reproductions(
         own: what `ours` returns.
 
     Returns:
-        Columns `metric`, `category`, one for each source, `ours`, `ours sd`, `range` (highest less
-        lowest of the row). Means of all 15 categories: 'mean' of the entries, and 'mean, as
-        printed'.
+        Columns `metric`, `category`, `kind`, one for each source, `ours`, `ours sd`, `range`
+        (highest less lowest of the row). Means of all 15 categories: 'mean' of the entries, and
+        'mean, as printed'.
     """
     rows = published[published["method"] == METHOD]
     sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
     known = list(dict.fromkeys(rows["category"]))
     categories = [c for c in mvtec.CATEGORIES if c in known]
     categories += [c for c in known if c not in (*categories, "mean")]
-    run = {category for category, _ in own} - {*GROUPS, "mean"}
-    run -= set(map(set_of, run))
-    all_run = {c for c in run if set_of(c) == MVTEC} == set(mvtec.CATEGORIES)
     lines = []
     for metric in NAMES:
         for category in [*categories, "mean", PRINTED]:
-            line = {"metric": metric, "category": category}
+            kind = MEAN if category in ("mean", PRINTED) else CATEGORY
+            line = {"metric": metric, "category": category, "kind": kind}
             for name, values in sources.items():
                 if category == "mean":
                     line[name] = mean_of_entries(values, mvtec.CATEGORIES, metric)
                 else:
                     key = "mean" if category == PRINTED else category
                     line[name] = values.get((key, metric), np.nan)
-            # Beside other sets the mean of MVTec AD has a row of its own.
-            alone = category if (MVTEC, metric) not in own or category != "mean" else MVTEC
-            mean, sd = own.get((alone, metric), (np.nan, np.nan))
-            if category == "mean" and not all_run:
-                mean = sd = np.nan
+            mean, sd = own.get((category, metric), (np.nan, np.nan))
             seen = [value for value in [*line.values(), mean] if isinstance(value, float)]
             seen = [value for value in seen if not np.isnan(value)]
             line |= {OURS: mean, "ours sd": sd}
@@ -262,11 +372,11 @@ def reproductions(
     return pd.DataFrame(lines)
 
 
-def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
+def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
     """Set what `reproductions` returns, a section a metric."""
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
-        columns = [c for c in rows.columns[2:-3] if rows[c].notna().any()]
+        columns = [c for c in rows.columns[3:-3] if rows[c].notna().any()]
         body = pd.DataFrame({"category": rows["category"]})
         for column in columns:
             body[column] = [number(value) for value in rows[column]]
@@ -276,7 +386,7 @@ def reproductions_sections(table: pd.DataFrame, rests_on: str) -> list[Section]:
         caption = (
             "STPM as the paper, its authors' repository and others report it (each source in "
             "`stpm_bench/report/published.csv`), and ours, mean ± standard deviation over seeds, "
-            f"of {run.sum()} of 15 categories; {rests_on}. Range: the highest less the lowest of "
+            f"of {run.sum()} of 15 categories; {basis}. Range: the highest less the lowest of "
             "the row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
             "printed one where there are none."
         )

@@ -1,5 +1,6 @@
 """What the studies ask beyond the paper's claims: one row per study, varied axis and metric."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,9 +18,10 @@ WORDS = {
     "teacher": "does the teacher matter",
     "fraction": "does the number of training images matter",
 }
-MOST = 30  # comparisons of a row: the largest of hundreds answers nothing
+MOST_PAIRS = 30  # comparisons of a row: the largest of hundreds answers nothing
 METHOD = "does the method or its settings matter"
 SPREAD = "does the spread over seeds grow where the teacher is drawn anew"
+LAST_EPOCH = "does the training collapse after the epoch that is kept"
 
 
 def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +30,8 @@ def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
     For each axis that varies, and each combination of the other axes' values, the settings are
     compared with a reference: the main study's value of the axis, or else the study's first. The
     row has the comparison with the largest difference in either direction. A study whose teachers
-    are the same one drawn for each seed and drawn once asks for the spread over seeds too.
+    are the same one drawn for each seed and drawn once asks for the spread over seeds too, and one
+    whose method keeps the last epoch beside the best (`last_epoch: true`) for what is between them.
 
     Args:
         studies: columns `study` and the axes, the cells of each study.
@@ -46,13 +49,15 @@ def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
                 rows.append(answer(name, WORDS.get(axis, METHOD), metric, pairs, made))
         for fixed, other in drawn_twice(cells, data.config):
             rows += [spread(data, name, metric, fixed, other) for metric in METRICS]
+        for setting in cells[list(SETTING)].drop_duplicates().to_dict("records"):
+            rows += [last_epoch(data, name, metric, setting) for metric in METRICS]
     return pd.DataFrame([row for row in rows if row], columns=COLUMNS)
 
 
 def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dict]]:
     """Return the pairs of settings that differ in one axis alone: (setting, reference).
 
-    Of more than `MOST` pairs, as of a whole grid, those with the study's reference alone.
+    Of more than `MOST_PAIRS` pairs, as of a whole grid, those with the study's reference alone.
 
     A method that is alone with its levels, as one whose default levels are others, is compared with
     the study's reference itself.
@@ -68,7 +73,7 @@ def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dic
         pairs += [(row, reference) for row in rows if row is not reference]
         if len(rows) == 1 and axis == SETTING[-1] and reference[axis] != whole[axis]:
             pairs.append((reference, whole))
-    return pairs if len(pairs) <= MOST else [pair for pair in pairs if pair[1] == whole]
+    return pairs if len(pairs) <= MOST_PAIRS else [pair for pair in pairs if pair[1] == whole]
 
 
 def answer(
@@ -90,7 +95,7 @@ def answer(
     sizes = [abs(c.effect) if np.isfinite(c.effect) else -1.0 for _, c in planned]
     largest = int(np.argmax(sizes))
     (setting, reference), found = planned[largest]
-    shown = [key for key in SETTING if len({row[key] for pair in pairs for row in pair}) > 1]
+    shown = varying(pd.DataFrame(itertools.chain.from_iterable(pairs)))
     names = (label({key: row[key] for key in shown}) for row in (setting, reference))
     return row_of(
         study,
@@ -169,3 +174,27 @@ def spread(data: Evidence, study: str, metric: str, fixed: str, other: str) -> d
     )
     names = (f"sd over seeds, teacher {teacher}" for teacher in (other, fixed))
     return row_of(study, SPREAD, metric, *names, comparison, 1)
+
+
+def last_epoch(data: Evidence, study: str, metric: str, setting: dict) -> dict | None:
+    """Return the row of the last epoch less the kept one, paired by category; None where a setting
+    has no metrics of the last epoch.
+
+    Args:
+        setting: the values of `SETTING`.
+    """
+    rows = [data.found(name, **setting) for name in (f"last_epoch_{metric}", metric)]
+    if rows[0].empty:
+        return None
+    found = statistics.compare(statistics.paired_differences(*rows))
+    keys = ("low", "high", "p", "values", "categories", "note")
+    comparison = Comparison(
+        "",
+        0.0,
+        found["difference"],
+        **{key: found[key] for key in keys},
+        p_holm=found["p"],
+        planned=2 * len(data.planned(metric, **setting)),
+    )
+    name = label(setting)
+    return row_of(study, LAST_EPOCH, metric, f"last epoch, {name}", "the kept epoch", comparison, 1)

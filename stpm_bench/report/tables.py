@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stpm_bench.datasets import demo, mvtec
-from stpm_bench.grid import AXES, SETTING, set_of, varying
+from stpm_bench.grid import AXES, SETTING, at_setting, set_of, varying
 from stpm_bench.report import statistics
 from stpm_bench.report.typeset import Section, bold_best, interval, number, p_value, spread
 
@@ -17,8 +17,11 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "P
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
 # the rest. A study with several teachers or methods stands beside the paper with its first ones.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
-FIRST = ["teacher", "method"]
+FIRST_AXES = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
+# What a row of a summary is of, its column `kind`: one category, MVTec AD's textures or objects,
+# a whole set, or all of which the mean is taken.
+CATEGORY, GROUP, SET, MEAN = "category", "group", "set", "mean"
 STUDENT = "stpm"  # the file of the methods that train in the config's precision
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
 ANOMALIB = (
@@ -45,33 +48,43 @@ def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> l
     return [name for name in names if name in found] or list(names)
 
 
-def apart(values: pd.DataFrame) -> list[str]:
+def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that the paper's values stand beside: at `PAPER_SETTING`, with the first
+    teacher and the first method of the table.
+
+    Args:
+        table: cells of one study, or what `study_table` returns.
+    """
+    rows = (table[FIRST_AXES] == table[FIRST_AXES].iloc[0]).all(axis=1)
+    rows &= (table[list(PAPER_SETTING)] == list(PAPER_SETTING.values())).all(axis=1)
+    return table[rows]
+
+
+def sets_without_pro(values: pd.DataFrame) -> list[str]:
     """Return the sets that are without PRO: each has a table of its own.
 
     Args:
         values: as of `metrics_of`.
     """
-    sets = values["category"].map(set_of)
-    single = ~values["category"].isin([*GROUPS, *sets, "mean"])
-    by_set = values[single].groupby(sets[single], sort=False)
+    single = values[values["kind"] == CATEGORY] if "kind" in values else values
+    by_set = single.groupby(single["category"].map(set_of), sort=False)
     return [name for name, rows in by_set if "pro" not in metrics_of(rows)]
 
 
-def divided(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Divide a study into what has a table of its own: '' for the sets with PRO, each of `apart`.
+def split_by_pro(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a study into what has a table of its own: '' for the sets with PRO, and each set of
+    `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
     """
-    names = apart(table)
-    sets = table["category"].map(set_of)
-    # 'mean' and a set's own name have no set before a dot: they pass for MVTec AD's.
-    rest = table[~sets.isin(names) & ~table["category"].isin(names)]
-    found = {} if names and set(rest["category"]) <= {"mean"} else {"": rest}
+    names = sets_without_pro(table)
+    sets = table["category"].where(table["kind"].isin([SET, MEAN]), table["category"].map(set_of))
+    rest = table[~sets.isin(names)]
+    found = {} if names and set(rest["kind"]) <= {MEAN} else {"": rest}
     only = not found and len(names) == 1  # then the mean is the set's
     for name in names:
-        own = ("mean" if only else name,)
-        found[name] = table[(sets == name) | table["category"].isin(own)]
+        found[name] = table[(sets == name) | (only & (table["kind"] == MEAN))]
     return found
 
 
@@ -87,8 +100,8 @@ def study_table(
 
     Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
     over categories. A seed of which a category is missing does not enter a group. A group that
-    would be all that the mean is of is left to the mean. Beside others the sets of `apart` do not
-    enter it.
+    would be all that the mean is of is left to the mean. Beside others the sets of
+    `sets_without_pro` do not enter it.
 
     Args:
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
@@ -100,7 +113,7 @@ def study_table(
             group.
 
     Returns:
-        Columns `SETTING`, `category`, `seeds`, and for each metric `METRIC` (the mean),
+        Columns `SETTING`, `category`, `kind`, `seeds`, and for each metric `METRIC` (the mean),
         `METRIC_sd`, `METRIC_between` (of a group: the standard deviation over its categories),
         `METRIC_paper` and `METRIC_difference`; NaN where there is none. The paper's value of a
         group is the mean of its entries; where it prints no entries (image AUROC), and the group
@@ -110,39 +123,35 @@ def study_table(
     wide = values.pivot_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
     ).reindex(columns=list(names))
-    alone, rows = apart(values), []
+    alone, rows = sets_without_pro(values), []
     # Of a set that has no masks, no pixel metric is missing.
     known = {
         name: [metric in metrics_of(of_set, names) for metric in names]
         for name, of_set in values.groupby(values["category"].map(set_of), sort=False)
     }
+    papers = set(at_papers_setting(cells)[list(SETTING)].itertuples(index=False, name=None))
     for setting, group in cells.groupby(list(SETTING), sort=False):
-        at_papers_setting = (group[FIRST].iloc[0] == cells[FIRST].iloc[0]).all() and (
-            group[list(PAPER_SETTING)].iloc[0].to_dict() == PAPER_SETTING
-        )
         categories = list(dict.fromkeys(group["category"]))
         seeds = list(dict.fromkeys(group["seed"]))
         # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         averaged = [c for c in categories if set_of(c) not in alone] or categories
-        groups = {
-            name: [c for c in categories if c in members and c not in others]
+        groups = [
+            (name, GROUP, [c for c in categories if c in members and c not in others])
             for name, members in GROUPS.items()
-        }
-        groups |= {name: [c for c in categories if set_of(c) == name] for name in known}
-        parts = {category: [category] for category in categories}
-        parts |= {
-            name: members for name, members in groups.items() if members not in ([], averaged)
-        }
-        parts["mean"] = averaged
-        for name, members in parts.items():
+        ]
+        groups += [(name, SET, [c for c in categories if set_of(c) == name]) for name in known]
+        parts = [(category, CATEGORY, [category]) for category in categories]
+        parts += [group for group in groups if group[2] not in ([], averaged)]
+        parts.append(("mean", MEAN, averaged))
+        for name, kind, members in parts:
             of_members = cube[[categories.index(c) for c in members]]
             missing = ~np.array([known[set_of(c)] for c in members])
             rows.append(
                 dict(zip(SETTING, setting, strict=True))
-                | {"category": name, "seeds": complete_seeds(of_members, missing)}
-                | summary(of_members, members, names, paper if at_papers_setting else {})
+                | {"category": name, "kind": kind, "seeds": complete_seeds(of_members, missing)}
+                | summary(of_members, members, names, paper if setting in papers else {})
             )
     return pd.DataFrame(rows)
 
@@ -272,37 +281,36 @@ def fixed_axes(table: pd.DataFrame) -> str:
 def study_sections(
     name: str,
     table: pd.DataFrame,
-    rests_on: str,
+    basis: str,
     accuracies: Mapping[str, float | None] | None = None,
 ) -> list[Section]:
     """Set a study: by category where it is one setting, else by setting, the means alone.
 
-    A section for the sets with PRO, and one for each of `apart`.
+    A section for the sets with PRO, and one for each of `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
-        rests_on: what `coverage` returns.
+        basis: what `coverage` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
             teachers where those vary.
     """
     return [
-        study_section(f"Study: {name}{own and ', '}{own}", part, rests_on, accuracies)
-        for own, part in divided(table).items()
+        study_section(f"Study: {name}{own and ', '}{own}", part, basis, accuracies)
+        for own, part in split_by_pro(table).items()
     ]
 
 
 def study_section(
     title: str,
     table: pd.DataFrame,
-    rests_on: str,
+    basis: str,
     accuracies: Mapping[str, float | None] | None,
 ) -> Section:
-    """Set one of the parts of a `divided` study; the other arguments are as of `study_sections`."""
+    """Format one of the parts of `split_by_pro`; the arguments are as of `study_sections`."""
     axes, metrics = varying(table), labels(table)
     by_setting = bool(axes)
     if by_setting:
-        sets = map(set_of, table["category"])
-        table = table[table["category"].isin([*GROUPS, *sets, "mean"])]
+        table = table[table["kind"] != CATEGORY]
     several = by_setting and table["category"].nunique() > 1
     shown = table[[*axes, *(["category"] if several or not by_setting else [])]].astype(str)
     compared = False
@@ -324,7 +332,7 @@ def study_section(
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
     caption = (
-        f"Mean ± standard deviation over {seeds(table)}; {rests_on}. {fixed_axes(table)}"
+        f"Mean ± standard deviation over {seeds(table)}; {basis}. {fixed_axes(table)}"
         f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
@@ -363,7 +371,7 @@ def seeds(table: pd.DataFrame) -> str:
     """
     complete = table.loc[table["seeds"] > 0]
     text = counted_seeds(complete["seeds"])
-    means = complete.loc[complete["category"] == "mean", "seeds"]
+    means = complete.loc[complete["kind"] == MEAN, "seeds"]
     if complete["seeds"].nunique() > 1 and len(means):
         text += f" (the mean: {counted_seeds(means).removesuffix(' seeds').removesuffix(' seed')})"
     return text
@@ -383,25 +391,26 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
         table: what `study_table` returns.
 
     Returns:
-        Columns `metric`, `category`, and for each setting `SETTING` (the mean) and `SETTING sd`.
+        Columns `metric`, `category`, `kind`, and for each setting `SETTING` (the mean) and
+        `SETTING sd`.
     """
     names = setting_names(table)
     rows = []
-    for metric, part in itertools.product(METRICS, divided(table).values()):
+    for metric, part in itertools.product(METRICS, split_by_pro(table).values()):
         if metric not in metrics_of(part):
             continue
         keys = zip(names[part.index], part["category"], strict=True)
         values = zip(part[metric], part[f"{metric}_sd"], strict=True)
         found = dict(zip(keys, values, strict=True))
-        for category in dict.fromkeys(part["category"]):
-            row = {"metric": metric, "category": category}
+        for category, kind in part[["category", "kind"]].drop_duplicates().itertuples(index=False):
+            row = {"metric": metric, "category": category, "kind": kind}
             for name in dict.fromkeys(names):
                 row[name], row[f"{name} sd"] = found.get((name, category), (np.nan, np.nan))
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[Section]:
+def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Section]:
     """Set a study's wide table, a section a metric; arguments as of `study_sections`."""
     settings = list(dict.fromkeys(setting_names(table)))
     sections = []
@@ -416,7 +425,7 @@ def by_category_sections(name: str, table: pd.DataFrame, rests_on: str) -> list[
         body.insert(0, "category", rows["category"].to_list())
         caption = (
             f"By {', '.join(varying(table))}; mean ± standard deviation over {seeds(table)}, "
-            f"the best in bold; {rests_on}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
+            f"the best in bold; {basis}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections
@@ -442,8 +451,8 @@ def differences(
     named = cells.assign(name=setting_names(cells))
     names = list(dict.fromkeys(named["name"]))
     if reference is not None:
-        at = (named[list(SETTING)] == list(reference)).all(axis=1)
-        names.sort(key=lambda name: name not in set(named.loc[at, "name"]))
+        first = set(at_setting(named, reference)["name"])
+        names.sort(key=lambda name: name not in first)
     values = named.merge(metrics, on=list(AXES))
     keys = ["metric", "name"]
     groups = dict(iter(values[[*keys, "category", "seed", "value"]].groupby(keys)))
@@ -463,7 +472,7 @@ def differences(
 
 
 def differences_sections(
-    name: str, table: pd.DataFrame, cells: pd.DataFrame, rests_on: str
+    name: str, table: pd.DataFrame, cells: pd.DataFrame, basis: str
 ) -> list[Section]:
     """Set the comparisons with a study's reference.
 
@@ -493,7 +502,7 @@ def differences_sections(
     of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
-        f"after averaging its seeds; {rests_on}. Values: how many the row rests on. Interval: over "
+        f"after averaging its seeds; {basis}. Values: how many the row rests on. Interval: over "
         "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
         f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
         "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "

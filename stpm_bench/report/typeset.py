@@ -7,14 +7,14 @@ languages translate.
 import html
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from stpm_bench.files import whole
+from stpm_bench.files import written_whole
 
 NO_VALUE = "n/a"
 # A column of a paper holds about so many columns of a table; its page, of the usual small print.
@@ -81,31 +81,49 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
     return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
 
 
-def write(folder: str | Path, name: str, sections: Sequence[Section]) -> list[str]:
-    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all; return these names."""
+def made_by(function: Callable, *files: str) -> str:
+    """Return the line that leads from a number back to its source.
+
+    Args:
+        function: what computed the table. files: of the results folder, from which it did.
+    """
+    module = function.__module__.replace(".", "/")
+    sources = ", ".join(f"`{file}`" for file in files)
+    return f"Made by the function `{function.__qualname__}` of `{module}.py` from {sources}."
+
+
+def write(
+    folder: str | Path, name: str, sections: Sequence[Section], origin: str = ""
+) -> list[str]:
+    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all; return these names.
+
+    Args:
+        origin: the last line, see `made_by`.
+    """
     renderers = {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.html": webpage}
     for file, render in renderers.items():
-        with whole(Path(folder, file)) as temporary:
-            temporary.write_text(render(sections, name), encoding="utf-8")
+        with written_whole(Path(folder, file)) as temporary:
+            temporary.write_text(render(sections, name, origin), encoding="utf-8")
     return list(renderers)
 
 
-def markdown(sections: Sequence[Section], name: str) -> str:
+def markdown(sections: Sequence[Section], name: str, origin: str = "") -> str:
     """Return sections as Markdown, one under the other."""
     parts = []
     for title, body, caption in sections:
         escaped = body.map(lambda text: text.replace("|", r"\|"))
         table = escaped.to_markdown(index=False, disable_numparse=True)
         parts.append(f"## {title}\n\n{table}\n\n{caption}\n")
+    parts += [f"{origin}\n"] if origin else []
     return "\n".join(parts)
 
 
-def latex(sections: Sequence[Section], name: str) -> str:
+def latex(sections: Sequence[Section], name: str, origin: str = "") -> str:
     r"""Return sections as LaTeX floats, ready for \input; the preamble needs booktabs alone.
 
     The labels are tab:NAME, tab:NAME_2 and so on.
     """
-    floats = []
+    floats = [f"% {origin}\n"] if origin else []
     for i, (title, body, caption) in enumerate(sections, start=1):
         kind = "table*" if body.shape[1] > WIDE else "table"
         lines = [
@@ -151,7 +169,7 @@ def to_latex(text: str) -> str:
     return re.sub(r"`(.+?)`", r"\\texttt{\1}", text)
 
 
-def webpage(sections: Sequence[Section], name: str) -> str:
+def webpage(sections: Sequence[Section], name: str, origin: str = "") -> str:
     """Return sections as a page of HTML that needs no other file."""
     parts = [
         "<!doctype html>",
@@ -163,6 +181,7 @@ def webpage(sections: Sequence[Section], name: str) -> str:
         parts += [html_row("th", body.columns), "</thead>", "<tbody>"]
         parts += [html_row("td", row) for row in body.itertuples(index=False)]
         parts += ["</tbody>", "</table>", f"<p>{to_html(caption)}</p>"]
+    parts += [f"<p>{to_html(origin)}</p>"] if origin else []
     return "\n".join([*parts, "</html>", ""])
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from stpm_bench import grid
 from stpm_bench.grid import SETTING, Cell, set_of
-from stpm_bench.levels import PUBLISHED
+from stpm_bench.levels import EMBEDDED, PUBLISHED
 from stpm_bench.report import statistics
 
 ALPHA = 0.05
@@ -169,10 +169,10 @@ def drawn(config: dict, teacher: str) -> bool:
 def source_of(teacher: Mapping) -> str | None:
     """Return what an entry of the config's `teachers` was trained on, None where it does not say.
 
-    'imagenet' is torchvision's published weights, or a file whose `source` names them. The name of
-    the entry says nothing.
+    'imagenet' is torchvision's published weights, those that ship with this package, or a file
+    whose `source` names them. The name of the entry says nothing.
     """
-    if teacher.get("weights") in PUBLISHED[teacher["backbone"]]:
+    if teacher.get("weights") in (EMBEDDED, *PUBLISHED[teacher["backbone"]]):
         return "imagenet"
     if isinstance(teacher.get("pretrain"), str):
         return teacher["pretrain"]

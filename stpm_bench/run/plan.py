@@ -3,10 +3,8 @@
 import functools
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 
@@ -16,16 +14,10 @@ from stpm_bench.code_version import version_of
 from stpm_bench.config import Source
 from stpm_bench.datasets import layouts
 from stpm_bench.grid import Cell
-from stpm_bench.methods import DEFAULT
 from stpm_bench.report import cost
 from stpm_bench.report.typeset import Section
 from stpm_bench.results import STAGES, cell_folder, fit_folder
-
-# Measured on one core, ResNet-18 at 256 x 256 (README, 'Cost'): what a student trains on a second,
-# by the config key 'precision', and what a test image costs in maps and metrics, starts included.
-IMAGES_PER_SECOND = {"auto": 27, "bfloat16": 27, "float32": 13}
-EVALUATION_SECONDS = 0.2
-NO_RATES: Mapping[tuple[str, str], float] = MappingProxyType({})
+from stpm_bench.run import rates
 
 
 def count_images(source: Source, split: str) -> int:
@@ -83,15 +75,19 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     todo = images_to_do(config, fits, train)
     test = sum(count(cell.category, "test") for cell in left)
     finished = {cell: fit for cell, fit in fits.items() if cell in done}
-    rates, seconds = measured(config, cost.collect(results, finished, {}))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    known_rates, cores = rates.rates(config, fits), rates.cores_here()
+    seconds = evaluation_seconds(cost.collect(results, finished, {}))
     at_once = max(1, cores // config["threads"])
-    each = seconds / at_once if seconds else EVALUATION_SECONDS * (size / 256) ** 2 / cores
-    fitting, evaluation = fit_hours(config, todo, cores, rates), test * each / 3600
+    each = seconds / at_once if seconds else rates.EVALUATION_SECONDS * (size / 256) ** 2 / cores
+    fitting, evaluation = rates.fit_hours(config, todo, cores, known_rates), test * each / 3600
     known = config_of.methods(config)
     extra = sum(count(c.category, "test") * known[c.method].extra_seconds for c in todo)
     evaluation += extra * (size / 256) ** 4 / cores / 3600  # positions compared with positions
-    hours = fitting + evaluation
+    teachers = teachers_to_do(config, left)
+    pretraining = rates.pretraining_hours(
+        teachers.values(), pretraining_images(teachers.values()), cores
+    )
+    hours = fitting + evaluation + pretraining
     unfitted = {fits[cell]: cell for cell in left if not is_scored(results, fits[cell])}
     of_fit = bytes_of(config, count)
     stored = sum(of_fit(cell) for cell in unfitted.values())
@@ -101,19 +97,29 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
         if not Path(results, "prepared", name, "test", "images.npy").exists()
     )
     lines = [
+        ["teachers", f"{len(teachers):,}", f"{pretraining:,.1f}", ""],
         ["fits", f"{sum(todo.values()):,} images", f"{fitting:,.1f}", ""],
         ["maps and metrics", f"{test:,} images", f"{evaluation:,.1f}", ""],
         ["together", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
-    sources = [f"that the {len(done):,} finished cells recorded"] if rates else []
-    if not rates or not {(cell.teacher, cell.method) for cell in left} <= set(rates):
-        sources.append("of README.md ('Cost')")
     caption = (
-        f"Hours: {at_once} at once on {cores} cores, at the rates {' or '.join(sources)}; a GPU is "
-        "faster, teachers that are trained here come on top. Gigabytes (10^9 bytes): models, level "
-        f"maps and prepared images in {results}, without downloads."
+        f"Hours: {at_once} at once on {cores} cores; {known_rates.said(left)}. Gigabytes (10^9 "
+        f"bytes): models, level maps and prepared images in {results}, without downloads."
     )
     return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
+
+
+def teachers_to_do(config: dict, left: Iterable[Cell]) -> dict[str, dict]:
+    """Return the teachers that cells still need: name of the file -> entry in the config."""
+    files = {
+        grid.teacher_file(cell.teacher, config["teachers"][cell.teacher], cell.seed): cell.teacher
+        for cell in left
+    }
+    return {
+        file: config["teachers"][name]
+        for file, name in files.items()
+        if not Path(config["results"], "teachers", f"{file}.pt").exists()
+    }
 
 
 def is_scored(results: str | Path, fit: str) -> bool:
@@ -121,61 +127,30 @@ def is_scored(results: str | Path, fit: str) -> bool:
     return fit_folder(results, fit).joinpath("level_maps.npz").exists()
 
 
-def assumed_rates(config: dict) -> dict[tuple[str, str], float]:
-    """Return the images per second that a fit processes on one core, by (teacher, method).
-
-    README's rate of STPM with ResNet-18, and of others in proportion to what their methods say.
-    """
-    known = config_of.methods(config)
-    base = IMAGES_PER_SECOND[config["precision"]] / known[DEFAULT].images_per_second("resnet18")
-    base /= (config["image_size"] / 256) ** 2
-    return {
-        (name, method): base * settings.images_per_second(teacher["backbone"])
-        for name, teacher in config["teachers"].items()
-        for method, settings in known.items()
-    }
-
-
-def fit_hours(
-    config: dict,
-    images: Mapping[Cell, int],
-    cores: int,
-    recorded: Mapping[tuple[str, str], float] = NO_RATES,
-) -> float:
-    """Return the hours in which fits are made on so many cores.
+def evaluation_seconds(costs: pd.DataFrame) -> float | None:
+    """Return the seconds of maps and metrics of a test image that finished cells recorded, the
+    median; None without one.
 
     Args:
-        images: how many images each processes, each epoch's counted.
-        recorded: (teacher, method) -> images per second of a fit on its `threads`, where one was
-            made; `assumed_rates` has the others.
+        costs: what `cost.collect` returns.
     """
-    at_once, assumed = max(1, cores // config["threads"]), assumed_rates(config)
-    together = {key: rate * cores for key, rate in assumed.items()}
-    together |= {key: rate * at_once for key, rate in recorded.items()}
-    return sum(n / together[cell.teacher, cell.method] for cell, n in images.items()) / 3600
-
-
-def measured(
-    config: dict, costs: pd.DataFrame
-) -> tuple[dict[tuple[str, str], float], float | None]:
-    """Return what finished cells recorded, medians: by (teacher, method) the images per second
-    that a fit on its backbone processes, and the seconds of maps and metrics of a test image; {}
-    and None without a cell that was evaluated."""
-    backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
-    fits = costs[costs["stage"] == "fit"]
-    keys = [fits["teacher"].map(backbones), fits["method"]]
-    rates = fits["images_per_second"].astype(float).groupby(keys).median().dropna()
     scored = costs[costs["stage"].isin(["score", "evaluate"])]
     each = (scored["seconds"] / scored["images"]).astype(float).groupby(scored["stage"]).median()
-    if len(each) < 2:
-        return {}, None
-    known = {
-        (name, method): rate
-        for (backbone, method), rate in rates.items()
-        for name in backbones
-        if backbones[name] == backbone
-    }
-    return known, each.sum()
+    return None if len(each) < 2 else each.sum()
+
+
+def pretraining_images(teachers: Iterable[Mapping]) -> dict[str, int]:
+    """Return how many training images the pretraining sets of teachers have, those of an image
+    folder counted; by the config key 'pretrain' as text."""
+    found = dict(PRETRAINING_IMAGES)
+    for teacher in teachers:
+        if isinstance(source := teacher.get("pretrain"), dict):
+            files = Path(source["folder"], "train").glob("*/*")
+            found.setdefault(str(source), sum(1 for _ in files))
+    return found
+
+
+PRETRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}
 
 
 def bytes_of(config: dict, count):

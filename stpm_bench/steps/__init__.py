@@ -4,7 +4,7 @@
 imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
-from stpm_bench.steps import data, evaluate, fit, report, run
+from stpm_bench.steps import data, evaluate, fit, predict, report, run, speed
 
 STEPS = (
     run.plan,
@@ -17,17 +17,22 @@ STEPS = (
     fit.teacher,
     fit.fit,
     fit.score,
+    predict.predict,
     evaluate.evaluate,
     evaluate.collect,
     evaluate.export_maps,
+    speed.speed,
     report.tables,
     report.claims,
     report.figures,
     report.interim,
     report.panel,
+    report.explorer,
+    report.first_page,
     report.failures,
     report.notebook,
     run.clean,
+    run.config_docs,
     run.publish,
     run.compare,
     run.readme,

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import seal, unseal, write_array, write_arrays, write_csv, write_json
+from stpm_bench.files import (
+    forget_hashes,
+    record_hashes,
+    write_array,
+    write_arrays,
+    write_csv,
+    write_json,
+)
 from stpm_bench.results import MASKS, OWN_MASKS, read_names
 from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
@@ -32,10 +39,10 @@ def download(
     output: Annotated[Path, "folder of the set; download.json appears last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
-    from stpm_bench.datasets import download
+    from stpm_bench.datasets import mvtec
 
     room = {results: results_bytes}
-    download.download("mvtec_ad", output, archive=archive, room=room, urls=mirrors.split())
+    mvtec.download(output, archive=archive, room=room, urls=mirrors.split())
 
 
 def check_data(
@@ -51,12 +58,12 @@ def check_data(
     threads: Threads = 0,
 ) -> None:
     """Read a whole data set and print what is there and every problem; status 1 for an error."""
-    from stpm_bench.datasets.check import check, in_columns
+    from stpm_bench.datasets.check import check_folder, in_columns
 
     taken = {"train": every, "test": every_test}
-    reading = reading_of(mask_colour, intensity, max_megapixels)
-    table, problems = check(
-        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, reading
+    read_options = read_options_of(mask_colour, intensity, max_megapixels)
+    table, problems = check_folder(
+        path, layout, threads or None, sys.stderr.isatty(), taken, image_size, read_options
     )
     if len(table):
         print(in_columns(table))
@@ -86,9 +93,9 @@ def prepare(
     output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
-    from stpm_bench.datasets import images
+    from stpm_bench.datasets.prepare import prepare, refuse_leak
 
-    pixels, masks, manifest = images.prepare(
+    pixels, masks, manifest = prepare(
         root,
         category,
         split,
@@ -96,11 +103,11 @@ def prepare(
         threads or None,
         layout=layout,
         every=every,
-        reading=reading_of(mask_colour, intensity, max_megapixels),
+        read_options=read_options_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
-        images.refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
-    unseal(output / "images.sha256")
+        refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+    forget_hashes(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]
     if masks is not None:
@@ -110,12 +117,12 @@ def prepare(
         write_arrays(output / OWN_MASKS, own, compress=True)
         names += [*MASKS.values(), OWN_MASKS]
     write_csv(output / "images.csv", manifest)
-    seal(output / "images.sha256", *names)
+    record_hashes(output / "images.sha256", *names)
 
 
-def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
+def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
     """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
-    from stpm_bench.datasets.rows import Reading
+    from stpm_bench.datasets.interface import ReadOptions
 
     def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
         try:
@@ -130,12 +137,12 @@ def reading_of(mask_colour: str, intensity: str, max_megapixels: float):
     span = numbers("--intensity", intensity, float, 2)
     if span and not span[0] < span[1]:
         raise InputError(f"--intensity is {intensity!r}; expected the lower value first")
-    return Reading(colour, span, max_megapixels)
+    return ReadOptions(colour, span, max_megapixels)
 
 
 def pretraining_set(
     *,
-    source: Annotated[str, "digits, photos, mnist, cifar10, cifar100, svhn or imagefolder"],
+    source: Annotated[str, "digits, mnist, cifar10, cifar100, svhn or imagefolder"],
     folder: Annotated[Path, "where downloads go, or are found; of imagefolder its folder"] = Path(
         "data"
     ),
@@ -149,6 +156,6 @@ def pretraining_set(
         data = pretraining.load_folder(folder, size)
     else:
         data = pretraining.load(source, folder)
-    unseal(output.with_suffix(".sha256"))
+    forget_hashes(output.with_suffix(".sha256"))
     write_arrays(output, data._asdict())
-    seal(output.with_suffix(".sha256"), output.name)
+    record_hashes(output.with_suffix(".sha256"), output.name)

@@ -12,13 +12,13 @@ from stpm_bench import grid, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
-    read_checked,
+    forget_hashes,
+    read_hashes,
     read_json,
-    recorded,
-    seal,
+    read_verified,
+    record_hashes,
     sha256,
-    unseal,
+    verified,
     write_array,
     write_csv,
     write_json,
@@ -32,7 +32,7 @@ def evaluate(
     test: TestFolder,
     fit: FitFolder,
     settings: Annotated[str, "JSON of the fields that the evaluation reads"],
-    truth: Annotated[
+    annotation: Annotated[
         Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
     ] = "regions",
     cell: CellFolder,
@@ -51,16 +51,16 @@ def evaluate(
     scored = read_json(fit / results.STAGES["score"])
     record = {"fit": fit.name, "evaluation": fields, "code": version_of("evaluate")}
     names = [*results.EVALUATION_FILES, results.STAGES["evaluate"]]
-    unseal(cell / "evaluation.sha256")
+    forget_hashes(cell / "evaluation.sha256")
     if failure := results.failure_of(fit):
         write_json(cell / "metrics.json", {"failure": failure})
         write_csv(cell / "image_scores.csv", pd.DataFrame(columns=["file", "defect", "score"]))
         write_csv(cell / "pro_curve.csv", pd.DataFrame(columns=["fpr", "overlap"]))
         write_csv(cell / "pro_definitions.csv", pd.DataFrame(columns=COLUMNS))
         write_json(cell / "evaluation.json", record | {"failure": failure})
-        seal(cell / "evaluation.sha256", *names)
+        record_hashes(cell / "evaluation.sha256", *names)
         return
-    if scored["manifest_sha256"] != sha256(checked(test / "images.csv")):
+    if scored["manifest_sha256"] != sha256(verified(test / "images.csv")):
         raise InputError(
             f"{fit}: its level maps are of other test images than those of {test} (the SHA-256 of "
             "images.csv differs from manifest_sha256 in score.json); score the fit again"
@@ -72,7 +72,7 @@ def evaluate(
     try:
         evaluating = time.perf_counter()
         found = evaluated(
-            results.read_scores(fit), table["defect"], masks, own_masks, fields, truth, size
+            results.read_scores(fit), table["defect"], masks, own_masks, fields, annotation, size
         )
         evaluating = time.perf_counter() - evaluating
     except InputError:  # a damaged file names itself
@@ -93,7 +93,7 @@ def evaluate(
         "threads": 1,
     }
     write_json(cell / "evaluation.json", record)
-    seal(cell / "evaluation.sha256", *names)
+    record_hashes(cell / "evaluation.sha256", *names)
 
 
 def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
@@ -115,19 +115,19 @@ def collect(*, results: Results) -> None:
     for cell in grid.cells(grid.read(results / "studies.csv")):
         folder = results / "cells" / cell.folder
         if (folder / "metrics.json").exists():
-            records = recorded(folder)
+            records = read_hashes(folder)
             found = read_json(folder / "metrics.json", records)
             if "failure" not in found:
                 values += [(*cell, metric, value) for metric, value in found.items()]
-                audit = read_checked(folder / "pro_definitions.csv", records).decode()
+                audit = read_verified(folder / "pro_definitions.csv", records).decode()
                 _, *lines = csv.reader(audit.splitlines())
                 audited += [(*cell, *line) for line in lines]
     values = pd.DataFrame(values, columns=[*grid.AXES, "metric", "value"])
-    unseal(results / "metrics.sha256")
+    forget_hashes(results / "metrics.sha256")
     write_csv(results / "metrics.csv", values)
     audited = pd.DataFrame(audited, columns=[*grid.AXES, *COLUMNS])
     write_csv(results / "pro_definitions.csv", audited)
-    seal(results / "metrics.sha256", "metrics.csv", "pro_definitions.csv")
+    record_hashes(results / "metrics.sha256", "metrics.csv", "pro_definitions.csv")
 
 
 def export_maps(
@@ -140,7 +140,7 @@ def export_maps(
     from PIL import Image
 
     from stpm_bench.audit import enlarged
-    from stpm_bench.files import whole
+    from stpm_bench.files import written_whole
 
     _, maps = results.read_anomaly_maps(cell)
     table = read_names(cell / "image_scores.csv")
@@ -151,5 +151,5 @@ def export_maps(
     for index, file in enumerate(table["file"]):
         shape = own_masks[index].shape if own_masks else maps.shape[1:]
         (image,) = enlarged(maps[index : index + 1], shape)
-        with whole((output / category / file).with_suffix(".tiff")) as temporary:
+        with written_whole((output / category / file).with_suffix(".tiff")) as temporary:
             Image.fromarray(image).save(temporary)

@@ -9,11 +9,10 @@ from stpm_bench import config, grid, methods, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
+    forget_hashes,
     read_json,
-    seal,
+    record_hashes,
     sha256,
-    unseal,
     write_csv,
     write_json,
     write_tensors,
@@ -37,7 +36,9 @@ def teacher(
         Literal["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "mobilenet_v2"],
         "torchvision's name",
     ],
-    weights: Annotated[str, "a file of weights, or torchvision's name, as IMAGENET1K_V1"] = "",
+    weights: Annotated[
+        str, "a file of weights, torchvision's name, as IMAGENET1K_V1, or 'embedded'"
+    ] = "",
     sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
     source: Annotated[str, "what the file of weights declares itself to be"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
@@ -59,10 +60,11 @@ def teacher(
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
     start = time.perf_counter()  # its imports are part of what a step costs
-    from stpm_bench import files, provenance, teacher, unfinished
+    from stpm_bench import embedded, files, provenance, teacher, unfinished
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
-    from stpm_bench.levels import PUBLISHED
+    from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED
+    from stpm_bench.pretrain import WITHOUT_FLIPS, train_classifier
 
     hash_of = files.sha256  # the option has its name
     set_up(threads)
@@ -75,7 +77,7 @@ def teacher(
             raise InputError(
                 "--pretrain needs --data: expected the .npz that the step 'pretraining-set' wrote"
             )
-        state, trained = teacher.pretrain(
+        state, trained = train_classifier(
             backbone,
             pretrain,
             load_arrays(data),
@@ -83,7 +85,7 @@ def teacher(
             batch_size=batch_size,
             learning_rate=learning_rate,
             input_size=input_size,
-            flip=pretrain not in teacher.WITHOUT_FLIPS if flip == "auto" else flip == "always",
+            flip=pretrain not in WITHOUT_FLIPS if flip == "auto" else flip == "always",
             seed=seed,
             device=where,
             precision=dtype,
@@ -94,6 +96,9 @@ def teacher(
     elif weights in PUBLISHED[backbone]:
         state = teacher.from_torchvision(backbone, weights, folder)
         report |= {"source": f"torchvision {weights}"}
+    elif weights == EMBEDDED and backbone in EMBEDDED_LEVELS:
+        state = teacher.from_package()
+        report |= {"source": embedded.SOURCE, "weights_sha256": embedded.SHA256}
     elif weights:
         state = teacher.from_file(backbone, weights, sha256)
         report |= {"source": weights, "weights_sha256": hash_of(weights)}
@@ -171,7 +176,7 @@ def fit(
         )
     if fitted.failure:
         print(f"warning: {output.name}: the fit failed: {fitted.failure}", file=sys.stderr)
-    unseal(output / "fit.sha256")
+    forget_hashes(output / "fit.sha256")
     write_tensors(output / "model.pt", fitted.model)
     write_csv(output / "history.csv", fitted.history)
     write_csv(output / "split.csv", table)
@@ -195,7 +200,7 @@ def fit(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(output / "fit.json", record | provenance.environment(where))
-    seal(output / "fit.sha256", *results.FIT_FILES, "fit.json")
+    record_hashes(output / "fit.sha256", *results.FIT_FILES, "fit.json")
     unfinished.remove(output / results.UNFINISHED)
 
 
@@ -214,28 +219,22 @@ def score(
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores
+    from stpm_bench.predict import read_fitted
 
     names = [*results.SCORE_FILES, "score.json"]
-    unseal(fit / "score.sha256")
+    forget_hashes(fit / "score.sha256")
     method = config.settings(settings)
     record = {"code": version_of("score", method.module), "settings": {"file": method.module}}
     fitted = read_json(fit / "fit.json")
     if failure := fitted["failure"]:
         results.write_scores(fit, Scores({}))
         write_json(fit / "score.json", record | {"failure": failure})
-        seal(fit / "score.sha256", *names)
+        record_hashes(fit / "score.sha256", *names)
         return
-    if (found := sha256(checked(teacher))) != fitted["teacher_sha256"]:
-        raise InputError(
-            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
-            f"fit.json is {fitted['teacher_sha256']}, that file's is {found}); name the teacher "
-            "of the fit, or fit again"
-        )
     set_up(threads)
     where = choose_device(device)
     levels = grid.parse_layers(layers)
-    network = results.read_teacher(teacher, levels, where)
-    model = results.read_model(fit)
+    network, model = read_fitted(fit, teacher, levels, where)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(
@@ -252,4 +251,4 @@ def score(
         "peak_memory": provenance.peak_memory(where),
     }
     write_json(fit / "score.json", record | provenance.environment(where))
-    seal(fit / "score.sha256", *names)
+    record_hashes(fit / "score.sha256", *names)

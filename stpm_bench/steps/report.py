@@ -5,31 +5,35 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
-    checked,
-    read_checked,
+    forget_hashes,
     read_json,
-    seal,
-    unseal,
-    whole,
+    read_verified,
+    record_hashes,
+    verified,
     write_csv,
     write_json,
+    written_whole,
 )
 from stpm_bench.results import (
+    MASKS,
+    STAGES,
     accuracies_of,
     cell_folder,
     cells_of_study,
     fit_folder,
     load_array,
-    of_the_users,
     prepared_folder,
     read_anomaly_maps,
     read_names,
+    read_scores,
     read_teachers,
+    user_categories,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -48,11 +52,11 @@ def studies(
     completed = complete(json.loads(config)) if config.startswith("{") else read(config)
     for text in warnings_of(completed):
         print(f"warning: {text}", file=sys.stderr)
-    unseal(output / "studies.sha256")
-    with whole(output / "config.yaml") as temporary:
+    forget_hashes(output / "studies.sha256")
+    with written_whole(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
-    seal(output / "studies.sha256", "config.yaml", "studies.csv")
+    record_hashes(output / "studies.sha256", "config.yaml", "studies.csv")
 
 
 def tables(
@@ -70,12 +74,13 @@ def tables(
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     # What only has the name of one of MVTec AD's categories is not set beside the paper's.
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
-    others = of_the_users(results, config)
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
+    others = user_categories(results, config)
     literature = published.without(published.read(), others)
     beside = literature
-    own_method = cells_of_study(results / "studies.csv", main)["method"].iloc[0]
-    if not published.is_stpm(config, own_method):
+    of_main = cells_of_study(results / "studies.csv", main)
+    reference = grid.setting_of(of_main)
+    if not published.is_stpm(config, reference["method"]):
         beside = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
@@ -83,46 +88,53 @@ def tables(
     costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
 
     written = []  # names of files, for their record
-    unseal(folder / "tables.sha256")
+    forget_hashes(folder / "tables.sha256")
 
-    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section]) -> None:
+    def write(name: str, table: pd.DataFrame, sections: list[typeset.Section], origin: str) -> None:
         write_csv(folder / f"{name}.csv", table)
-        written.extend([f"{name}.csv", *typeset.write(folder, name, sections)])
+        written.extend([f"{name}.csv", *typeset.write(folder, name, sections, origin)])
 
-    of_main = cells_of_study(results / "studies.csv", main)
-    reference = of_main[list(grid.SETTING)].iloc[0]
+    of_cells = ("metrics.csv", "studies.csv")
+    of_maps = ("pro_definitions.csv", *of_cells)
+
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: they stand beside the main study alone.
         paper = published.paper(beside) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
-        rests_on = tables.coverage(of_study, long, costs, others)
-        rests_on += "".join(f"; {text}" for text in warnings_of(config, study))
+        basis = tables.coverage(of_study, long, costs, others)
+        basis += "".join(f"; {text}" for text in warnings_of(config, study))
         for teacher in of_study["teacher"].unique():
             if declared := file_declared(config, teacher):
-                rests_on += f"; teacher {teacher} {declared}"
-        sections = tables.study_sections(study, table, rests_on, accuracies)
+                basis += f"; teacher {teacher} {declared}"
+        sections = tables.study_sections(study, table, basis, accuracies)
         if study == main:
-            methods = published.methods(beside, table, others)
-            sections += published.methods_sections(study, methods, rests_on)
+            ran = published.baselines(long, studies, config, of_study, others)
+            methods = published.methods(beside, table, others, ran)
+            sections += published.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
-        write(study, table, sections)
+        write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))
         if grid.varying(of_study):
-            wide = tables.by_category_sections(study, table, rests_on)
-            write(f"{study}_by_category", tables.by_category(table), wide)
+            wide = tables.by_category_sections(study, table, basis)
+            origin = typeset.made_by(tables.by_category, f"tables/{study}.csv")
+            write(f"{study}_by_category", tables.by_category(table), wide, origin)
             differences = tables.differences(long, of_study, reference)
-            sections = tables.differences_sections(study, differences, of_study, rests_on)
-            write(f"{study}_differences", differences, sections)
+            sections = tables.differences_sections(study, differences, of_study, basis)
+            origin = typeset.made_by(tables.differences, *of_cells)
+            write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
             table = published.reproductions(literature, own)
-            write("reproductions", table, published.reproductions_sections(table, rests_on))
+            sections = published.reproductions_sections(table, basis)
+            origin = typeset.made_by(published.ours, *of_maps)
+            write("reproductions", table, sections, origin)
     table = audit.summary(audited, of_main)
-    write("pro_definitions", table, audit.sections(table))
-    write("cost", costs, cost.sections(costs, len(cells)))
-    seal(folder / "tables.sha256", *written)
+    write("pro_definitions", table, audit.sections(table), typeset.made_by(audit.summary, *of_maps))
+    records = ("fits/*/*.json", "cells/*/evaluation.json", "teachers/*.json")
+    write("cost", costs, cost.sections(costs, len(cells)), typeset.made_by(cost.collect, *records))
+    record_hashes(folder / "tables.sha256", *written)
 
 
 def claims(
@@ -136,18 +148,15 @@ def claims(
     from stpm_bench.report import claims, claims_table, published, questions, typeset, verdict
 
     cells = grid.read(results / "studies.csv")
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
     of_main = cells_of_study(results / "studies.csv", main)
-    setting = of_main[list(grid.SETTING)].iloc[0]
-    costs = grid.read(results / "tables" / "cost.csv")
-    scored = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "score")
-    scoring = costs[scored].astype({"seed": int})
+    setting = grid.setting_of(of_main)
+    costs = grid.at_setting(grid.read(results / "tables" / "cost.csv"), setting)
+    scoring = costs[costs["stage"] == "score"].astype({"seed": int})
     names = [cell.folder for cell in grid.cells(scoring)]
-    long, learned = (
-        grid.read(results / "metrics.csv"),
-        verdict.learned_of(read_teachers(results, cells)),
-    )
-    others = of_the_users(results, config)
+    long = grid.read(results / "metrics.csv")
+    learned = verdict.learned_of(read_teachers(results, cells))
+    others = user_categories(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
         long,
@@ -157,24 +166,24 @@ def claims(
         published.read(),
         scoring.assign(cell=names),
         learned,
-        pd.read_csv(checked(speed)) if speed.exists() else None,
+        pd.read_csv(verified(speed)) if speed.exists() else None,
         others,
     )
     data = verdict.evidence(long, cells, setting, config, learned)
     asked = questions.questions(data, cells)
     scope = claims.scope(long, config, others)
     deviates = claims.deviations(config, setting.to_dict())
-    fitted = (costs[list(grid.SETTING)] == setting).all(axis=1) & (costs["stage"] == "fit")
-    precisions = set(costs.loc[fitted, "precision"].dropna()) - {"float32"}
+    precisions = set(costs.loc[costs["stage"] == "fit", "precision"].dropna()) - {"float32"}
     deviates += [f"precision {name} in training" for name in sorted(precisions)]
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
     remarks = [f"Teacher {teacher}: {declared}"] if declared else []
-    unseal(results / "claims.sha256")
+    forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
-    names = typeset.write(results, "claims", sections)
-    seal(results / "claims.sha256", "claims.json", *names)
+    files = ("metrics.csv", "studies.csv", "tables/cost.csv")
+    names = typeset.write(results, "claims", sections, typeset.made_by(claims.claims, *files))
+    record_hashes(results / "claims.sha256", "claims.json", *names)
 
 
 def figures(
@@ -199,7 +208,7 @@ def figures(
         write(study, figures.study(table, accuracies))
         first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
         histories = [
-            pd.read_csv(checked(path)).assign(**cell._asdict())
+            pd.read_csv(verified(path)).assign(**cell._asdict())
             for cell in grid.cells(first)
             if (path := fit_folder(results, fits[cell]) / "history.csv").exists()
         ]
@@ -210,25 +219,24 @@ def figures(
         grid.read(results / "tables" / f"{main}.csv"),
     )
     # Planned by the categories' names; whether they are the paper's, their images say.
-    config = yaml.safe_load(read_checked(results / "config.yaml"))
-    own = published.is_stpm(config, of_main["method"].iloc[0])
+    config = yaml.safe_load(read_verified(results / "config.yaml"))
+    setting = grid.setting_of(of_main)
+    own = published.is_stpm(config, setting["method"])
     if own and published.compared(published.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
-    setting = list(grid.SETTING)
-    shown = of_main[(of_main[setting] == of_main[setting].iloc[0]).all(axis=1)]
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
-        pd.read_csv(checked(path)).assign(category=cell.category, seed=cell.seed)
-        for cell in grid.cells(shown)
+        pd.read_csv(verified(path)).assign(category=cell.category, seed=cell.seed)
+        for cell in grid.cells(grid.at_setting(of_main, setting))
         if (path := cell_folder(results, cell) / "pro_curve.csv").exists()
     ]
-    rows = table[(table[setting] == of_main[setting].iloc[0]).all(axis=1)]
+    rows = grid.at_setting(table, setting)
     scores = dict(zip(rows["category"], rows["pro"], strict=True)) if "pro" in rows else {}
     write(
         "pro_curves",
         figures.pro_curves(pd.concat(curves).astype({"fpr": float, "overlap": float}), scores),
     )
-    definitions = pd.read_csv(checked(results / "tables" / "pro_definitions.csv"))
+    definitions = pd.read_csv(verified(results / "tables" / "pro_definitions.csv"))
     write("pro_definitions", figures.definitions(definitions))
 
 
@@ -248,6 +256,7 @@ def panel(
     test: TestFolder,
     cell: CellFolder,
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
+    image: Annotated[str, "of this test image alone, as test/DEFECT/000.png"] = "",
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench.report import pictures
@@ -258,17 +267,90 @@ def panel(
         save(pictures.gap(cell.name, f"the fit failed: {failure}"), *paths)
         return
     scores = read_names(cell / "image_scores.csv")
+    rows = np.flatnonzero((scores["file"] == image) | (image == ""))
+    if not rows.size:
+        raise InputError(
+            f"--image {image!r} is none of {cell / 'image_scores.csv'}; expected a file of it, as "
+            f"{scores['file'].iloc[0]!r}"
+        )
+    masks = load_array(test / "masks.npy")
     level_maps, maps = read_anomaly_maps(cell)
     figure = pictures.panel(
-        load_array(test / "images.npy"),
-        load_array(test / "masks.npy"),
-        level_maps,
-        maps,
-        list(scores["defect"]),
-        scores["score"].to_numpy(),
+        load_array(test / "images.npy")[rows],
+        masks[rows] if len(masks) else masks,
+        {level: values[rows] for level, values in level_maps.items()},
+        maps[rows],
+        list(scores["defect"].iloc[rows]),
+        scores["score"].to_numpy()[rows],
         title=cell.name,
     )
     save(figure, *paths)
+
+
+def explorer(
+    *,
+    test: TestFolder,
+    results: Results,
+    cells: Annotated[str, "JSON list of the page's cells, each a list of the values of its axes"],
+    output: Annotated[Path, "the page, a file of HTML"],
+) -> None:
+    """Write a category's page: its test images, and maps of some cells to switch and compare."""
+    from stpm_bench.report import explorer
+
+    chosen, settings, absent = [grid.Cell(*axes) for axes in json.loads(cells)], [], []
+    for cell in chosen:
+        folder = cell_folder(results, cell)
+        metrics = read_json(folder / "metrics.json")
+        if failure := metrics.get("failure"):
+            absent.append(f"{cell.folder}: the fit failed: {failure}")
+            continue
+        record = read_json(folder / STAGES["evaluate"])
+        scores = read_scores(fit_folder(results, record["fit"]))
+        evaluated = read_names(folder / "image_scores.csv")["score"].to_numpy()
+        own = scores.image_scores is not None
+        settings.append(
+            explorer.Setting(
+                cell,
+                record["fit"],
+                scores.level_maps,
+                evaluated,
+                own,
+                record["evaluation"],
+                metrics,
+            )
+        )
+    table = read_names(test / "images.csv")
+    page = explorer.page(
+        chosen[0].category,
+        list(table["file"]),
+        list(table["defect"]),
+        load_array(test / "images.npy"),
+        {name: load_array(test / file) for name, file in MASKS.items()},
+        settings,
+        apart="regions" in table,
+        absent=absent,
+    )
+    with written_whole(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def first_page(
+    *,
+    results: Results,
+    main: Annotated[str, "name of the study whose table is shown"],
+    category: Annotated[str, "the category whose anomaly maps are shown"],
+) -> None:
+    """Write the first page of the report: main table, verdicts on the claims, one panel."""
+    from stpm_bench.report import first_page
+
+    page = first_page.page(
+        read_verified(results / "tables" / f"{main}.html").decode("utf-8"),
+        read_json(results / "claims.json"),
+        (results / "figures" / "anomaly_maps" / f"{category}.png").read_bytes(),
+        category,
+    )
+    with written_whole(results / "first_page.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def failures(
@@ -309,9 +391,9 @@ def failures(
     save(pictures.failures(misses, alarms, title), *paths)
     columns = ["category", "file", "defect", "share", "ratio"]
     rows = [[getattr(case, column) for column in columns] for case in (*misses, *alarms)]
-    unseal(results / "tables" / "failures.sha256")
+    forget_hashes(results / "tables" / "failures.sha256")
     write_csv(results / "tables" / "failures.csv", pd.DataFrame(rows, columns=columns))
-    seal(results / "tables" / "failures.sha256", "failures.csv")
+    record_hashes(results / "tables" / "failures.sha256", "failures.csv")
 
 
 def notebook(
@@ -347,9 +429,9 @@ def notebook(
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
-    with whole(output / f"{source.stem}.ipynb") as temporary:
+    with written_whole(output / f"{source.stem}.ipynb") as temporary:
         nbformat.write(content, temporary)
-    with whole(output / f"{source.stem}.html") as temporary:
+    with written_whole(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body, encoding="utf-8")
 
 

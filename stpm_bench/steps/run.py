@@ -1,19 +1,25 @@
 """Steps that no rule runs: what a person asks for before, during and after a run."""
 
 import importlib
+import inspect
 import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from stpm_bench.errors import InputError
+
 
 def plan(config: Annotated[str, "config file"]) -> None:
     """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
-    from stpm_bench.config import read
+    from stpm_bench.config import read, warnings_of
     from stpm_bench.report import typeset
     from stpm_bench.run import plan
 
-    print(typeset.markdown(plan.sections(read(config)), "plan"))
+    completed = read(config)
+    for text in warnings_of(completed):
+        print(f"warning: {text}", file=sys.stderr)
+    print(typeset.markdown(plan.sections(completed), "plan"))
 
 
 def clean(
@@ -33,6 +39,18 @@ def clean(
     total = sum(found.values()) / 1e6
     done = "removed" if yes else "not asked for by this config; --yes removes them"
     print(f"{total:10,.1f} MB in {len(found)} places {done}")
+
+
+def config_docs(
+    *,
+    output: Annotated[Path, "the page"] = Path("docs/configuration.md"),
+) -> None:
+    """Write the page of every config key, with its type, bounds, default and meaning."""
+    from stpm_bench.config_page import page
+    from stpm_bench.files import written_whole
+
+    with written_whole(output) as temporary:
+        temporary.write_text(page(), encoding="utf-8")
 
 
 def publish(
@@ -85,28 +103,52 @@ def readme(
     ),
 ) -> None:
     """Write what README.md says of the published folders, between its two markers."""
-    from stpm_bench.files import whole
+    from stpm_bench.files import written_whole
     from stpm_bench.report import publish
 
     text = publish.with_block(file.read_text(encoding="utf-8"), publish.block(published))
-    with whole(file) as temporary:
+    with written_whole(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def benchmark(
     name: Annotated[
-        Literal["grid", "inference", "intervals", "metrics", "prepare", "pretraining", "training"],
+        Literal[
+            "grid",
+            "inference",
+            "intervals",
+            "methods",
+            "metrics",
+            "prepare",
+            "pretraining",
+            "training",
+        ],
         "what to time",
     ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
+    size: Annotated[int, "side of the images in pixels, where it is a choice; 0: its own"] = 0,
+    output: Annotated[Path | None, "a JSON file: the table, with machine and versions"] = None,
 ) -> None:
     """Time a part of the project, where there is one beside what others use; print one table."""
     # Each module has run(runs) -> table, and note() -> what the table rests on.
     module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
-    table = module.run(runs=runs)
+    known = inspect.signature(module.run).parameters
+    if size and "size" not in known:
+        raise InputError(f"--size is {size}, but the benchmark {name!r} has no size; leave it out")
+    options = {"runs": runs} | ({"size": size} if size else {})
+    table = module.run(**options)
     # Not before: a process that is started counts the memory of the one that starts it as its own.
     from stpm_bench import provenance
+
+    if output:
+        from stpm_bench.benchmarks.record import record
+        from stpm_bench.device import choose_device
+        from stpm_bench.files import write_json
+
+        rest = {key: p.default for key, p in known.items()} | options
+        del rest["runs"]
+        write_json(output, record(name, table, choose_device("auto"), runs, rest))
 
     shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
     print(shown.to_markdown(index=False, floatfmt=".3g"))

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_config
 from stpm_bench.benchmarks import grid as benchmark
 from stpm_bench.config import complete
-from stpm_bench.files import checked
+from stpm_bench.files import verified
 from stpm_bench.metrics import evaluate
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.report import tables
@@ -40,7 +40,7 @@ def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
     made_up = json.loads(config.read_text()) | {"results": str(small_set / "made_up")}
     assert benchmark.make_up(complete(made_up), seed=0) == 2
     for path in (small_set / "made_up" / "cells").glob("*/*"):
-        assert checked(path) == path
+        assert verified(path) == path
     made_up = json.loads(next((small_set / "made_up").glob("cells/*/metrics.json")).read_text())
     masks = np.eye(8, dtype=bool)[None].repeat(2, 0)
     masks[0] = False

@@ -2,13 +2,13 @@ import numpy as np
 
 from stpm_bench.__main__ import main
 from stpm_bench.benchmarks import prepare as benchmark
-from stpm_bench.datasets import images
+from stpm_bench.datasets.prepare import prepare
 
 
 def test_the_plain_loop_gives_the_images_that_prepare_gives(tmp_path):
     good = tmp_path / "nut" / "train" / "good"
     benchmark.write(good, 10, 96, seed=0)
-    prepared, _, table = images.prepare(tmp_path, "nut", "train", 32, progress=False)
+    prepared, _, table = prepare(tmp_path, "nut", "train", 32, progress=False)
     assert np.array_equal(benchmark.plain_loop(good, 32), prepared)
     assert len(table) == 10
     assert prepared.std() > 10  # no flat images, which would decode too fast

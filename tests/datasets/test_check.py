@@ -1,4 +1,4 @@
-"""`check-data`: the table, and what is found across files. Damaged files: test_images.py."""
+"""`check-data`: the table, and what is found across files. Damaged files: test_prepare.py."""
 
 import os
 import re
@@ -6,18 +6,18 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import REAL, SIZE, defect_mask, nut, picture, save, write_category
+from test_prepare import REAL, SIZE, defect_mask, nut, picture, save, write_category
 
 from stpm_bench.__main__ import main
-from stpm_bench.datasets.check import check
-from stpm_bench.datasets.images import prepare, refuse_leak
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.prepare import prepare, refuse_leak
 from stpm_bench.errors import InputError
 
 __all__ = ["nut"]  # a fixture
 
 
 def problems(root) -> list[tuple[str, str]]:
-    return [tuple(problem) for problem in check(root, progress=False)[1]]
+    return [tuple(problem) for problem in check_folder(root, progress=False)[1]]
 
 
 def test_a_clean_set(nut, capsys):
@@ -123,7 +123,7 @@ def test_mixed_sizes_are_a_warning(nut):
     assert severity == "warning"
     assert "000.png: is 40 x 40 pixels. Its category has 2 sizes, from 32 x 32 to 40 x 40" in text
     assert "the commonest, 32 x 32, is that of 89% of the images" in text
-    table, _ = check(nut.parent, progress=False)
+    table, _ = check_folder(nut.parent, progress=False)
     assert list(table["sizes"]) == ["32 x 32", "32 x 32", "2 sizes", "32 x 32"]
 
 
@@ -145,7 +145,7 @@ def test_modes_and_sizes_as_they_are_upright(nut):
     save(good / "001.png", picture(0)[..., 0])
     Image.fromarray(picture(5)).convert("CMYK").save(good / "002.jpg")
     (good / "002.png").unlink()
-    table, _ = check(nut.parent, progress=False)
+    table, _ = check_folder(nut.parent, progress=False)
     row = table.iloc[0]
     assert row["sizes"] == "2 sizes"
     assert sorted(row["modes"].split(", ")) == ["CMYK (1)", "L (1)", "RGB (1)"]
@@ -174,7 +174,7 @@ def test_an_accent_in_one_or_in_two_characters(nut):
 def test_two_categories_do_not_mix(tmp_path):
     write_category(tmp_path, "nut")
     write_category(tmp_path, "bolt")  # the same pixels
-    table, found = check(tmp_path, workers=3, progress=False)
+    table, found = check_folder(tmp_path, workers=3, progress=False)
     assert found == []
     assert list(table["category"]) == ["bolt"] * 4 + ["nut"] * 4
 
@@ -183,7 +183,7 @@ def test_every_problem_is_found_once_whatever_the_workers(nut):
     (nut / "train" / "good" / "000.png").write_bytes(b"")
     save(nut / "ground_truth" / "bent" / "000_mask.png", defect_mask(40))
     save(nut / "test" / "Bent" / "000.png", np.zeros((SIZE, SIZE), np.uint8))
-    found = [check(nut.parent, workers=n, progress=False) for n in (1, 4)]
+    found = [check_folder(nut.parent, workers=n, progress=False) for n in (1, 4)]
     assert found[0][0].equals(found[1][0])
     assert found[0][1] == found[1][1]
     texts = [problem.text for problem in found[0][1]]

@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 from conftest import small_config, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
-from stpm_bench.datasets import cifar10, images, layouts, pretraining
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets import cifar10, layouts, pretraining
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.prepare import prepare, refuse_leak
 from stpm_bench.errors import InputError
 
 
@@ -72,7 +73,7 @@ def test_the_same_pixels_and_labels_as_torchvision_reads(tmp_path, monkeypatch):
     assert np.array_equal(np.concatenate([pixels for pixels, _ in ours]), theirs.train_images)
     assert [label for _, labels in ours for label in labels] == theirs.train_labels.tolist()
 
-    pixels, masks, table = images.prepare(
+    pixels, masks, table = prepare(
         tmp_path, "cat", "test", 32, progress=False, layout="cifar10_oneclass"
     )
     assert np.array_equal(pixels, theirs.test_images)
@@ -82,7 +83,7 @@ def test_the_same_pixels_and_labels_as_torchvision_reads(tmp_path, monkeypatch):
     assert [array.shape for array in masks.values()] == [(0, 32, 32)] * 2
     assert "defect_pixels" not in table
 
-    pixels, masks, table = images.prepare(
+    pixels, masks, table = prepare(
         tmp_path, "cat", "train", 32, progress=False, layout="cifar10_oneclass"
     )
     assert masks is None
@@ -159,8 +160,8 @@ def test_damaged_batches_are_named(tmp_path, capsys, name, damage, message):
     damage(tmp_path / cifar10.FOLDER / name)
     split = "test" if name == "test_batch" else "train"
     with pytest.raises(InputError, match=rf"{name}: .*{message}"):
-        images.prepare(tmp_path, "cat", split, 32, layout="cifar10_oneclass")
-    _, problems = check(tmp_path, "cifar10_oneclass", progress=False)
+        prepare(tmp_path, "cat", split, 32, layout="cifar10_oneclass")
+    _, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert (
         pd.Series([p.text for p in problems if p.severity == "error"]).str.contains(message).any()
     )
@@ -173,10 +174,10 @@ def test_a_test_image_that_trains_is_a_warning(tmp_path):
     content = (tmp_path / cifar10.FOLDER / "data_batch_1").read_bytes()
     (tmp_path / cifar10.FOLDER / "test_batch").write_bytes(content)
     options = {"layout": "cifar10_oneclass", "progress": False}
-    train, test = (images.prepare(tmp_path, "dog", s, 32, **options)[2] for s in ("train", "test"))
+    train, test = (prepare(tmp_path, "dog", s, 32, **options)[2] for s in ("train", "test"))
     with pytest.warns(UserWarning, match=r"^2 test images; the first: .*test_batch#00005: is the"):
-        images.refuse_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
-    table, problems = check(tmp_path, "cifar10_oneclass", progress=False)
+        refuse_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
+    table, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert {p.severity for p in problems} == {"warning"}
     assert sum("2 images are the same as an earlier one" in p.text for p in problems) == 10
     assert len(table) == 110

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_cifar10 import write_cifar10
-from test_images import picture, save, write_category
+from test_prepare import picture, save, write_category
 from test_shanghaitech import write_shanghaitech
 
 from conftest import REPOSITORY, small_config, snakemake
 from stpm_bench.config import complete, sources
-from stpm_bench.datasets import images, layouts
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets import layouts
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
 from stpm_bench.grid import cells, studies
 
@@ -80,7 +81,7 @@ def write_mpdd(root):
 
 def prepare_test(root, category: str, layout: str):
     """Return the nearest masks and the table of a test split, at the images' own size."""
-    _, masks, table = images.prepare(root, category, "test", SIZE, layout=layout)
+    _, masks, table = prepare(root, category, "test", SIZE, layout=layout)
     return masks["nearest"], table
 
 
@@ -103,7 +104,7 @@ def test_visa(tmp_path):
     masks, table = prepare_test(tmp_path, "candle", "visa")
     assert np.array_equal(masks[0], numbers_mask(1, 5) > 0)
     assert list(table["defect_pixels"]) == [700, 700, 0, 0]
-    _, every, _ = images.prepare(tmp_path, "candle", "test", 8, layout="visa")
+    _, every, _ = prepare(tmp_path, "candle", "test", 8, layout="visa")
     assert np.array_equal(every["own"][1], masks[1])
 
 
@@ -122,7 +123,7 @@ def test_numbers_in_a_mask_are_an_error_in_the_other_layouts(tmp_path):
     mask = numbers_mask(1, 5)[:32, :32]
     save(tmp_path / "bracket_black/ground_truth/bent/000_mask.png", mask // 255 + mask)
     with pytest.raises(InputError, match=r"000_mask\.png: is not binary"):
-        images.prepare(tmp_path, "bracket_black", "test", 32, layout="mpdd")
+        prepare(tmp_path, "bracket_black", "test", 32, layout="mpdd")
 
 
 def test_btad(tmp_path):
@@ -156,7 +157,7 @@ def test_each_is_clean_when_checked(tmp_path, layout):
     {"visa": lambda root: write_visa(root, "candle"), "btad": write_btad, "mpdd": write_mpdd}[
         layout
     ](tmp_path)
-    table, problems = check(tmp_path, layout, progress=False)
+    table, problems = check_folder(tmp_path, layout, progress=False)
     assert problems == []
     assert list(table["category"].unique()) == layouts.list_categories(tmp_path, layout)
 
@@ -210,7 +211,7 @@ def test_training_sources_hold_no_test_image(tmp_path, layout):
 def test_a_damaged_table_of_visa(tmp_path, old, new, message):
     table = write_visa(tmp_path, "candle")
     table.write_text(table.read_text().replace(old, new))
-    _, problems = check(tmp_path, "visa", progress=False)
+    _, problems = check_folder(tmp_path, "visa", progress=False)
     if message == "no":
         assert problems == []
         return
@@ -218,7 +219,7 @@ def test_a_damaged_table_of_visa(tmp_path, old, new, message):
     refused = []
     for split in ("train", "test"):
         try:
-            images.prepare(tmp_path, "candle", split, 8, layout="visa")
+            prepare(tmp_path, "candle", split, 8, layout="visa")
         except InputError as error:
             refused.append(str(error))
     assert re.search(message, "\n".join(refused))
@@ -231,13 +232,13 @@ def test_a_mask_of_visa_that_marks_a_normal_image(tmp_path):
     mask = "candle/Data/Masks/Normal/0004.png"
     table.write_text(table.read_text().replace(line, line + mask))
     save(tmp_path / mask, numbers_mask())
-    assert check(tmp_path, "visa", progress=False)[1] == []
+    assert check_folder(tmp_path, "visa", progress=False)[1] == []
     save(tmp_path / mask, numbers_mask(3))
     message = "0004.png: marks a defect in an image that counts as anomaly-free"
-    [problem] = check(tmp_path, "visa", progress=False)[1]
+    [problem] = check_folder(tmp_path, "visa", progress=False)[1]
     assert message in problem.text
     with pytest.raises(InputError, match=message):
-        images.prepare(tmp_path, "candle", "test", 8, layout="visa")
+        prepare(tmp_path, "candle", "test", 8, layout="visa")
 
 
 def test_visa_without_its_table(tmp_path):

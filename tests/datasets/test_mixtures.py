@@ -1,12 +1,11 @@
 """Tables, claims and figures of every mixture of categories, sets, metrics, seeds and gaps."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from builders import cells_of, long_table
 from stpm_bench import grid, results
 from stpm_bench.audit import COLUMNS
 from stpm_bench.datasets import mvtec
@@ -38,14 +37,13 @@ MIXTURES = {
 def made_up(categories, seeds, layers):
     """A long table; each set has the metrics that it has."""
     rng = np.random.default_rng(0)
-    rows = [
-        (category, subset, "t", 1.0, seed, claims.STPM, metric, rng.uniform(0.5, 1))
-        for category, subset, seed, metric in itertools.product(
-            categories, layers, seeds, (*tables.METRICS, "pixel_ap")
-        )
-        if metric not in LACKING.get(grid.set_of(category), ())
-    ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+
+    def value(setting, category, seed, metric):
+        lacks = metric in LACKING.get(grid.set_of(category), ())
+        return None if lacks else rng.uniform(0.5, 1)
+
+    settings = [(subset, "t", 1.0, claims.STPM) for subset in layers]
+    return long_table(settings, categories, value, seeds, (*tables.METRICS, "pixel_ap"))
 
 
 def audited(long):
@@ -73,7 +71,7 @@ def test_every_mixture_has_its_tables_claims_and_figures(name):
         whole = made_up(categories, seeds, layers)
         for place, long in enumerate(gaps(whole)):
             drawn = place < 2 and len(seeds) > 1  # slow
-            make(whole[list(grid.AXES)].drop_duplicates(), long, others, drawn)
+            make(cells_of(whole), long, others, drawn)
 
 
 def make(cells, long, others, drawn):
@@ -81,17 +79,17 @@ def make(cells, long, others, drawn):
     literature = published.without(LITERATURE, others)
     names = tables.metrics_of(cells.merge(long))
     table = tables.study_table(long, cells, published.paper(literature), names, others)
-    rests_on = tables.coverage(cells, long, pd.DataFrame(columns=cost.COLUMNS), others)
-    sections = tables.study_sections("main", table, rests_on, {})
+    basis = tables.coverage(cells, long, pd.DataFrame(columns=cost.COLUMNS), others)
+    sections = tables.study_sections("main", table, basis, {})
     methods = published.methods(literature, table, others)
-    sections += published.methods_sections("main", methods, rests_on)
+    sections += published.methods_sections("main", methods, basis)
     if grid.varying(cells):
-        sections += tables.by_category_sections("main", table, rests_on)
+        sections += tables.by_category_sections("main", table, basis)
         differences = tables.differences(long, cells)
-        sections += tables.differences_sections("main", differences, cells, rests_on)
+        sections += tables.differences_sections("main", differences, cells, basis)
     own = published.ours(long, audited(long), cells, others)
     together = published.reproductions(literature, own)
-    sections += published.reproductions_sections(together, rests_on)
+    sections += published.reproductions_sections(together, basis)
     definitions = audit.summary(audited(long), cells)
     sections += audit.sections(definitions)
     typeset.markdown(sections, "main")
@@ -101,7 +99,7 @@ def make(cells, long, others, drawn):
         assert table.loc[table["category"] == other, compared].isna().all(axis=None)
         assert (methods["category"] != "mean, as printed").all()
         assert own.keys().isdisjoint((other, metric) for metric in published.NAMES)
-        assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in rests_on
+        assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in basis
     if "tile" in others and "textures" in set(table["category"]):
         rows = long[long["category"].isin(set(mvtec.TEXTURES) - {"tile"})]
         rows = rows[(rows["metric"] == "pro") & (rows["layers"] == "1+2+3")]
@@ -154,6 +152,6 @@ def test_a_folder_with_other_numbers_of_images_than_published_is_the_users(tmp_p
             manifest = pd.DataFrame({"file": [f"{i}.png" for i in range(number)]})
             manifest.to_csv(folder / "images.csv", index=False)
     data = {"demo": False, "mvtec_ad": str(tmp_path), "sets": {}, "categories": list(counts)}
-    assert results.of_the_users(tmp_path, {"data": data}) == {"tile": (4, 2)}
+    assert results.user_categories(tmp_path, {"data": data}) == {"tile": (4, 2)}
     # What is downloaded here was counted when it was unpacked.
-    assert results.of_the_users(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}
+    assert results.user_categories(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import skimage.data
 from PIL import Image
 
-from stpm_bench.datasets import demo, pretraining
+from stpm_bench.datasets import pretraining
 from stpm_bench.errors import InputError
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -45,7 +44,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-# digits and photos
+# digits
 
 
 def test_digits(no_network):
@@ -66,44 +65,11 @@ def test_digits_keep_their_labels():
     assert (np.argmin(distance, 0) == loaded.test_labels).mean() > 0.85
 
 
-def test_photos(no_network):
-    loaded = pretraining.load("photos")
-    assert len(loaded.classes) >= 12
-    assert not set(demo.CATEGORIES) & set(loaded.classes)
-    assert not set(demo.CATEGORIES) & set(pretraining._PHOTOGRAPHS)
-    check(loaded, 32, list(pretraining._PHOTOGRAPHS.values()))
-    assert set(np.bincount(loaded.train_labels)) == {240}
-    assert set(np.bincount(loaded.test_labels)) == {60}
-    assert (loaded.train_images == loaded.train_images[..., :1]).all()  # grey, as the demo is
-    assert same(loaded, pretraining.load("photos"))
-
-
-def test_photos_train_and_test_patches_do_not_overlap():
-    for name in pretraining._PHOTOGRAPHS:
-        width, height = pretraining._photograph(name).size
-        boxes = pretraining.photo_boxes(name, width, height)
-        seen = {split: np.zeros((height, width), bool) for split in boxes}
-        for split, listed in boxes.items():
-            for left, top, right, bottom in listed:
-                assert 0 <= left < right <= width, name
-                assert 0 <= top < bottom <= height, name
-                seen[split][top:bottom, left:right] = True
-        assert not (seen["train"] & seen["test"]).any(), name
-        assert len({right - left for left, _, right, _ in boxes["train"]}) > 10, name
-
-
-def test_photos_are_cut_from_their_boxes():
-    loaded = pretraining.load("photos")
-    name = "camera"
-    photograph = Image.fromarray(skimage.data.camera())
-    label = list(pretraining._PHOTOGRAPHS).index(name)
-    for split, images, labels in (("train", *loaded[:2]), ("test", *loaded[2:4])):
-        for box, image in zip(
-            pretraining.photo_boxes(name, 512, 512)[split], images[labels == label], strict=True
-        ):
-            patch = photograph.resize((32, 32), Image.Resampling.BILINEAR, box=box)
-            # Resizing with a box looks a pixel beyond it.
-            assert np.abs(np.asarray(patch, int) - image[..., 0]).mean() < 6
+def test_photographs_ship_with_scikit_image(no_network):
+    images = pretraining.photographs(64)
+    assert images.shape == (15, 64, 64, 3)
+    assert images.dtype == np.uint8
+    assert len({image.tobytes() for image in images}) == 15
 
 
 # torchvision's sources, in their real files' format

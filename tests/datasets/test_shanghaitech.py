@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from test_images import picture, save
+from test_prepare import picture, save
 
 from conftest import small_config, snakemake, write_category
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
-from stpm_bench.datasets import images, layouts
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets import layouts
+from stpm_bench.datasets import prepare as module
+from stpm_bench.datasets.check import check_folder
 from stpm_bench.errors import InputError
 from stpm_bench.results import read_anomaly_maps
 
@@ -64,7 +65,7 @@ def campus(tmp_path):
 
 
 def prepare(root: Path, split: str, every: int = 1):
-    return images.prepare(
+    return module.prepare(
         root, "all", split, WIDTH, progress=False, layout="shanghaitech", every=every
     )
 
@@ -85,7 +86,7 @@ def test_training_images_are_every_so_manyth_frame_of_each_video(campus):
 def test_training_frames_do_not_depend_on_workers_or_on_test_files(campus):
     before = prepare(campus, "train")[0]
     (campus / "testing" / "test_pixel_mask" / "01_0014.npy").unlink()
-    after = images.prepare(
+    after = prepare(
         campus, "all", "train", WIDTH, workers=1, progress=False, layout="shanghaitech"
     )[0]
     assert np.array_equal(before, after)
@@ -200,7 +201,7 @@ def test_what_is_wrong_is_named_by_prepare_and_by_check_data(campus, damage, spl
     damage(campus)
     with pytest.raises(InputError, match=message):
         prepare(campus, split)
-    _, problems = check(campus, "shanghaitech", progress=False)
+    _, problems = check_folder(campus, "shanghaitech", progress=False)
     errors = pd.Series([p.text for p in problems if p.severity == "error"])
     assert errors.str.contains(message).any()
     other = {"train": "test", "test": "train"}[split]

@@ -58,15 +58,15 @@ def test_without_regions_or_masks_the_other_metrics_are_the_same():
     masks, maps = heavy_tailed()
     labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
     whole = evaluate(labels, scores, masks, maps)
-    pixels = evaluate(labels, scores, masks, maps, truth="pixels")
+    pixels = evaluate(labels, scores, masks, maps, annotation="pixels")
     assert pixels == {name: whole[name] for name in FLOATS[:4]}
     assert pixels["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
-    image = evaluate(labels, scores, masks[:0], maps, truth="image")
+    image = evaluate(labels, scores, masks[:0], maps, annotation="image")
     assert image == {"image_auroc": whole["image_auroc"]}
     assert image["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    for truth in ("pixels", "regions"):
+    for annotation in ("pixels", "regions"):
         with pytest.raises(ValueError, match="image_labels and masks: expected shapes"):
-            evaluate(labels, scores, masks[:0], maps, truth=truth)
+            evaluate(labels, scores, masks[:0], maps, annotation=annotation)
 
 
 def test_a_short_curve_is_kept_whole():

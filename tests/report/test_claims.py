@@ -2,18 +2,17 @@
 
 import copy
 import inspect
-import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from builders import cells_of, long_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.methods import stpm
 from stpm_bench.report import claims, claims_table, published, typeset
-from stpm_bench.report.tables import METRICS
 from stpm_bench.report.verdict import Claim, Comparison, Learned, verdict, with_holm
 
 PAPER = published.read()
@@ -41,7 +40,7 @@ def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
     """
     rng = np.random.default_rng(noise)
     settings = {
-        (layers, teacher, fraction)
+        (layers, teacher, fraction, claims.STPM)
         for layers, teacher, fraction in [
             *(((layers), "imagenet", 1.0) for layers in ("1", "2", "3", "4", "1+2+3")),
             *(("1+2+3", teacher, 1.0) for teacher in CONFIG["teachers"]),
@@ -49,14 +48,12 @@ def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
         ]
         if value(layers, teacher, fraction) is not None
     }
-    rows = []
     offsets = dict(zip(categories, rng.normal(0, 0.01, len(categories)), strict=True))
-    for setting, category, seed, metric in itertools.product(
-        sorted(settings), categories, seeds, METRICS
-    ):
-        level = value(*setting) + offsets[category] + rng.normal(0, 0.002)
-        rows.append((category, *setting, seed, claims.STPM, metric, level))
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+
+    def level(setting, category, seed, metric):
+        return value(*setting[:3]) + offsets[category] + rng.normal(0, 0.002)
+
+    return long_table(sorted(settings), categories, level, seeds)
 
 
 def as_claimed(layers, teacher, fraction):
@@ -68,13 +65,9 @@ def as_claimed(layers, teacher, fraction):
 
 
 def judge(metrics, config=CONFIG, scoring=NO_SCORING, cells=None, main=MAIN, **more):
-    cells = metrics[list(grid.AXES)].drop_duplicates() if cells is None else cells
+    cells = cells_of(metrics) if cells is None else cells
     found = claims.claims(metrics, cells, main, config, PAPER, scoring, **more)
     return found, claims_table.table(found).set_index(["claim", "metric"])
-
-
-def cells_of(metrics):
-    return metrics[list(grid.AXES)].drop_duplicates()
 
 
 def test_a_world_as_claimed_supports_every_claim_that_can_be_tested():

@@ -107,7 +107,7 @@ def test_without_a_shift_few_studies_are_beyond_noise(noise, groups):
         (normal, {"pairing": 0.8}),
         (near_the_ceiling, {}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_nor_of_one_category(noise, options):
     """Here the level is reached, not undercut: by chance the count may be above 5 in 100."""

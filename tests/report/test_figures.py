@@ -3,8 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_tables import cells, long_table
+from test_tables import random_table
 
+from builders import cells_of
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import figures, pictures, published, tables
@@ -79,8 +80,8 @@ def curves(categories):
 
 def study(categories, name="layers", values=("1", "2", "1+2")):
     """A study's table in which one axis varies."""
-    long = pd.concat([long_table(categories).assign(**{name: value}) for value in values])
-    return tables.study_table(long, cells(long), {})
+    long = pd.concat([random_table(categories).assign(**{name: value}) for value in values])
+    return tables.study_table(long, cells_of(long), {})
 
 
 FEW = study(["bottle", "carpet"], "fraction", (0.05, 0.1, 1.0))
@@ -139,22 +140,22 @@ def test_a_study_has_a_row_for_each_setting_or_category():
     means = table[table["category"] == "mean"]["pro"]
     drawn = np.asarray(figure.axes[2].containers[0].lines[0].get_xdata(), float)
     np.testing.assert_allclose(drawn, means)
-    single = tables.study_table(long_table(["bottle"]), cells(long_table(["bottle"])), {})
+    single = tables.study_table(random_table(["bottle"]), cells_of(random_table(["bottle"])), {})
     assert labels(figures.study(single, {})) == ["bottle", "mean"]
 
 
 def test_a_study_is_drawn_by_the_metrics_that_it_has():
-    long = long_table(["c.cat", "c.dog"], metrics=("image_auroc",))
-    table = tables.study_table(long, cells(long), {}, tables.metrics_of(long))
+    long = random_table(["c.cat", "c.dog"], metrics=("image_auroc",))
+    table = tables.study_table(long, cells_of(long), {}, tables.metrics_of(long))
     figure = figures.study(table, {})
     assert [axis.get_xlabel() for axis in figure.axes] == ["image AUROC"]
     assert labels(figure) == ["c.cat", "c.dog", "mean"]
-    mixed = pd.concat([long, long_table(["bottle"])])
-    figure = figures.study(tables.study_table(mixed, cells(mixed), {}), {})
+    mixed = pd.concat([long, random_table(["bottle"])])
+    figure = figures.study(tables.study_table(mixed, cells_of(mixed), {}), {})
     assert [axis.get_xlabel() for axis in figure.axes] == list(tables.METRICS.values())
     assert labels(figure) == ["bottle", "mean"]  # of the other set it is the table that tells
     few = pd.concat([long.assign(fraction=fraction) for fraction in (0.1, 1.0)])
-    table = tables.study_table(few, cells(few), {}, tables.metrics_of(few))
+    table = tables.study_table(few, cells_of(few), {}, tables.metrics_of(few))
     assert len(figures.study(table, {}).axes) == 1
 
 
@@ -171,12 +172,12 @@ def test_a_fraction_is_an_axis():
 
 
 def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
-    long = long_table(mvtec.CATEGORIES)
+    long = random_table(mvtec.CATEGORIES)
     literature = published.read()
-    assert published.compared(literature, cells(long))
-    assert not published.compared(literature, cells(long_table(["brick"])))
-    assert not published.compared(literature, cells(long_table(["bottle"], layers=("1",))))
-    table = tables.study_table(long, cells(long), published.paper(literature))
+    assert published.compared(literature, cells_of(long))
+    assert not published.compared(literature, cells_of(random_table(["brick"])))
+    assert not published.compared(literature, cells_of(random_table(["bottle"], layers=("1",))))
+    table = tables.study_table(long, cells_of(long), published.paper(literature))
     figure = figures.difference_to_paper(table)
     assert [axis.get_title() for axis in figure.axes] == ["pixel AUROC", "PRO"]
     assert labels(figure) == [*mvtec.CATEGORIES, "mean"]
@@ -186,10 +187,10 @@ def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
 
 
 def test_a_figure_says_on_how_many_seeds_it_rests():
-    long = long_table(["bottle", "carpet"])
+    long = random_table(["bottle", "carpet"])
     long = long[(long["category"] != "carpet") | (long["seed"] < 2)]
     figure = figures.study(
-        tables.study_table(long, cells(long_table(["bottle", "carpet"])), {}), {}
+        tables.study_table(long, cells_of(random_table(["bottle", "carpet"])), {}), {}
     )
     assert figure.get_suptitle().endswith("n = 2 categories × 2 to 3 seeds (the mean: 2)")
     some = curves(["bottle", "tile"])
@@ -212,9 +213,9 @@ def test_pro_curves_name_the_highest_and_the_lowest():
 
 
 def test_studies_with_gaps_are_drawn():
-    long = long_table(["bottle", "carpet"], layers=("1", "2"))
+    long = random_table(["bottle", "carpet"], layers=("1", "2"))
     for part in (long[long["category"] == "bottle"], long.iloc[:0]):
-        table = tables.study_table(part, cells(long), {})
+        table = tables.study_table(part, cells_of(long), {})
         assert len(figures.study(table, {}).axes) == 3
     nothing = pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)
     assert figures.pro_curves(nothing, {}).axes
@@ -261,11 +262,11 @@ def test_a_gap_says_why():
 
 
 def test_a_study_of_many_settings_shows_the_best_of_them():
-    count = figures.MOST + 5
+    count = figures.MOST_SETTINGS + 5
     layers = [str(i) for i in range(count)]
     rows = [
         {"layers": name, "teacher": "t", "fraction": 1.0, "method": "stpm", "category": category}
-        | {"seeds": 1}
+        | {"seeds": 1, "kind": "mean" if category == "mean" else "category"}
         | {metric: i / count for metric in tables.METRICS}
         | {f"{metric}_sd": 0.0 for metric in tables.METRICS}
         for i, name in enumerate(layers)

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import cells, long_table
+from test_tables import random_table
 
+from builders import cells_of
 from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
@@ -17,8 +18,8 @@ def value(table, metric, category, column):
 
 
 def methods(categories, literature=LITERATURE):
-    long = long_table(categories)
-    table = tables.study_table(long, cells(long), published.paper(literature))
+    long = random_table(categories)
+    table = tables.study_table(long, cells_of(long), published.paper(literature))
     return long, published.methods(literature, table)
 
 
@@ -103,7 +104,7 @@ def test_categories_of_which_nothing_is_published_have_no_competitors():
 
 
 def test_reproductions_show_the_disagreement_and_ours():
-    long = long_table(["bottle", "cable"], metrics=[*tables.METRICS, "pixel_ap"])
+    long = random_table(["bottle", "cable"], metrics=[*tables.METRICS, "pixel_ap"])
     audited = pd.DataFrame(
         [
             (*cell, definition, masks, pro, np.nan)
@@ -116,7 +117,7 @@ def test_reproductions_show_the_disagreement_and_ours():
         ],
         columns=[*grid.AXES, *audit.COLUMNS],
     )
-    own = published.ours(long, audited, cells(long))
+    own = published.ours(long, audited, cells_of(long))
     table = published.reproductions(LITERATURE, own)
     assert value(table, "pro_rescaled", "bottle", "ours") == 0.75
     bottle = long[(long["metric"] == "image_auroc") & (long["category"] == "bottle")]["value"]
@@ -144,7 +145,80 @@ def test_other_sets_do_not_enter_the_means_of_mvtec_ad():
     assert value(table, "pro", "mvtec_ad", "STPM (paper)") == pytest.approx(0.9242, abs=1e-4)
     assert np.isnan(value(table, "pro", "mean", "STPM (paper)"))
     of_mvtec = long[(long["metric"] == "pro") & (long["category"] != "visa.candle")]["value"]
-    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells(long))
+    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells_of(long))
     own |= {(category, metric): (0, 0) for category in every for metric in published.NAMES}
     together = published.reproductions(LITERATURE, own)
     assert value(together, "pro", "mean", "ours") == pytest.approx(of_mvtec.mean())
+
+
+def with_baselines(categories, runs, teacher="t"):
+    """The long table of STPM, of which 'runs' adds (method, layers, seed, categories)."""
+    long = random_table(categories)
+    parts = [long]
+    for method, layers, seed, of in runs:
+        rows = long[(long["seed"] == seed) & long["category"].isin(of)]
+        parts.append(rows.assign(method=method, layers=layers, teacher=teacher))
+    both = pd.concat(parts, ignore_index=True)
+    config = {
+        "methods": {},
+        "training": {},
+        "teachers": {"t": {"backbone": "resnet18"}, "u": {"backbone": "resnet18"}},
+    }
+    main = cells_of(long)
+    ran = published.baselines(both, cells_of(both), config, main)
+    table = tables.study_table(long, main, published.paper(LITERATURE))
+    return both, ran, published.methods(LITERATURE, table, (), ran)
+
+
+def test_our_runs_of_published_methods_stand_beside_the_printed_ones():
+    every = mvtec.CATEGORIES
+    runs = [("padim", "1+2+3", seed, every) for seed in (0, 1, 2)]
+    runs += [("spade", "1+2+3", 0, ["bottle", "carpet"]), ("patchcore", "2+3", 0, every)]
+    long, ran, table = with_baselines(every, runs)
+    assert [one.title for one in ran] == ["PaDiM", "SPADE", "PatchCore"]
+
+    def ours(method, category, metric="pro"):
+        rows = long[(long["method"] == method) & (long["metric"] == metric)]
+        return rows.loc[rows["category"] == category, "value"]
+
+    printed = LITERATURE[(LITERATURE["method"] == "PaDiM-R18") & (LITERATURE["metric"] == "pro")]
+    of_bottle = printed.set_index("category")["value"]["bottle"]
+    bottle = ours("padim", "bottle")
+    assert value(table, "pro", "bottle", "ours: PaDiM") == pytest.approx(bottle.mean())
+    assert value(table, "pro", "bottle", "ours: PaDiM sd") == pytest.approx(bottle.std())
+    less = value(table, "pro", "bottle", "ours: PaDiM less printed")
+    assert less == pytest.approx(bottle.mean() - of_bottle)
+    entries = printed[printed["category"].isin(every)]["value"].mean()
+    mean = long[(long["method"] == "padim") & (long["metric"] == "pro")]["value"].mean()
+    assert value(table, "pro", "mean", "ours: PaDiM less printed") == pytest.approx(mean - entries)
+    # SPADE was run on two categories: the others and the means are gaps.
+    assert value(table, "pro", "carpet", "ours: SPADE") == ours("spade", "carpet").item()
+    assert np.isnan(value(table, "pro", "cable", "ours: SPADE"))
+    assert np.isnan(value(table, "pro", "mean", "ours: SPADE"))
+    # The paper prints no image AUROC of a category of PaDiM, and nothing of PatchCore.
+    assert np.isnan(value(table, "image_auroc", "bottle", "ours: PaDiM less printed"))
+    assert table["ours: PatchCore less printed"].isna().all()
+    sections = published.methods_sections("main", table, "all cells", ran)
+    pro = next(section for section in sections if section.title.startswith("PRO"))
+    assert [c for c in pro.body if "ours" in c] == [
+        "ours",
+        "ours: PaDiM",
+        "ours: SPADE",
+        "ours: PatchCore",
+        "ours less paper",
+        "PaDiM, ours less printed",
+        "SPADE, ours less printed",
+    ]
+    assert "PaDiM on 3 seeds, SPADE on 1 seed, PatchCore on 1 seed" in pro.caption
+    assert "as far as is known, with a Wide-ResNet-50" in pro.caption
+
+
+@pytest.mark.parametrize(
+    ("layers", "teacher"), [("1", "t"), ("1+2+3", "u")], ids=["other levels", "another teacher"]
+)
+def test_a_baseline_at_another_setting_does_not_stand_beside(layers, teacher):
+    _, ran, table = with_baselines(["bottle"], [("padim", layers, 0, ["bottle"])], teacher)
+    assert ran == []
+    assert not [column for column in table if "PaDiM" in column and "ours" in column]
+    (text, *_) = published.methods_sections("main", table, "", ran)
+    assert "Run here too" not in text.caption

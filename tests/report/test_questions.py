@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from builders import cells_of, long_table
 from stpm_bench import grid
 from stpm_bench.report import claims_table, questions
-from stpm_bench.report.tables import METRICS
 from stpm_bench.report.verdict import evidence
 
 METHOD_AXIS = grid.SETTING[-1]
@@ -20,17 +20,13 @@ CONFIG = {"teachers": {"t": {"backbone": "resnet18", "weights": "IMAGENET1K_V1"}
 def made_up(shifts, seeds=(0, 1, 2), noise=0.002):
     """A long table: (layers, teacher, fraction, method) -> its level; noise for each cell."""
     rng = np.random.default_rng(0)
-    rows = [
-        (category, *setting[:3], seed, setting[3], metric, level + noise * rng.normal())
-        for (setting, level), category, seed, metric in itertools.product(
-            shifts.items(), CATEGORIES, seeds, METRICS
-        )
-    ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
+    return long_table(
+        shifts, CATEGORIES, lambda setting, *_: shifts[setting] + noise * rng.normal(), seeds
+    )
 
 
 def ask(metrics, studies=None, config=CONFIG):
-    cells = metrics[list(grid.AXES)].drop_duplicates() if studies is None else studies
+    cells = cells_of(metrics) if studies is None else studies
     cells = cells if "study" in cells else cells.assign(study="s")
     table = questions.questions(evidence(metrics, cells, MAIN, config), cells)
     return table[table["metric"] == "pro"].set_index("question")
@@ -117,3 +113,14 @@ def test_a_teacher_drawn_anew_asks_for_the_spread_over_seeds():
     once, anew = (part.groupby("category")["value"].std().mean() for part in of_pro)
     assert row["effect"] == pytest.approx(anew - once)
     assert row["low"] > 0
+
+
+def test_a_study_with_the_last_epoch_asks_whether_the_training_collapses():
+    kept = made_up({MAIN: 0.9})
+    last = made_up({MAIN: 0.6}).assign(metric=lambda rows: "last_epoch_" + rows["metric"])
+    cells = kept[list(grid.AXES)].drop_duplicates()
+    row = ask(pd.concat([kept, last]), cells).loc[questions.LAST_EPOCH]
+    assert row["effect"] == pytest.approx(-0.3, abs=0.005)
+    assert -0.31 < row["low"] <= row["high"] < -0.29
+    assert row[["values", "planned", "categories"]].tolist() == [48, 48, 8]
+    assert row["reference"] == "the kept epoch"

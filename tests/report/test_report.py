@@ -1,5 +1,6 @@
 """What a reader opens: tables, figures, claims, notebooks, the report; of made-up and real runs."""
 
+import importlib
 import json
 import os
 import re
@@ -12,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from browser import opened
 from PIL import Image
 
 from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
 from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
+from stpm_bench.errors import InputError
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.report import cost, pictures
 from stpm_bench.results import cell_folder, fit_folder, read_scores
@@ -111,6 +114,21 @@ def test_the_papers_studies_make_every_table_and_figure(paper_results):
     expected |= {"main_methods.csv"} | {f"claims.{s}" for s in ("json", "md", "tex", "html")}
     expected |= {"tables.sha256", "claims.sha256"}
     assert names == expected
+
+
+def test_every_table_names_the_function_and_the_files_that_it_was_made_from(paper_results):
+    tables = [*(paper_results / "tables").glob("*.md"), paper_results / "claims.md"]
+    assert len(tables) == 14
+    for path in tables:
+        line = path.read_text().splitlines()[-1]
+        function, module, *files = re.findall("`(.+?)`", line)
+        path_of_module = module.removesuffix(".py").replace("/", ".")
+        assert callable(getattr(importlib.import_module(path_of_module), function))
+        assert files, line
+        missing = [f for f in files if "*" not in f and not (paper_results / f).exists()]
+        assert not missing, line
+        html = path.with_suffix(".html").read_text()
+        assert f"<code>{function}</code> of <code>{module}</code>" in html
 
 
 def test_a_cell_that_failed_is_a_gap_that_the_caption_counts(paper_results):
@@ -361,6 +379,24 @@ def test_a_person_finds_a_study_in_the_report_in_two_clicks(report, tmp_path):
 
 
 @needs_chromium
+def test_the_report_opens_with_the_main_table_the_verdicts_and_a_panel(report, tmp_path):
+    with opened(report, tmp_path / "profile") as page:
+        page.wait("document.querySelector('.first-page img')?.naturalWidth > 300")
+        text = page.evaluate("document.querySelector('.first-page').innerText")
+        top = page.evaluate(
+            "document.querySelector('.first-page table').getBoundingClientRect().top"
+        )
+        widths = page.evaluate(
+            "[...document.querySelectorAll('.first-page table')].map(table =>"
+            " [table.scrollWidth, table.parentElement.clientWidth])"
+        )
+    for words in ("Study: main", "alpha", "mean", "The paper's claims", "Anomaly maps of alpha"):
+        assert words in text
+    assert 0 < top < 450  # seen without scrolling
+    assert all(own <= room for own, room in widths)
+
+
+@needs_chromium
 def test_an_error_on_a_page_is_seen(tmp_path):
     (tmp_path / "source").mkdir()
     source = tmp_path / "source" / "page.html"
@@ -370,14 +406,33 @@ def test_an_error_on_a_page_is_seen(tmp_path):
     ]
 
 
-# 'Add your own method, data set or study', by following the README
+def test_a_panel_of_one_image(finished, tmp_path):
+    results = finished / "results"
+    cell = next((results / "cells").glob("category-alpha*"))
+    options = {"test": results / "prepared" / "alpha" / "test", "cell": cell}
+    heights = {}
+    for name in ("", "test/square/001.png"):
+        reporting.panel(**options, output=tmp_path / "panel", image=name)
+        heights[name] = Image.open(tmp_path / "panel.png").size[1]
+    assert heights["test/square/001.png"] < heights[""]  # a row, of two kinds
+    with pytest.raises(InputError, match=r"--image 'absent\.png' .*image_scores\.csv") as caught:
+        reporting.panel(**options, output=tmp_path / "other", image="absent.png")
+    assert "'test/" in str(caught.value)
+    assert not (tmp_path / "other.png").exists()
 
 
-def readme_block(language: str, word: str) -> str:
-    """Return the code block of the README's section that has a word in it."""
-    section = (REPOSITORY / "README.md").read_text().split("## Add your own method, data set")[1]
-    blocks = re.findall(rf"```{language}\n(.*?)```", section.split("\n## ")[0], re.S)
+# An own study, data set or scoring rule, by following the pages
+
+
+def block(page: str, section: str, language: str, word: str) -> str:
+    """Return the code block of a page's section that has a word in it."""
+    text = (REPOSITORY / page).read_text().split(f"\n## {section}")[1]
+    blocks = re.findall(rf"```{language}\n(.*?)```", text.split("\n## ")[0], re.S)
     return next(block for block in blocks if word in block)
+
+
+OWN = ("README.md", "Add your own method, data set", "yaml")
+RULE = ("docs/add_a_method.md", "A scoring rule, a distance")
 
 
 def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
@@ -387,10 +442,10 @@ def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
     (tmp_path / "results" / "studies.csv").unlink()
     write_category(tmp_path / "data", "gamma", train=4, test=2)
     config = small_config(tmp_path)
-    assert list(yaml.safe_load(readme_block("yaml", "data:"))["data"]) == list(config["data"])
-    added = yaml.safe_load(readme_block("yaml", "studies:"))["studies"]
+    assert list(yaml.safe_load(block(*OWN, "data:"))["data"]) == list(config["data"])
+    added = yaml.safe_load(block(*OWN, "studies:"))["studies"]
     assert complete(config | {"studies": added | config["studies"]} | {"teachers": TEACHER})
-    # The README's, small: one category, the teacher and the seed that are there.
+    # The page's, small: one category, the teacher and the seed that are there.
     added["pairs"] |= {"category": ["gamma"], "teacher": ["random"], "seed": [0]}
     config["studies"] |= added
     run = snakemake(config, str(tmp_path / "results" / "tables" / "pairs_by_category.md"))
@@ -407,13 +462,13 @@ TEACHER = {"imagenet": {"backbone": "resnet18"}, "random": {"backbone": "resnet1
 
 def test_a_scoring_rule_is_one_function(finished, tmp_path):
     shutil.copytree(REPOSITORY / "stpm_bench", tmp_path / "stpm_bench")
-    line = readme_block("python", "FUSIONS").rstrip()
+    line = block(*RULE, "python", "FUSIONS").rstrip()
     path = tmp_path / "stpm_bench/anomaly_map.py"
     text, count = re.subn(r"^FUSIONS = .*$", line, path.read_text(), flags=re.M)
     assert count == 1
     path.write_text(text)
     results = finished / "results"
-    config = small_config(finished) | yaml.safe_load(readme_block("yaml", "methods:"))
+    config = small_config(finished) | yaml.safe_load(block(*RULE, "yaml", "methods:"))
     config["studies"]["main"]["method"] = ["stpm", "highest"]
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     fit = next((results / "fits").glob("category-alpha_*"))

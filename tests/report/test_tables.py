@@ -1,4 +1,3 @@
-import itertools
 import shutil
 import subprocess
 
@@ -7,25 +6,17 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from builders import cells_of, long_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import claims_table, cost, published, statistics, tables, typeset, verdict
 
-SEEDS = (0, 1, 2)
 
-
-def long_table(categories, layers=("1+2+3",), metrics=tables.METRICS):
-    """The long table with a value that spells its axes: easy to compute by hand."""
+def random_table(categories, layers=("1+2+3",), metrics=tables.METRICS):
+    """A long table of random values."""
     rng = np.random.default_rng(0)
-    rows = [
-        (category, subset, "t", 1.0, seed, "stpm", metric, rng.random())
-        for category, subset, seed, metric in itertools.product(categories, layers, SEEDS, metrics)
-    ]
-    return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
-
-
-def cells(long):
-    return long[list(grid.AXES)].drop_duplicates()
+    settings = [(subset, "t", 1.0, "stpm") for subset in layers]
+    return long_table(settings, categories, lambda *_: rng.random(), metrics=metrics)
 
 
 def markdown(sections):
@@ -37,9 +28,10 @@ def row(table, category):
 
 
 def test_mean_and_sd_are_over_seeds():
-    long = long_table(["bottle", "carpet", "tile"])
-    table = tables.study_table(long, cells(long), {})
+    long = random_table(["bottle", "carpet", "tile"])
+    table = tables.study_table(long, cells_of(long), {})
     assert table["category"].tolist() == ["bottle", "carpet", "tile", "textures", "objects", "mean"]
+    assert table["kind"].tolist() == [*["category"] * 3, *["group"] * 2, "mean"]
     assert row(table, "textures")["pro_between"] == pytest.approx(
         long[long["category"].isin(["carpet", "tile"]) & (long["metric"] == "pro")]
         .groupby("category")["value"]
@@ -57,8 +49,8 @@ def test_mean_and_sd_are_over_seeds():
 
 
 def test_each_setting_has_its_rows():
-    long = long_table(["bottle"], layers=("1", "1+2"))
-    table = tables.study_table(long, cells(long), {})
+    long = random_table(["bottle"], layers=("1", "1+2"))
+    table = tables.study_table(long, cells_of(long), {})
     assert table[["layers", "category"]].to_numpy().tolist() == [
         ["1", "bottle"],
         ["1", "mean"],
@@ -70,37 +62,37 @@ def test_each_setting_has_its_rows():
 
 
 def test_a_missing_cell_is_a_gap_and_is_counted():
-    long = long_table(["bottle", "cable"])
+    long = random_table(["bottle", "cable"])
     gone = (long["category"] == "cable") & (long["seed"] == 2)
-    table = tables.study_table(long[~gone], cells(long), {})
+    table = tables.study_table(long[~gone], cells_of(long), {})
     assert row(table, "cable")["seeds"] == 2
     assert row(table, "mean")["seeds"] == 2
     both = long[(long["metric"] == "pro") & (long["seed"] < 2)]["value"].mean()
     assert row(table, "mean")["pro"] == pytest.approx(both)
-    empty = tables.study_table(long[long["category"] != "cable"], cells(long), {})
+    empty = tables.study_table(long[long["category"] != "cable"], cells_of(long), {})
     assert np.isnan(row(empty, "cable")["pro"])
     assert row(empty, "cable")["seeds"] == 0
-    rests_on = tables.coverage(cells(long), long[long["category"] != "cable"], costs())
-    text = markdown(tables.study_sections("main", empty, rests_on))
+    basis = tables.coverage(cells_of(long), long[long["category"] != "cable"], costs())
+    text = markdown(tables.study_sections("main", empty, basis))
     assert "| cable      | n/a " in text
     assert "3 of 6 cells; the others failed or have not run: gaps" in text
 
 
 def test_a_caption_names_the_seeds_that_the_mean_rests_on():
-    long = long_table(["bottle", "cable"])
-    whole = tables.study_table(long, cells(long), {})
+    long = random_table(["bottle", "cable"])
+    whole = tables.study_table(long, cells_of(long), {})
     assert tables.seeds(whole) == "3 seeds"
     gone = (long["category"] == "cable") & (long["seed"] == 2)
-    part = tables.study_table(long[~gone], cells(long), {})
+    part = tables.study_table(long[~gone], cells_of(long), {})
     assert tables.seeds(part) == "2 to 3 seeds (the mean: 2)"
     assert "over 2 to 3 seeds (the mean: 2);" in markdown(tables.study_sections("s", part, ""))
-    none = tables.study_table(long[long["category"] != "cable"], cells(long), {})
+    none = tables.study_table(long[long["category"] != "cable"], cells_of(long), {})
     assert tables.seeds(none) == "3 seeds"  # the mean has no value: it rests on none
 
 
 def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
-    long = long_table(["bottle", "cable"])
-    made = cells(long)
+    long = random_table(["bottle", "cable"])
+    made = cells_of(long)
     same = costs(
         *({"stage": "fit", "code": "a1", "file": "stpm"} | row for row in made.to_dict("records"))
     )
@@ -115,8 +107,8 @@ def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
 
 
 def test_methods_of_several_files_are_no_mixture_of_code():
-    long = long_table(["bottle", "cable"])
-    made = cells(long)
+    long = random_table(["bottle", "cable"])
+    made = cells_of(long)
     files = ["stpm"] * 3 + ["padim"] * 3
     rows = [{"stage": "fit"} | row for row in made.to_dict("records")]
     both = costs(*rows).assign(file=files, code=["a1"] * 3 + ["c3"] * 3)
@@ -126,8 +118,8 @@ def test_methods_of_several_files_are_no_mixture_of_code():
 
 
 def test_the_precision_of_students_is_said_and_a_mixture_of_it():
-    long = long_table(["bottle", "cable"])
-    made = cells(long)
+    long = random_table(["bottle", "cable"])
+    made = cells_of(long)
     rows = [{"stage": "fit", "file": "stpm"} | row for row in made.to_dict("records")]
     one = costs(*rows).assign(precision="bfloat16")
     assert tables.coverage(made, long, one) == "6 of 6 cells; students trained in bfloat16"
@@ -137,8 +129,8 @@ def test_the_precision_of_students_is_said_and_a_mixture_of_it():
 
 
 def test_cells_of_two_versions_of_torch_are_said_to_be_mixed():
-    long = long_table(["bottle", "cable"])
-    made = cells(long)
+    long = random_table(["bottle", "cable"])
+    made = cells_of(long)
     rows = ({"stage": "fit", "code": "a1", "file": "stpm"} | row for row in made.to_dict("records"))
     packages = ["torch 2.15.0, numpy 2.4.6"] * 5
     mixed = costs(*rows).assign(packages=[*packages, "torch 2.16.0, numpy 2.4.6"])
@@ -150,14 +142,16 @@ def test_cells_of_two_versions_of_torch_are_said_to_be_mixed():
 
 
 def test_a_study_of_which_no_cell_has_run_is_all_gaps():
-    long = long_table(["bottle", "carpet"], layers=("1", "2"))
-    table = tables.study_table(long.iloc[:0], cells(long), {})
+    long = random_table(["bottle", "carpet"], layers=("1", "2"))
+    table = tables.study_table(long.iloc[:0], cells_of(long), {})
     assert table[list(tables.METRICS)].isna().all(axis=None)
     assert "0 of 12 cells" in markdown(
-        tables.study_sections("layers", table, tables.coverage(cells(long), long.iloc[:0], costs()))
+        tables.study_sections(
+            "layers", table, tables.coverage(cells_of(long), long.iloc[:0], costs())
+        )
     )
     assert "**" not in markdown(tables.by_category_sections("layers", table, ""))
-    differences = tables.differences(long.iloc[:0], cells(long))
+    differences = tables.differences(long.iloc[:0], cells_of(long))
     assert set(differences["note"]) == {"no pairs"}
 
 
@@ -168,8 +162,8 @@ def costs(*rows) -> pd.DataFrame:
 
 def test_the_papers_values_stand_beside_ours():
     paper = published.paper(published.read())
-    long = long_table(["bottle", "cable"])
-    table = tables.study_table(long, cells(long), paper)
+    long = random_table(["bottle", "cable"])
+    table = tables.study_table(long, cells_of(long), paper)
     assert row(table, "bottle")["pro_paper"] == 0.951
     assert row(table, "mean")["pro_paper"] == pytest.approx((0.951 + 0.877) / 2)
     assert row(table, "bottle")["pro_difference"] == pytest.approx(
@@ -177,8 +171,8 @@ def test_the_papers_values_stand_beside_ours():
     )
     # The paper prints image AUROC as a mean of 15 alone.
     assert np.isnan(row(table, "mean")["image_auroc_paper"])
-    every = long_table(mvtec.CATEGORIES)
-    table = tables.study_table(every, cells(every), paper)
+    every = random_table(mvtec.CATEGORIES)
+    table = tables.study_table(every, cells_of(every), paper)
     assert row(table, "mean")["image_auroc_paper"] == 0.955
     assert row(table, "mean")["pro_paper"] == pytest.approx(0.9242, abs=1e-4)
     text = markdown(tables.study_sections("main", table, "45 of 45 cells"))
@@ -188,52 +182,56 @@ def test_the_papers_values_stand_beside_ours():
 
 def test_the_papers_values_are_of_its_own_setting():
     paper = published.paper(published.read())
-    long = long_table(["bottle"], layers=("1", "1+2+3"))
-    table = tables.study_table(long, cells(long), paper)
+    long = random_table(["bottle"], layers=("1", "1+2+3"))
+    table = tables.study_table(long, cells_of(long), paper)
     values = table[table["category"] == "bottle"].set_index("layers")["pro_paper"]
     assert np.isnan(values["1"])
     assert values["1+2+3"] == 0.951
 
 
 def test_one_seed_has_no_spread():
-    long = long_table(["bottle"])
+    long = random_table(["bottle"])
     long = long[long["seed"] == 0]
-    table = tables.study_table(long, cells(long), {})
+    table = tables.study_table(long, cells_of(long), {})
     assert np.isnan(row(table, "bottle")["pro_sd"])
     assert "±" not in markdown(tables.study_sections("t", table, "")).split("Mean")[0]
 
 
 def test_several_sets_have_a_row_each():
-    long = long_table(["bottle", "visa.candle", "visa.pcb1", "own.nut"])
-    table = tables.study_table(long, cells(long), {})
+    long = random_table(["bottle", "visa.candle", "visa.pcb1", "own.nut"])
+    table = tables.study_table(long, cells_of(long), {})
     assert table["category"].tolist() == [
         *["bottle", "visa.candle", "visa.pcb1", "own.nut"],
         *["objects", "mvtec_ad", "visa", "own", "mean"],
     ]
+    kinds = [*["category"] * 4, "group", *["set"] * 3, "mean"]
+    assert table["kind"].tolist() == kinds  # a row's name does not say of what it is
+    wide = tables.by_category(table)
+    assert wide["kind"].tolist() == kinds * len(tables.METRICS)
     visa = long[long["category"].str.startswith("visa.") & (long["metric"] == "pro")]
     by_seed = visa.groupby("seed")["value"].mean()
     assert row(table, "visa")["pro"] == pytest.approx(by_seed.mean())
     assert row(table, "visa")["pro_sd"] == pytest.approx(by_seed.std())
     assert row(table, "own")["pro"] == row(table, "own.nut")["pro"]
-    one = long_table(["visa.candle", "visa.pcb1"])
-    assert "visa" not in set(tables.study_table(one, cells(one), {})["category"])
+    one = random_table(["visa.candle", "visa.pcb1"])
+    assert "visa" not in set(tables.study_table(one, cells_of(one), {})["category"])
 
 
 MASKLESS, FRAMES = ("image_auroc",), ("image_auroc", "pixel_auroc")
 
 
 def test_sets_without_pro_have_a_table_of_their_own_and_do_not_enter_the_mean():
-    own = long_table(["bottle", "carpet"])
-    classes = long_table(["c.cat", "c.dog"], metrics=MASKLESS)
-    videos = long_table(["s.all"], metrics=FRAMES)
+    own = random_table(["bottle", "carpet"])
+    classes = random_table(["c.cat", "c.dog"], metrics=MASKLESS)
+    videos = random_table(["s.all"], metrics=FRAMES)
     long = pd.concat([own, classes, videos])
-    table = tables.study_table(long, cells(long), {})
+    table = tables.study_table(long, cells_of(long), {})
     assert table["category"].tolist() == [
         *["bottle", "carpet", "c.cat", "c.dog", "s.all"],
         *["textures", "objects", "c", "s", "mean"],
     ]
     assert (table["seeds"] == 3).all()  # no metric is missing that a set does not have
-    alone = tables.study_table(own, cells(own), {}).set_index("category")
+    alone = tables.study_table(own, cells_of(own), {}).set_index("category")
     both = table.set_index("category").loc[alone.index]
     pd.testing.assert_frame_equal(both[alone.columns], alone)
     assert row(table, "c")["image_auroc"] == pytest.approx(classes["value"].mean())
@@ -259,7 +257,7 @@ def test_sets_without_pro_have_a_table_of_their_own_and_do_not_enter_the_mean():
     assert "n/a" not in markdown(sections)
     # A cell that is missing is a gap, and its seed is not counted.
     gone = long[(long["category"] != "c.dog") | (long["seed"] > 0)]
-    table = tables.study_table(gone, cells(long), {})
+    table = tables.study_table(gone, cells_of(long), {})
     assert table.set_index("category").loc[["c.cat", "c", "mean"], "seeds"].tolist() == [3, 2, 3]
 
 
@@ -271,45 +269,45 @@ def test_sets_without_pro_have_a_table_of_their_own_and_do_not_enter_the_mean():
     ],
 )
 def test_a_study_of_a_set_without_pro_alone(categories, metrics, columns):
-    long = long_table(categories, metrics=metrics)
+    long = random_table(categories, metrics=metrics)
     names = tables.metrics_of(long)
     assert names == list(metrics)
-    table = tables.study_table(long, cells(long), {}, names)
+    table = tables.study_table(long, cells_of(long), {}, names)
     assert not {"pro", "pro_sd", "pro_paper"} & set(table)
     (section,) = tables.study_sections("main", table, "")
     assert list(section.body) == ["category", *columns]
     assert section.body["category"].tolist() == [*categories, "mean"]
     assert published.methods(published.read(), table).empty
     own = published.ours(
-        long, pd.DataFrame(columns=[*grid.AXES, "definition", "masks"]), cells(long)
+        long, pd.DataFrame(columns=[*grid.AXES, "definition", "masks"]), cells_of(long)
     )
     reproductions = published.reproductions(published.read(), own)
     assert reproductions["ours"].isna().all()
 
-    long = long_table(categories, layers=("1", "2"), metrics=metrics)
-    table = tables.study_table(long, cells(long), {}, names)
+    long = random_table(categories, layers=("1", "2"), metrics=metrics)
+    table = tables.study_table(long, cells_of(long), {}, names)
     (section,) = tables.study_sections("layers", table, "")
     assert list(section.body)[:2] == ["layers", columns[0]]
     wide = tables.by_category(table)
     assert list(dict.fromkeys(wide["metric"])) == list(metrics)
     assert not wide[["1", "2"]].isna().any(axis=None)
     assert len(tables.by_category_sections("layers", table, "")) == len(metrics)
-    assert set(tables.differences(long, cells(long))["metric"]) == set(metrics)
+    assert set(tables.differences(long, cells_of(long))["metric"]) == set(metrics)
 
 
 def test_a_set_of_which_no_cell_has_run_is_all_gaps():
-    long = long_table(["bottle"])
-    every = pd.concat([cells(long), cells(long_table(["c.cat"]))])
+    long = random_table(["bottle"])
+    every = pd.concat([cells_of(long), cells_of(random_table(["c.cat"]))])
     table = tables.study_table(long, every, {})
     assert np.isnan(row(table, "mean")["image_auroc"])
     assert [section.title for section in tables.study_sections("m", table, "")] == ["Study: m"]
 
 
 def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
-    long = long_table(["bottle", "carpet"], layers=("1", "2"))
-    table = tables.study_table(long, cells(long), {})
+    long = random_table(["bottle", "carpet"], layers=("1", "2"))
+    table = tables.study_table(long, cells_of(long), {})
     wide = tables.by_category(table)
-    assert list(wide.columns) == ["metric", "category", "1", "1 sd", "2", "2 sd"]
+    assert list(wide.columns) == ["metric", "category", "kind", "1", "1 sd", "2", "2 sd"]
     assert wide["category"].tolist() == ["bottle", "carpet", "textures", "objects", "mean"] * 3
     of_bottle = long[(long["metric"] == "pro") & (long["category"] == "bottle")]
     means = of_bottle.groupby("layers")["value"].mean()
@@ -321,9 +319,9 @@ def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
 
 
 def test_every_two_settings_are_compared_and_corrected_together():
-    long = long_table(mvtec.CATEGORIES, layers=("1", "2", "1+2+3"))
+    long = random_table(mvtec.CATEGORIES, layers=("1", "2", "1+2+3"))
     long.loc[long["layers"] == "1", "value"] -= 0.3
-    differences = tables.differences(long, cells(long), ["1+2+3", "t", 1.0, "stpm"])
+    differences = tables.differences(long, cells_of(long), ["1+2+3", "t", 1.0, "stpm"])
     assert len(differences) == 3 * 3
     of_pro = differences[differences["metric"] == "pro"]
     pairs = of_pro[["setting", "reference"]].to_numpy().tolist()
@@ -337,14 +335,14 @@ def test_every_two_settings_are_compared_and_corrected_together():
     assert first["p"] == pytest.approx(scipy.stats.wilcoxon(difference).pvalue)
     assert (first["values"], first["categories"]) == (90, 15)
     np.testing.assert_allclose(differences["p_holm"], statistics.holm(differences["p"]))
-    text = markdown(tables.differences_sections("layers", differences, cells(long), ""))
+    text = markdown(tables.differences_sections("layers", differences, cells_of(long), ""))
     assert "corrected for the 9 tests of the study" in text
     assert "layers 1+2+3" in text
 
 
 def test_a_setting_of_two_axes_is_named_by_both():
-    long = pd.concat([long_table(["bottle"], layers=("1", "2")).assign(teacher=t) for t in "ab"])
-    names = tables.setting_names(cells(long))
+    long = pd.concat([random_table(["bottle"], layers=("1", "2")).assign(teacher=t) for t in "ab"])
+    names = tables.setting_names(cells_of(long))
     assert list(dict.fromkeys(names)) == ["1, a", "2, a", "1, b", "2, b"]
 
 
@@ -383,13 +381,13 @@ def test_numbers_as_text():
 def test_latex_compiles(tmp_path):
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex")
-    long = long_table(mvtec.CATEGORIES, layers=("1", "1+2+3"))
-    table = tables.study_table(long, cells(long), {})
-    differences = tables.differences(long, cells(long))
+    long = random_table(mvtec.CATEGORIES, layers=("1", "1+2+3"))
+    table = tables.study_table(long, cells_of(long), {})
+    differences = tables.differences(long, cells_of(long))
     sections = [
         *tables.study_sections("main", table, "9 of 9 cells"),
         *tables.by_category_sections("main", table, ""),
-        *tables.differences_sections("main", differences, cells(long), ""),
+        *tables.differences_sections("main", differences, cells_of(long), ""),
     ]
     literature = published.read()
     sections += published.methods_sections("main", published.methods(literature, table), "")
@@ -407,14 +405,14 @@ def test_latex_compiles(tmp_path):
 
 
 def test_a_study_of_several_methods_stands_beside_the_paper_with_its_first():
-    long = long_table(mvtec.CATEGORIES, metrics=published.NAMES)
+    long = random_table(mvtec.CATEGORIES, metrics=published.NAMES)
     both = pd.concat([long.assign(value=0.9), long.assign(method="stpm_authors", value=0.5)])
     paper = published.paper(published.read())
-    table = tables.study_table(both, cells(both), paper)
+    table = tables.study_table(both, cells_of(both), paper)
     compared = table[table["pro_paper"].notna()]
     assert set(compared["method"]) == {"stpm"}
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
-    own = published.ours(both, nothing, cells(both))
+    own = published.ours(both, nothing, cells_of(both))
     assert own["bottle", "pro"][0] == pytest.approx(0.9)
     methods = published.methods(published.read(), table)
     assert not methods.duplicated(["metric", "category"]).any()
@@ -424,9 +422,11 @@ def test_means_beside_the_papers_are_of_the_15_categories_alone():
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
 
     def mean(categories):
-        long = long_table(categories, metrics=published.NAMES)
+        long = random_table(categories, metrics=published.NAMES)
         long["value"] = np.where(long["category"] == "widget", 0.1, 0.9)
-        rows = published.reproductions(published.read(), published.ours(long, nothing, cells(long)))
+        rows = published.reproductions(
+            published.read(), published.ours(long, nothing, cells_of(long))
+        )
         return rows[(rows["metric"] == "pro") & (rows["category"] == "mean")].iloc[0]["ours"]
 
     assert mean(mvtec.CATEGORIES) == pytest.approx(0.9)
@@ -435,9 +435,9 @@ def test_means_beside_the_papers_are_of_the_15_categories_alone():
 
 
 def test_several_sets_keep_their_rows_where_settings_vary_and_teachers_their_accuracy():
-    long = long_table(["bottle", "visa.candle", "visa.pcb1"])
+    long = random_table(["bottle", "visa.candle", "visa.pcb1"])
     both = pd.concat([long, long.assign(teacher="other")])
-    table = tables.study_table(both, cells(both), {})
+    table = tables.study_table(both, cells_of(both), {})
     section = tables.study_sections("x", table, "", {"t": 0.99, "other": None})[0]
     assert {"mvtec_ad", "visa", "objects", "mean"} == set(section.body["category"])
     accuracy = dict(zip(section.body["teacher"], section.body["accuracy"], strict=True))
@@ -455,9 +455,9 @@ def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
 
 
 def test_a_table_with_anomalibs_reading_says_that_its_teacher_is_another():
-    long = long_table(["bottle"])
+    long = random_table(["bottle"])
     for name, expected in (("stpm_anomalib", True), ("paper", False)):
         part = long.assign(**{grid.SETTING[-1]: name})
-        table = tables.study_table(part, cells(part), {})
+        table = tables.study_table(part, cells_of(part), {})
         caption = tables.study_sections("s", table, "")[0].caption
         assert ("resnet18.a1_in1k" in caption) is expected

@@ -12,8 +12,7 @@ from stpm_bench import grid
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.methods.stpm import METHODS
-from stpm_bench.report import cost
-from stpm_bench.run import plan
+from stpm_bench.run import plan, rates
 from stpm_bench.split import split
 
 
@@ -53,7 +52,7 @@ def test_the_whole_grid_is_16_200_students(capsys):
     assert numbers(text, "together")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
     assert "15 prepared categories, 16 teachers" in text
-    assert "at the rates of README.md" in text
+    assert f"an estimate for processors with {rates.processor_class()}" in text
 
 
 def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys):
@@ -66,36 +65,10 @@ def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys
     text = capsys.readouterr().out
     assert numbers(text, "main") == ["4", "0", "2"]
     assert numbers(text, "again") == ["4", "2", "0"]
-    assert "at the rates that the 2 finished cells recorded" in text
+    assert "at the rates that fits here recorded" in text
     # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
     assert numbers(text, "fits")[0] == "48 images"
     assert numbers(text, "maps and metrics")[0] == "24 images"
-
-
-def test_a_slower_backbone_is_announced_with_its_own_rate(finished):
-    teachers = {name: {"backbone": name} for name in ("resnet18", "resnet50")}
-    main = small_config(finished)["studies"]["main"] | {"teacher": list(teachers)}
-    config = complete(small_config(finished, teachers=teachers, studies={"main": main}))
-    rates = plan.assumed_rates(config)
-    assert rates["resnet18", "stpm"] == 5 * rates["resnet50", "stpm"]
-    # What a student of ResNet-18 recorded says nothing of another backbone.
-    done = grid.fits(grid.studies(complete(small_config(finished))))
-    costs = cost.collect(finished / "results", done, {})
-    recorded, _ = plan.measured(config, costs.assign(teacher="resnet18"))
-    rate = costs["images_per_second"][costs["stage"] == "fit"].median()
-    assert recorded == {("resnet18", "stpm"): rate}
-
-
-@pytest.mark.parametrize(("threads", "at_once"), [(1, 8), (4, 2), (16, 1)])
-def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(finished, threads, at_once):
-    """README's rate is a core's; one that a cell recorded is that of its threads together."""
-    config = complete(small_config(finished, threads=threads, image_size=256))
-    (cell, other) = grid.cells(grid.studies(config))
-    images = {cell: 13 * 3600 * 8, other: 13 * 3600 * 8}
-    assert plan.fit_hours(config, images, cores=8) == pytest.approx(2)
-    recorded = {("random", "stpm"): 50.0}
-    hours = plan.fit_hours(config, images, cores=8, recorded=recorded)
-    assert hours == pytest.approx(2 * 13 * 8 / 50 / at_once)
 
 
 def test_nothing_left_is_said_without_a_rate(small_set, capsys):
@@ -110,7 +83,7 @@ def test_nothing_left_is_said_without_a_rate(small_set, capsys):
     assert main(["plan", str(small_set / "config.json")]) == 0
     text = capsys.readouterr().out
     assert numbers(text, "fits")[0] == "0 images"
-    assert "at the rates of README.md ('Cost'); a GPU" in text
+    assert "an estimate for processors with" in text
 
 
 def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):

@@ -27,7 +27,7 @@ rule download:
     params:
         code=version_of("download"),
         folder=subpath(output[0], parent=True),
-        options=download_options,
+        options=ask(options.download),
     shell:
         "python -m stpm_bench download --output {params.folder:q} {params.options} --log {log:q}"
 
@@ -46,13 +46,13 @@ rule prepare_train:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     resources:
-        mem_mb=prepare_memory("train"),
+        mem_mb=ask(resources.prepare_train_memory),
     params:
         code=version_of("prepare"),
-        root=root_of,
-        category=category_of("train"),
+        root=ask(options.root),
+        category=ask(options.category, split="train"),
         image_size=CONFIG["image_size"],
-        state=state_of("train"),
+        state=ask(options.category_state, split="train"),
         folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
@@ -74,13 +74,13 @@ rule prepare_test:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     resources:
-        mem_mb=prepare_memory("test"),
+        mem_mb=ask(resources.prepare_test_memory),
     params:
         code=version_of("prepare"),
-        root=root_of,
-        category=category_of("test"),
+        root=ask(options.root),
+        category=ask(options.category, split="test"),
         image_size=CONFIG["image_size"],
-        state=state_of("test"),
+        state=ask(options.category_state, split="test"),
         train=subpath(input.train, parent=True),
         folder=subpath(output.images, parent=True),
     shell:

@@ -4,7 +4,7 @@ rule evaluate:
     input:
         manifest=f"{TEST}/images.csv",
         masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), OWN_MASKS], allow_missing=True),
-        maps=lambda wildcards: f"{fit_of(wildcards)}/level_maps.npz",
+        maps=lambda wildcards: f"{SUITE.fit_folder(grid.cell_of(wildcards))}/level_maps.npz",
     output:
         metrics=f"{CELL}/metrics.json",
         scores=f"{CELL}/image_scores.csv",
@@ -17,10 +17,10 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=test_memory,
+        mem_mb=ask(resources.evaluate_memory),
     params:
         code=version_of("evaluate"),
-        options=evaluation_options,
+        options=ask(options.evaluation),
         test=subpath(input.manifest, parent=True),
         fit=subpath(input.maps, parent=True),
         cell=subpath(output.metrics, parent=True),

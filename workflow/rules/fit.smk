@@ -13,17 +13,17 @@ rule fit:
     log:
         f"{FIT}/fit.log",
     wildcard_constraints:
-        method=any_of(KEPT),
+        method=any_of(SUITE.kept),
     conda:
         "../../environment.yml"
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        mem_mb=fit_memory,
-        runtime=fit_minutes,
+        mem_mb=ask(resources.fit_memory),
+        runtime=ask(resources.fit_minutes),
     params:
-        code=method_code("fit"),
-        settings=fit_settings,
+        code=ask(options.fit_code),
+        settings=ask(options.fit_settings),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
         train=subpath(input.images, parent=True),
@@ -44,7 +44,7 @@ use rule fit as fit_temporary with:
         split=f"{FIT}/split.csv",
         record=f"{FIT}/fit.json",
     wildcard_constraints:
-        method=any_of(TEMPORARY),
+        method=any_of(SUITE.temporary),
 
 
 rule score:
@@ -64,11 +64,11 @@ rule score:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        mem_mb=test_memory,
-        runtime=score_minutes,
+        mem_mb=ask(resources.score_memory),
+        runtime=ask(resources.score_minutes),
     params:
-        code=method_code("score"),
-        settings=fit_settings,
+        code=ask(options.score_code),
+        settings=ask(options.fit_settings),
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),
         fit=subpath(output.maps, parent=True),

@@ -23,7 +23,7 @@ rule tables:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/pro_definitions.csv",
-        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=SUITE.teachers),
     output:
         [
             report(
@@ -55,6 +55,7 @@ rule claims:
         f"{RESULTS}/studies.csv",
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/tables/cost.csv",
+        SPEED,
     output:
         report(
             f"{RESULTS}/claims.html",
@@ -81,9 +82,12 @@ rule claims:
 rule figures:
     input:
         f"{RESULTS}/studies.csv",
-        expand(f"{RESULTS}/tables/{{name}}.csv", name=[*STUDIES, "pro_definitions"]),
-        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
-        expand(f"{RESULTS}/cells/{{cell}}/pro_curve.csv", cell=[cell.folder for cell in SHOWN]),
+        expand(f"{RESULTS}/tables/{{name}}.csv", name=[*CONFIG["studies"], "pro_definitions"]),
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=SUITE.teachers),
+        expand(
+            f"{RESULTS}/cells/{{cell}}/pro_curve.csv",
+            cell=[cell.folder for cell in SUITE.main_cells],
+        ),
     output:
         [
             report(
@@ -111,9 +115,9 @@ rule panel:
     input:
         images=f"{TEST}/images.npy",
         masks=f"{TEST}/masks.npy",
-        maps=lambda wildcards: f"{FIT_OF[PANEL_CELLS[wildcards.category]]}/level_maps.npz",
-        scores=lambda wildcards: f"{cell_of(PANEL_CELLS[wildcards.category])}/image_scores.csv",
-        metrics=lambda wildcards: f"{cell_of(PANEL_CELLS[wildcards.category])}/metrics.json",
+        maps=lambda wildcards: f"{SUITE.fit_folder(PANEL_CELLS[wildcards.category])}/level_maps.npz",
+        scores=lambda wildcards: f"{SUITE.cell_folder(PANEL_CELLS[wildcards.category])}/image_scores.csv",
+        metrics=lambda wildcards: f"{SUITE.cell_folder(PANEL_CELLS[wildcards.category])}/metrics.json",
     output:
         pdf=f"{RESULTS}/figures/anomaly_maps/{{category}}.pdf",
         png=report(
@@ -146,10 +150,10 @@ rule failures:
         ),
         expand(
             "{cell}/{file}",
-            cell=map(cell_of, PANEL_CELLS.values()),
+            cell=map(SUITE.cell_folder, PANEL_CELLS.values()),
             file=["image_scores.csv", "metrics.json"],
         ),
-        [f"{FIT_OF[cell]}/level_maps.npz" for cell in PANEL_CELLS.values()],
+        [f"{SUITE.fit_folder(cell)}/level_maps.npz" for cell in PANEL_CELLS.values()],
     output:
         report(
             f"{RESULTS}/figures/failures.png",
@@ -175,7 +179,7 @@ rule notebook:
     input:
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
-        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=TEACHERS),
+        expand(f"{RESULTS}/teachers/{{teacher}}.json", teacher=SUITE.teachers),
         rules.tables.output,
         rules.claims.output,
         rules.figures.output,

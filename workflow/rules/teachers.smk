@@ -9,9 +9,9 @@ rule pretraining_set:
         "../../environment.yml"
     params:
         code=version_of("pretraining_set"),
-        options=source_options,
-        state=source_state,
-        folder=source_folder,
+        options=ask(options.pretraining_set),
+        state=ask(options.pretraining_state),
+        folder=ask(options.pretraining_folder),
     shell:
         "python -m stpm_bench pretraining-set {params.options}"
         " --folder {params.folder:q} --output {output:q} --log {log:q}"
@@ -32,20 +32,19 @@ rule teacher:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        # Ten epochs of SVHN, the largest set with a name, are 0.7 million images of 0.3 GB in all.
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 240 * 2 ** (attempt - 1),
+        mem_mb=ask(resources.teacher_memory),
+        runtime=ask(resources.teacher_minutes),
     params:
         code=version_of("teacher"),
-        options=teacher_options,
-        state=weights_state,
-        files=teacher_files,
+        options=ask(options.teacher),
+        state=ask(options.weights_state),
+        files=ask(options.teacher_files),
     shell:
         "python -m stpm_bench teacher {params.options} {params.files} --threads {threads}"
         " --output {output.weights:q} --log {log:q}"
 
 
-PUBLISHED = [name for name, teacher in TEACHERS.items() if is_published(teacher)]
+PUBLISHED = [name for name, teacher in SUITE.teachers.items() if is_published(teacher)]
 
 # Torchvision's weights are downloaded, and the nodes of a cluster often have no network.
 if PUBLISHED:

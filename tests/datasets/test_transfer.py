@@ -20,9 +20,9 @@ from PIL import Image
 
 from conftest import small_config
 from stpm_bench import config
-from stpm_bench.datasets import download as module
-from stpm_bench.datasets import layouts, pretraining
-from stpm_bench.datasets.download import Mirror, download, extract, list_mirrors
+from stpm_bench.datasets import layouts, mvtec, pretraining, transfer
+from stpm_bench.datasets.mvtec import download
+from stpm_bench.datasets.transfer import Mirror, extract, list_mirrors
 from stpm_bench.errors import InputError
 
 NAME = "mvtec_anomaly_detection.tar.xz"
@@ -193,7 +193,7 @@ def server(archive, monkeypatch):
     # A proxy named in the environment must not see loopback.
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(module, "BACKOFF", 0.01)
+    monkeypatch.setattr(transfer, "BACKOFF", 0.01)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.requests, server.stop = archive, [], threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -218,7 +218,7 @@ def mirrors(server, *behaviours: str, content: bytes | None = None) -> list[Mirr
 
 
 def get(folder: Path, sources: list[Mirror], counts=COUNTS) -> None:
-    download("mvtec_ad", folder, sources, counts, progress=False)
+    download(folder, sources, counts, progress=False)
 
 
 def assert_whole(folder: Path) -> None:
@@ -270,7 +270,7 @@ def test_good(server, tmp_path, capsys):
 
 
 def test_progress_bar(server, tmp_path, capsys):
-    download("mvtec_ad", tmp_path, mirrors(server, "good"), COUNTS)
+    download(tmp_path, mirrors(server, "good"), COUNTS)
     shown = capsys.readouterr().err
     assert "MVTec AD" in shown
     assert "Extracting" in shown
@@ -340,8 +340,8 @@ def test_a_part_from_a_killed_run_is_resumed(server, tmp_path):
 def test_a_killed_process_leaves_what_came_and_no_lock(server, tmp_path):
     [mirror] = sources = mirrors(server, "hold_once")
     code = (
-        "from stpm_bench.datasets.download import Mirror, download\n"
-        f"download('mvtec_ad', {str(tmp_path)!r}, [Mirror{tuple(mirror)!r}], {COUNTS!r})"
+        "from stpm_bench.datasets.mvtec import Mirror, download\n"
+        f"download({str(tmp_path)!r}, [Mirror{tuple(mirror)!r}], {COUNTS!r})"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
@@ -388,7 +388,7 @@ def test_a_part_of_something_else_is_thrown_away(server, tmp_path, size):
     ],
 )
 def test_survived(server, tmp_path, monkeypatch, behaviour):
-    monkeypatch.setattr(module, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.5)
     get(tmp_path, mirrors(server, behaviour))
     assert_whole(tmp_path)
 
@@ -443,7 +443,7 @@ def closed_port() -> int:
 
 
 def test_connection_refused_fails_at_once(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BACKOFF", 100)
+    monkeypatch.setattr(transfer, "BACKOFF", 100)
     url = f"http://127.0.0.1:{closed_port()}/{NAME}"
     sources = [Mirror(url, "0" * 64, 1000)]
     start = time.perf_counter()
@@ -463,7 +463,7 @@ def test_a_name_without_an_address_fails_at_once(tmp_path, monkeypatch):
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(module, "BACKOFF", 100)
+    monkeypatch.setattr(transfer, "BACKOFF", 100)
     with pytest.raises(InputError, match="Name or service not known"):
         get(tmp_path, [Mirror(f"http://mirror.invalid/{NAME}", "0" * 64, 1000)])
 
@@ -495,7 +495,7 @@ def test_a_pretraining_set_that_fails(server, tmp_path, monkeypatch, behaviour, 
 
     url = f"http://127.0.0.1:{server.server_port}/{behaviour}/cifar-10-python.tar.gz"
     monkeypatch.setattr(datasets.CIFAR10, "url", url)
-    monkeypatch.setattr(module, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.5)
     with pytest.raises(InputError, match=f"source 'cifar10': .*({reason}).*Put there cifar-10-pyt"):
         pretraining.load("cifar10", tmp_path / "data")
     assert socket.getdefaulttimeout() is None
@@ -531,7 +531,7 @@ def test_too_little_room(server, tmp_path, monkeypatch):
     class Usage:
         free = len(server.content) * 2 - 1
 
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(InputError, match="GB are free"):
         get(tmp_path, mirrors(server, "good"))
     assert server.requests == []
@@ -540,9 +540,9 @@ def test_too_little_room(server, tmp_path, monkeypatch):
     results = tmp_path / "results" / "new"
     options = {"counts": COUNTS, "progress": False}
     with pytest.raises(InputError, match="GB for the archive, its content and the prepared images"):
-        download("mvtec_ad", tmp_path, mirrors(server, "good"), room={results: 1}, **options)
+        download(tmp_path, mirrors(server, "good"), room={results: 1}, **options)
     assert server.requests == []
-    download("mvtec_ad", tmp_path, mirrors(server, "good"), room={results: 0}, **options)
+    download(tmp_path, mirrors(server, "good"), room={results: 0}, **options)
     assert_whole(tmp_path)
 
 
@@ -550,11 +550,6 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"cannot be written .* config key data\.mvtec_ad"):
         get(tmp_path / "file" / "data", mirrors(server, "good"))
-
-
-def test_unknown_data_set(tmp_path):
-    with pytest.raises(InputError, match=r"No data set 'coco' to download\. There is: mvtec_ad"):
-        download("coco", tmp_path)
 
 
 def test_local_archive_instead_of_a_download(server, tmp_path):
@@ -573,16 +568,16 @@ def test_an_archive_of_the_users_elsewhere(server, tmp_path):
     archive.parent.mkdir()
     archive.write_bytes(server.content)
     options = {"counts": COUNTS, "progress": False, "archive": archive}
-    download("mvtec_ad", folder, mirrors(server, "good"), **options)
+    download(folder, mirrors(server, "good"), **options)
     assert server.requests == []
     assert_whole(folder)
     assert archive.read_bytes() == server.content
     archive.write_bytes(server.content[:-1])
     with pytest.raises(InputError, match=r"archive\.tar\.xz: is not the published archive"):
-        download("mvtec_ad", tmp_path / "other", mirrors(server, "good"), **options)
+        download(tmp_path / "other", mirrors(server, "good"), **options)
     archive.unlink()
     with pytest.raises(InputError, match=r"archive\.tar\.xz: no such archive\. Expected a file"):
-        download("mvtec_ad", tmp_path / "other", mirrors(server, "good"), **options)
+        download(tmp_path / "other", mirrors(server, "good"), **options)
 
 
 def test_local_archive_with_wrong_bytes(server, tmp_path):
@@ -702,7 +697,7 @@ def test_a_dead_link_then_a_half_then_the_rest(server, tmp_path):
 def test_a_users_urls_come_first_and_are_held_to_the_same_hash(server, tmp_path):
     [published] = mirrors(server, "good")
     own = [published.url.replace("/good/", f"/{kind}/") for kind in ("wrong", "slow")]
-    download("mvtec_ad", tmp_path, [published], COUNTS, progress=False, urls=own)
+    download(tmp_path, [published], COUNTS, progress=False, urls=own)
     assert_whole(tmp_path)
     kinds = [path.split("/")[1] for path, _ in server.requests]
     assert kinds == ["wrong", "slow"]
@@ -717,7 +712,7 @@ def test_a_file_url_is_copied_from_where_the_part_ends(server, tmp_path):
     folder.mkdir()
     (folder / f"{NAME}.part").write_bytes(server.content[:100])
     sources = mirrors(server, "good")
-    download("mvtec_ad", folder, sources, COUNTS, progress=False, urls=[copy.as_uri()])
+    download(folder, sources, COUNTS, progress=False, urls=[copy.as_uri()])
     assert_whole(folder)
     assert server.requests == []
     assert copy.read_bytes() == server.content
@@ -732,7 +727,7 @@ def test_a_file_url_that_is_not_the_archive(server, tmp_path, content, reason):
         copy.write_bytes(content)
     sources = mirrors(server, "missing")
     with pytest.raises(InputError) as caught:
-        download("mvtec_ad", tmp_path / "x", sources, COUNTS, False, urls=[copy.as_uri()])
+        download(tmp_path / "x", sources, COUNTS, False, urls=[copy.as_uri()])
     text = str(caught.value)
     assert f"{copy.as_uri()}: {reason}" in text
     assert "https://www.mvtec.com/company/research/datasets/mvtec-ad" in text
@@ -742,9 +737,9 @@ def test_a_file_url_that_is_not_the_archive(server, tmp_path, content, reason):
 
 def test_categories_that_are_there_need_no_download(tmp_path, monkeypatch):
     """Before and after the others come: else what was made of them would be made again."""
-    monkeypatch.setattr(module.mvtec, "COUNTS", COUNTS)
+    monkeypatch.setattr(mvtec, "COUNTS", COUNTS)
     monkeypatch.setattr(config.mvtec, "CATEGORIES", tuple(COUNTS))
-    monkeypatch.setattr(module.own_categories, "__defaults__", (COUNTS,))
+    monkeypatch.setattr(mvtec.categories_before_download, "__defaults__", (COUNTS,))
     folder = tmp_path / "data" / "mvtec_ad"
     for name, content in members().items():
         if name.startswith("bolt/"):
@@ -760,7 +755,7 @@ def test_categories_that_are_there_need_no_download(tmp_path, monkeypatch):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     mirror = Mirror(archive.as_uri(), digest, archive.stat().st_size)
     before = (folder / "bolt/train/good/000.png").stat()
-    download("mvtec_ad", folder, [mirror], COUNTS, progress=False)
+    download(folder, [mirror], COUNTS, progress=False)
     assert json.loads((folder / "download.json").read_text())["own"] == ["bolt"]
     assert (folder / "bolt/train/good/000.png").stat() == before
     again = config.sources(config.complete(small_config(tmp_path, **data)))

@@ -1,16 +1,6 @@
-"""Data sets from the network, whole or not at all.
-
-`download` leaves a data set's folder ready for `stpm_bench.datasets.mvtec`. What it writes into
-the folder, in this order, so that it can be killed at any point and go on when called again:
-
-    ARCHIVE.part     what has arrived; continued by HTTP range
-    .extracting/     the archive's content, until it is whole and counted
-    CATEGORY/        renamed from there
-    download.json    where the data came from: the marker that they are whole
-"""
+"""Files from the network, whole or not at all: mirrors, resuming, disk space, extraction."""
 
 import csv
-import datetime
 import lzma
 import re
 import shutil
@@ -28,14 +18,8 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 
-from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_json, sha256, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing then keeps two jobs from downloading the same twice
-    fcntl = None
+from stpm_bench.files import sha256
 
 CONNECT_TIMEOUT = 5.0  # seconds for each of the host's addresses: without a route, fail soon
 READ_TIMEOUT = 60.0  # seconds without a byte
@@ -52,135 +36,6 @@ class Mirror(NamedTuple):
     bytes: int
 
 
-class _DataSet(NamedTuple):
-    title: str
-    key: str
-    page: str
-    notice: str
-
-
-DATASETS = {
-    "mvtec_ad": _DataSet(
-        title="MVTec AD",
-        key="data.mvtec_ad",
-        page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
-        notice=(
-            "MVTec AD is licensed under CC BY-NC-SA 4.0: non-commercial use only.\n"
-            "https://creativecommons.org/licenses/by-nc-sa/4.0/\n"
-            "Cite: P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: MVTec AD - A Comprehensive\n"
-            "Real-World Dataset for Unsupervised Anomaly Detection, CVPR 2019; and\n"
-            "P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger: The MVTec Anomaly\n"
-            "Detection Dataset: A Comprehensive Real-World Dataset for Unsupervised Anomaly\n"
-            "Detection, IJCV 129, 2021."
-        ),
-    ),
-}
-
-
-def download(
-    dataset: str,
-    folder: str | Path,
-    mirrors: Sequence[Mirror] | None = None,
-    counts: Mapping[str, tuple[int, int]] = mvtec.COUNTS,
-    progress: bool = True,
-    archive: str | Path | None = None,
-    room: Mapping[Path, int] | None = None,
-    urls: Sequence[str] = (),
-) -> None:
-    """Make `folder` hold all categories of a data set, and folder/download.json say whence.
-
-    Nothing is downloaded where the folder holds them already, or where `archive` is given or lies
-    in it under its own name; that one is checked and never deleted. Categories that are there and
-    whole are kept as they are. A second process that is given the same folder waits for the first.
-
-    Args:
-        dataset: a key of `DATASETS`.
-        folder: made where it does not exist; its file system needs room for the archive and its
-            content, twice the archive's size.
-        mirrors: tried in turn; those of mirrors.csv by default.
-        counts: category -> numbers of train and test images to be found in the end.
-        progress: show progress bars.
-        archive: the user's copy of the archive, anywhere.
-        room: folder -> bytes that something else will need there; checked beforehand too.
-        urls: the user's own places of the published archive (http, https, file), tried first.
-
-    Raises:
-        InputError: no mirror serves the archive; the folder cannot be written or its disk is too
-            small; a category in it is incomplete; a user's archive is not the published one; the
-            archive is damaged, reaches outside its folder, or does not hold the right counts.
-    """
-    if dataset not in DATASETS:
-        raise InputError(f"No data set {dataset!r} to download. There is: {', '.join(DATASETS)}.")
-    title, key, page, notice = DATASETS[dataset]
-    mirrors = mirrors or list_mirrors(dataset)
-    # Whatever a copy is called, its part is continued from the next place.
-    name = Path(urlsplit(mirrors[0].url).path).name
-    mirrors = [*(mirrors[0]._replace(url=url) for url in urls), *mirrors]
-    folder = Path(folder)
-    marker = folder / "download.json"
-    if archive and not Path(archive).is_file():
-        raise InputError(f"{archive}: no such archive. Expected a file; name it with {key}.")
-    if marker.exists() and not _wrong_counts(folder, counts):
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".download.lock").touch()
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}). Expected a writable folder for "
-            f"{title}; name a folder that already holds it with the config key {key}."
-        ) from error
-
-    with locked(folder / ".download.lock"):
-        url = digest = None
-        own = sorted(own_categories(folder, counts))
-        if _wrong_counts(folder, counts):
-            _refuse_incomplete(folder, counts)
-            print(notice, file=sys.stderr)
-            archive, part = Path(archive or folder / name), folder / f"{name}.part"
-            size = max(mirror.bytes for mirror in mirrors)
-            if archive.exists():
-                _check_space({folder: size}, room or {})
-                digest = _check_archive(archive, mirrors)
-            else:
-                archive = part
-                _check_space({folder: 2 * size - _size(part)}, room or {})
-                advice = (
-                    f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
-                    f"or the archive {name} anywhere and name it with the config key {key}. If the "
-                    f"link has changed: {page} has the present one; name that, or a copy of your "
-                    "own (file:// too), with the config key data.mirrors."
-                )
-                url, digest, _ = fetch(mirrors, part, title, advice, progress)
-            _unpack(archive, folder, counts, 4 * size, progress)
-            part.unlink(missing_ok=True)
-        write_json(
-            marker,
-            {
-                "dataset": dataset,
-                "url": url,  # null: the archive or the data were there already
-                "sha256": digest,
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "counts": {category: list(numbers) for category, numbers in counts.items()},
-                "own": own,  # what was there before
-            },
-        )
-
-
-def own_categories(
-    folder: str | Path, counts: Mapping[str, tuple[int, int]] = mvtec.COUNTS
-) -> set[str]:
-    """Return the categories that a folder has, or had, whole without this download.
-
-    They are used as they are: for them nothing is downloaded.
-    """
-    marker = Path(folder) / "download.json"
-    if marker.exists():
-        return set(read_json(marker).get("own", []))
-    found = {category: layouts.count_images(folder, category) for category in counts}
-    return {category for category in counts if found[category] == counts[category]}
-
-
 def list_mirrors(dataset: str) -> list[Mirror]:
     """Return a data set's rows of mirrors.csv, in the order in which they are tried."""
     with open(Path(__file__).with_name("mirrors.csv"), newline="", encoding="utf-8") as file:
@@ -189,9 +44,6 @@ def list_mirrors(dataset: str) -> list[Mirror]:
             for row in csv.DictReader(file)
             if row["dataset"] == dataset
         ]
-
-
-# --- the transfer --------------------------------------------------------------------------------
 
 
 class _Failed(Exception):
@@ -243,7 +95,7 @@ def fetch(
                 f"{path}: cannot be written ({error.strerror}). "
                 "Expected a writable folder with enough room; the download goes on from there."
             ) from error
-    kept = f"The {_size(path)} bytes that came are kept and continued. " if _size(path) else ""
+    kept = f"The {size_of(path)} bytes that came are kept and continued. " if size_of(path) else ""
     raise InputError(
         f"{title} could not be downloaded (tried {'; '.join(reasons)}). {kept}{advice}"
     )
@@ -253,7 +105,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
     """Fetch a file from one mirror and check its hash; raise _Failed when it cannot be had."""
     from tqdm import tqdm  # not above: Snakemake reads this module, and need not have it
 
-    if _size(path) > mirror.bytes:
+    if size_of(path) > mirror.bytes:
         path.unlink()
     while True:
         continued = path.exists()
@@ -262,7 +114,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
         with tqdm(
             desc=title,
             total=mirror.bytes,
-            initial=_size(path),
+            initial=size_of(path),
             unit="B",
             unit_scale=True,
             mininterval=interval,
@@ -281,16 +133,16 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
 
 def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
     """Ask a mirror again, with growing pauses, for as long as each few tries come further."""
-    furthest, failures, connected = _size(path), 0, False
-    while _size(path) < mirror.bytes:
+    furthest, failures, connected = size_of(path), 0, False
+    while size_of(path) < mirror.bytes:
         try:
             _receive(mirror, path, bar)
         except _Refused:
             raise
         except _Failed as failed:
             # A server without ranges starts over each time: only a new furthest point is progress.
-            if _size(path) > furthest:
-                furthest, failures, connected = _size(path), 0, True
+            if size_of(path) > furthest:
+                furthest, failures, connected = size_of(path), 0, True
             failures += 1
             if failures == TRIES or (isinstance(failed, _Unreachable) and not connected):
                 raise
@@ -299,7 +151,7 @@ def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
 
 def _receive(mirror: Mirror, path: Path, bar) -> None:
     """Make one request and write what comes behind what `path` holds, or over it."""
-    start = _size(path)
+    start = size_of(path)
     if urlsplit(mirror.url).scheme == "file":
         _copy(mirror, path, start, bar)
         return
@@ -395,44 +247,11 @@ def _reason(error: Exception) -> str:
         error = inner[0]
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-# --- the folder ----------------------------------------------------------------------------------
-
-
-def _wrong_counts(
-    folder: Path, counts: Mapping[str, tuple[int, int]]
-) -> dict[str, tuple[int, int]]:
-    """Return the categories whose numbers of images are not those expected, with their numbers."""
-    found = {category: layouts.count_images(folder, category) for category in counts}
-    return {category: found[category] for category in counts if found[category] != counts[category]}
-
-
-def _refuse_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
-    """Never overwrite what may be a user's own: an incomplete category is an error."""
-    for category, (train, test) in _wrong_counts(folder, counts).items():
-        if (folder / category).exists():
-            raise InputError(
-                f"{folder / category}: has {train} train and {test} test images. Expected "
-                f"{counts[category][0]} and {counts[category][1]}; move it away, so that the "
-                "published one can take its place."
-            )
-
-
-def _check_archive(archive: Path, mirrors: Sequence[Mirror]) -> str:
-    digest = sha256(archive)
-    expected = sorted({mirror.sha256 for mirror in mirrors})
-    if digest not in expected:
-        raise InputError(
-            f"{archive}: is not the published archive. Expected sha256 {' or '.join(expected)}, "
-            f"found {digest}; copy it again, or delete it to have it downloaded."
-        )
-    return digest
-
-
-def _check_space(*needs: Mapping[Path, int]) -> None:
+def check_space(*needs: Mapping[Path, int]) -> None:
     """Compare what is needed with what is free, on each disk that the folders lie on."""
     by_disk: dict[int, tuple[Path, int]] = {}
     for folder, needed in (item for need in needs for item in need.items()):
@@ -449,34 +268,6 @@ def _check_space(*needs: Mapping[Path, int]) -> None:
                 "GB for the archive, its content and the prepared images; make room or choose "
                 "another folder."
             )
-
-
-def _unpack(
-    archive: Path,
-    folder: Path,
-    counts: Mapping[str, tuple[int, int]],
-    limit: int,
-    progress: bool,
-) -> None:
-    """Extract an archive beside its place, count its images, and rename its parts into place."""
-    temporary = folder / ".extracting"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        extract(archive, temporary, limit, progress)
-        inner = [path for path in temporary.iterdir() if path.is_dir()]
-        alone = len(inner) == 1 and inner[0].name not in counts
-        root = inner[0] if alone else temporary
-        for category, (train, test) in _wrong_counts(root, counts).items():
-            raise InputError(
-                f"{archive}: its {category} has {train} train and {test} test images. "
-                f"Expected {counts[category][0]} and {counts[category][1]}; "
-                "delete the archive and take another."
-            )
-        for path in root.iterdir():
-            if not (folder / path.name).exists():
-                path.rename(folder / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool = True) -> None:
@@ -496,7 +287,7 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
             tarfile.open(fileobj=file, mode="r|*") as tar,
             tqdm(
                 desc="Extracting",
-                total=_size(archive),
+                total=size_of(archive),
                 unit="B",
                 unit_scale=True,
                 mininterval=interval,
@@ -529,15 +320,22 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock on a file that the system takes back when the process ends, however it ends.
 
-    Whoever comes second says so on stderr and waits.
+    Whoever comes second says so on stderr and waits. On a file system without such locks (NFS or
+    Lustre, as they are mounted) nothing is held.
     """
-    with open(path, "w") as file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{path.parent}: another process downloads; waiting.", file=sys.stderr)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks
+    from filelock import FileLock, Timeout  # not above: Snakemake reads this module
+
+    # Its fallback is the mere existence of a file, which a killed process leaves behind.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"{path.parent}: another process downloads; waiting.", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        pass
+    try:
         yield
+    finally:
+        lock.release()

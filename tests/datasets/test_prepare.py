@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stpm_bench.datasets import images as module
 from stpm_bench.datasets import layouts, mvtec
-from stpm_bench.datasets.check import check
+from stpm_bench.datasets import prepare as module
+from stpm_bench.datasets.check import check_folder
+from stpm_bench.datasets.masks import nearest
 from stpm_bench.datasets.regions import count_regions
 from stpm_bench.errors import InputError
 
@@ -250,12 +251,12 @@ def test_a_region_that_vanishes_beside_one_that_stays_is_counted_and_named(nut):
         _, _, table = prepare(nut, size=16)
     assert table["regions"].tolist() == [1, 2, 0, 0, 1, 1]
     assert table["regions_left"].tolist() == [1, 1, 0, 0, 1, 1]
-    _, problems = check(nut.parent, progress=False, image_size=16)
+    _, problems = check_folder(nut.parent, progress=False, image_size=16)
     (warning,) = [p for p in problems if "regions" in p.text]
     assert warning.severity == "warning"
     assert "1 of 5 regions" in warning.text
     assert "bent/001_mask.png" in warning.text
-    assert not [p for p in check(nut.parent, progress=False)[1] if "regions" in p.text]
+    assert not [p for p in check_folder(nut.parent, progress=False)[1] if "regions" in p.text]
 
 
 def test_regions_that_come_to_touch_are_both_left():
@@ -593,7 +594,7 @@ def test_damage_is_named(nut, damage):
     with pytest.raises(InputError, match=message) as caught:
         prepare(nut, split)
     assert str(nut) in str(caught.value)
-    _, problems = check(nut.parent, progress=False)
+    _, problems = check_folder(nut.parent, progress=False)
     assert set(str(caught.value).splitlines()) <= {p.text for p in problems if p[0] == "error"}
 
 
@@ -659,7 +660,7 @@ def test_masks_at_their_own_size_are_those_that_prepare_samples(nut):
     _, masks, table = module.prepare(nut.parent, "nut", "test", 16)
     own, sampled = masks["own"], masks["nearest"]
     assert [mask.shape for mask in own] == [(48, 48)] + [(32, 32)] * 5
-    assert all(np.array_equal(module.nearest(o, 16), m) for o, m in zip(own, sampled, strict=True))
+    assert all(np.array_equal(nearest(o, 16), m) for o, m in zip(own, sampled, strict=True))
     assert [mask.any() for mask in own] == list(table["defect"] != "good")
 
 

@@ -1,14 +1,12 @@
 """What a layout says of a data set: its images, what is wrong with them, and how they are read."""
 
 import operator
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # 'video.avi#25' is the image 25, counted from 0, inside the file video.avi.
 INSIDE = "#"
 
@@ -35,10 +33,10 @@ class Problem(NamedTuple):
     text: str
 
 
-Found = tuple[list[Row], list[Problem]]
+ScanResult = tuple[list[Row], list[Problem]]
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """How a set's files are read, where its files alone do not say it: keys of a set in a config.
 
     mask_colour: the RGB values of a defect in the masks, each 0 to 255; None: what is not black.
@@ -52,6 +50,11 @@ class Reading(NamedTuple):
     max_megapixels: float = 179  # Pillow's own limit
 
 
+DEFAULT_OPTIONS = ReadOptions()
+# Where a user says how a set's files are read, for messages.
+SET_KEY = "at the set under the config key 'data.sets' (check-data: {option})"
+
+
 class Layout(NamedTuple):
     """What one layout needs to say.
 
@@ -62,82 +65,18 @@ class Layout(NamedTuple):
     folder: root, category -> the folder to which its rows are relative.
     inside: a file that holds many images or masks, and ascending indices -> those, as (H, W, 3) or
         (H, W) arrays; None where every image is a file of its own.
-    truth: what is known of a test image. 'regions': its defects, each of which counts (PRO);
+    annotation: what is known of a test image. 'regions': its defects, each of which counts (PRO);
         'pixels': which pixels are anomalous; 'image': only whether it is, and there are no masks.
     expected: what a root holds, for the error where it does not; '' for a folder a category.
     good_masks: root, category -> masks of anomaly-free test images, which must mark nothing.
     """
 
     categories: Callable[[Path], list[str]]
-    scan: Callable[[Path, str, str], Found]
+    scan: Callable[[Path, str, str], ScanResult]
     sources: Callable[[Path, str, str], list[Path]]
     nonzero: bool = False
     folder: Callable[[Path, str], Path] = operator.truediv
     inside: Callable[[Path, Sequence[int]], Iterator[np.ndarray]] | None = None
-    truth: Literal["regions", "pixels", "image"] = "regions"
+    annotation: Literal["regions", "pixels", "image"] = "regions"
     expected: str = ""
     good_masks: Callable[[Path, str], list[Path]] = lambda root, category: []
-
-
-def folders(path: Path) -> list[Path]:
-    """Return the visible folders in a folder, sorted; [] where there is no such folder."""
-    if not path.is_dir():
-        return []
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted; [] where there is no such folder.
-
-    A link that leads nowhere counts as an image, so that reading it fails with its name: left out
-    in silence it would change the numbers.
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()
-    )
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return the image files at any depth below a folder's own folders, sorted.
-
-    Links to folders are followed, each folder once; hidden folders are passed over.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    found, seen = [], {os.path.realpath(folder)}
-    for place, names, _ in os.walk(folder, followlinks=True, onerror=fail):
-        visible = []
-        for name in sorted(names):
-            real = os.path.realpath(os.path.join(place, name))
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
-                visible.append(name)
-        names[:] = visible
-        if Path(place) != folder:
-            found += image_files(Path(place))
-    return sorted(found)
-
-
-def both_kinds(
-    path: Path, kinds: set[str], good: str, good_place: str, defect_place: str
-) -> list[Problem]:
-    """Find that a test split has no good images, or no others."""
-    if good not in kinds:
-        text = (
-            f"{path}: has no good images (found only {', '.join(sorted(kinds))}). Expected "
-            f"anomaly-free test images in {good_place}: without them no AUROC is defined. Add some."
-        )
-    elif kinds == {good}:
-        text = (
-            f"{path}: has good images only. Expected images with defects in {defect_place} "
-            "and their masks: without them no AUROC is defined. Add some."
-        )
-    else:
-        return []
-    return [Problem("error", text)]

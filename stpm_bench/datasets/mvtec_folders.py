@@ -1,0 +1,274 @@
+"""The layout of MVTec AD, MPDD and BTAD: folders say what an image is.
+
+CATEGORY/train/good/*.png
+CATEGORY/test/good/*.png
+CATEGORY/test/DEFECT/*.png
+CATEGORY/ground_truth/DEFECT/*_mask.png
+
+BTAD has 'ok' instead of 'good', and 'ko' as the only defect; its CATEGORY/ground_truth/ko/* has its
+images' names. MPDD: Jezek et al., 2021. BTAD: Mishra et al., 2021.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from stpm_bench.datasets.interface import Layout, Problem, Row, ScanResult
+from stpm_bench.datasets.listing import (
+    SUFFIXES,
+    both_kinds,
+    composed,
+    folders,
+    image_files,
+    images_below,
+    same_but_for_case,
+)
+
+# How a mask's name goes on behind its image's, where the two lie side by side.
+MASK_ENDINGS = ("_mask", "_gt", "_label")
+
+
+def layout(good: str) -> Layout:
+    """Return the layout of folders whose anomaly-free images lie in folders called `good`."""
+    return Layout(
+        _categories,
+        partial(_scan, good=good),
+        _sources,
+        good_masks=partial(_good_masks, good=good),
+    )
+
+
+def _categories(root: Path) -> list[str]:
+    """Return the subfolders that hold train/ or test/."""
+    return [
+        folder.name
+        for folder in folders(root)
+        if (folder / "train").is_dir() or (folder / "test").is_dir()
+    ]
+
+
+def _sources(root: Path, category: str, split: str) -> list[Path]:
+    names = ["train"] if split == "train" else ["test", "ground_truth"]
+    return [path for name in names if (path := root / category / name).is_dir()]
+
+
+def _scan(root: Path, category: str, split: str, *, good: str) -> ScanResult:
+    """Scan a category whose anomaly-free images lie in folders called `good`."""
+    scan_split = _scan_train if split == "train" else _scan_test
+    return scan_split(root / category, good)
+
+
+def _scan_train(folder: Path, good: str) -> ScanResult:
+    train = folder / "train" / good
+    if not train.is_dir():
+        return [], [
+            Problem(
+                "error",
+                f"{train}: no such folder. Training images are expected there, as in "
+                f"{folder.name}/train/{good}/000.png; move the anomaly-free images into it.",
+            )
+        ]
+    images, problems = image_files(train), _unexpected(train)
+    if not images:
+        problems.append(
+            Problem(
+                "error",
+                f"{train}: holds no image. Expected anomaly-free training images "
+                f"({' '.join(SUFFIXES)}) directly in it; put them there.",
+            )
+        )
+    if loose := image_files(folder / "train"):
+        text = (
+            f"{loose[0]}: lies directly in train/{_and_more(loose)}. Expected anomaly-free "
+            f"training images in train/{good}; move them into it, or out of the data set."
+        )
+        problems.append(Problem("error", text))
+    problems += _masks_beside(images, set())
+    for other in folders(folder / "train"):
+        if other.name != good and (found := image_files(other) + images_below(other)):
+            problems.append(
+                Problem(
+                    "warning",
+                    f"{other}: {len(found)} image(s) are passed over. Only train/{good} trains; "
+                    "move them into it where they have no anomaly.",
+                )
+            )
+    for other in folders(folder):
+        if other.name not in ("train", "test", "ground_truth") and (
+            found := image_files(other) + images_below(other)
+        ):
+            text = (
+                f"{other}: {len(found)} image(s) are passed over. Only train/{good}, test/ and "
+                "ground_truth/ are read, and the images that validate are taken from "
+                f"train/{good}; move them there where they have no anomaly."
+            )
+            problems.append(Problem("warning", text))
+    if loose := image_files(folder):
+        text = (
+            f"{loose[0]}: is passed over{_and_more(loose)}. Only train/{good}, test/ and "
+            "ground_truth/ are read; move it into one of them."
+        )
+        problems.append(Problem("warning", text))
+    return [Row(f"train/{good}/{image.name}", "good", "") for image in images], problems
+
+
+def _scan_test(folder: Path, good: str) -> ScanResult:
+    test, truth = folder / "test", folder / "ground_truth"
+    images = {defect.name: found for defect in folders(test) if (found := image_files(defect))}
+    problems = [
+        Problem(
+            "error",
+            f"{image}: lies directly in test/. Expected test/{good}/{image.name} or "
+            f"test/DEFECT/{image.name}; move it into the folder of its defect.",
+        )
+        for image in image_files(test)
+    ]
+    problems += same_but_for_case(folders(test))
+    problems += [problem for defect in folders(test) for problem in _unexpected(defect)]
+    if not images:
+        text = (
+            f"{test}: holds no image. Expected test/{good}/*.png and test/DEFECT/*.png, "
+            "a folder for each kind of defect; put the test images there."
+        )
+        return [], [Problem("error", text), *problems]
+    problems += both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
+    problems += _misplaced_masks(truth)
+    if good != "good" and "good" in images:
+        text = f"{test / 'good'}: expected anomaly-free images in test/{good}; rename it."
+        problems.append(Problem("error", text))
+        del images["good"]
+
+    good_images = images.pop(good, [])
+    problems += _masks_beside(good_images, set())
+    rows = [Row(f"test/{good}/{image.name}", "good", "") for image in good_images]
+    masks = {
+        defect.name: found
+        for defect in folders(truth)
+        if defect.name != good and (found := image_files(defect))
+    }
+    for defect in sorted({*images, *masks}):
+        of_defect, their_masks = images.get(defect, []), masks.get(defect, [])
+        pairs, mismatched = _match_masks(of_defect, their_masks, test / defect, truth / defect)
+        masked = {composed(mask.stem).removesuffix("_mask") for mask in their_masks}
+        problems += mismatched + _masks_beside(of_defect, masked)
+        rows += [
+            Row(
+                f"test/{defect}/{image.name}",
+                defect,
+                f"ground_truth/{defect}/{mask.name}" if mask else "",
+            )
+            for image, mask in pairs
+        ]
+    return rows, problems
+
+
+def _match_masks(
+    images: list[Path], masks: list[Path], test: Path, truth: Path
+) -> tuple[list[tuple[Path, Path | None]], list[Problem]]:
+    """Pair each image of one defect with its mask, by name; None where it has none."""
+    problems = []
+    by_stem: dict[str, Path] = {}
+    for image in images:
+        other = by_stem.setdefault(composed(image.stem), image)
+        if other != image:
+            problems.append(
+                f"{other} and {image.name}: two images of one name, so that it is unclear whose "
+                "the mask is. Expected different names; rename one and its mask."
+            )
+    mask_of: dict[Path, Path] = {}
+    for mask in masks:
+        stem = composed(mask.stem)
+        image = by_stem.get(stem.removesuffix("_mask")) or by_stem.get(stem)
+        if image is None:
+            problems.append(
+                f"{mask}: a mask without its image. Expected an image called "
+                f"{mask.stem.removesuffix('_mask')} in {test}; add it or remove the mask."
+            )
+        elif mask_of.setdefault(image, mask) != mask:
+            problems.append(
+                f"{mask_of[image]} and {mask.name}: two masks for {image}. "
+                "Expected one; remove the other."
+            )
+    problems += [
+        f"{image}: the mask is missing. Expected {truth / image.stem}_mask.png; add it, or take "
+        "the image out of the test set."
+        for image in by_stem.values()
+        if image not in mask_of
+    ]
+    pairs = [(image, mask_of.get(image)) for image in images]
+    return pairs, [Problem("error", text) for text in problems]
+
+
+def _unexpected(folder: Path) -> list[Problem]:
+    """Find what would be passed over in a folder of images, and names alike but for case."""
+    problems = same_but_for_case(image_files(folder))
+    if nested := images_below(folder):
+        text = (
+            f"{nested[0]}: lies too deep and would be passed over{_and_more(nested)}. Expected "
+            f"images directly in {folder}; move them up, or out of the data set."
+        )
+        problems.append(Problem("error", text))
+    problems += [
+        Problem(
+            "warning",
+            f"{path}: is passed over, as no image by its suffix. Expected one of "
+            f"{' '.join(SUFFIXES)}; convert it where it is one.",
+        )
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() not in (*SUFFIXES, ".db", ".txt", ".md", ".json", ".csv")
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+    return problems
+
+
+def _misplaced_masks(truth: Path) -> list[Problem]:
+    """Find masks that no image's mask is looked for among: loose ones, and too deep ones."""
+    problems = []
+    if loose := image_files(truth):
+        text = (
+            f"{loose[0]}: lies directly in ground_truth/{_and_more(loose)}. Expected "
+            "ground_truth/DEFECT/NAME_mask.png for test/DEFECT/NAME.png; move the masks into the "
+            "folders of their defects."
+        )
+        problems.append(Problem("error", text))
+    for defect in folders(truth):
+        if deep := images_below(defect):
+            text = (
+                f"{deep[0]}: lies too deep and would be passed over{_and_more(deep)}. Expected one "
+                f"mask an image, directly in {defect}, as {deep[0].parent.name}_mask.png; of "
+                "MVTec LOCO's folders, one an image, merge the masks into one."
+            )
+            problems.append(Problem("error", text))
+    return problems
+
+
+def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
+    """Find masks among a folder's images: X_mask beside X, but for the stems `masked`.
+
+    Those have a mask of their own, and so are images.
+    """
+    stems = {composed(image.stem) for image in images}
+    beside = [
+        image
+        for image in images
+        if (stem := composed(image.stem)) not in masked
+        and any(stem.endswith(end) and stem.removesuffix(end) in stems for end in MASK_ENDINGS)
+    ]
+    if not beside:
+        return []
+    text = (
+        f"{beside[0]}: is by its name the mask of an image beside it, and would be taken for an "
+        f"image{_and_more(beside)}. Expected masks in ground_truth/DEFECT/NAME_mask.png alone; "
+        "move them there, or rename what is an image."
+    )
+    return [Problem("error", text)]
+
+
+def _and_more(paths: Sequence[Path]) -> str:
+    """Return ', and N more like it', '' where there is one."""
+    return f", and {len(paths) - 1} more like it" if len(paths) > 1 else ""
+
+
+def _good_masks(root: Path, category: str, *, good: str) -> list[Path]:
+    return image_files(root / category / "ground_truth" / good)

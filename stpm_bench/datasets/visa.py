@@ -1,0 +1,111 @@
+"""VisA's layout: a table says where each image and mask lies, and what it is.
+
+split_csv/1cls.csv: columns object, split, label, image, mask; its images and masks lie where it
+says, CATEGORY/Data/{Images,Masks}/...
+
+Zou et al., 2022, github.com/amazon-science/spot-diff, whose utils/prepare_data.py also says what
+its masks mean: any non-zero pixel is a defect, the numbers are kinds of defect.
+"""
+
+import csv
+from pathlib import Path, PurePosixPath
+
+from stpm_bench.datasets.interface import Layout, Problem, Row, ScanResult
+from stpm_bench.datasets.listing import both_kinds, same_but_for_case
+
+SPLIT_CSV = Path("split_csv", "1cls.csv")
+SPLIT_CSV_COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+def _categories(root: Path) -> list[str]:
+    return sorted({row["object"] for row in read_split_csv(root)[0] if row["object"]})
+
+
+def _scan(root: Path, category: str, split: str) -> ScanResult:
+    path = root / SPLIT_CSV
+    lines, problems = read_split_csv(root)
+    rows, seen = [], {}
+    for line in lines:
+        if line["object"] != category:
+            continue
+        where = f"{path}: {line['image'] or 'a line without an image'}"
+        image, mask = (_below(category, line[key]) for key in ("image", "mask"))
+        wrong = None
+        if line["split"] not in ("train", "test"):
+            wrong = f"its split is {line['split']!r}. Expected train or test"
+        elif line["label"] not in ("normal", "anomaly"):
+            wrong = f"its label is {line['label']!r}. Expected normal or anomaly"
+        elif image is None or (mask is None and line["mask"]):
+            wrong = f"does not lie in its object's folder. Expected {category}/Data/..."
+        elif seen.setdefault(image, line) is not line:
+            wrong = "is named twice. Expected each image once, in train or in test"
+        elif line["split"] == "train" and line["label"] != "normal":
+            wrong = "an anomaly that trains. Expected normal images alone in train"
+        elif line["label"] == "anomaly" and mask is None:
+            wrong = "the mask is missing. Expected its file in the column mask"
+        if wrong and (line["split"] == split or line["split"] not in ("train", "test")):
+            problems.append(Problem("error", f"{where}: {wrong}; mend the line."))
+        if line["split"] == split and image:
+            good = line["label"] == "normal"
+            rows.append(Row(image, "good" if good else line["label"], "" if good else mask or ""))
+    if not rows:
+        text = f"{path}: has no {split} images of {category}. Expected some; mend the table."
+        problems.append(Problem("error", text))
+    elif split == "test":
+        kinds = {row.defect for row in rows}
+        problems += both_kinds(path, kinds, "good", "lines test,normal", "lines test,anomaly")
+    problems += same_but_for_case([root / category / row.file for row in rows])
+    return rows, problems
+
+
+def _sources(root: Path, category: str, split: str) -> list[Path]:
+    rows, _ = _scan(root, category, split)
+    files = [root / category / name for row in rows for name in (row.file, row.mask) if name]
+    return [root / SPLIT_CSV, *files]
+
+
+def _good_masks(root: Path, category: str) -> list[Path]:
+    masks = [
+        _below(category, line["mask"])
+        for line in read_split_csv(root)[0]
+        if (line["object"], line["split"], line["label"]) == (category, "test", "normal")
+    ]
+    return [root / category / mask for mask in masks if mask]
+
+
+def read_split_csv(root: Path) -> tuple[list[dict[str, str]], list[Problem]]:
+    path = root / SPLIT_CSV
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            missing = set(SPLIT_CSV_COLUMNS) - set(reader.fieldnames or [])
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        return [], [
+            Problem(
+                "error",
+                f"{path}: cannot be read ({reason}). Expected VisA's table of its images; take it "
+                "from the data set's archive.",
+            )
+        ]
+    if missing:
+        return [], [
+            Problem(
+                "error",
+                f"{path}: lacks the columns {', '.join(sorted(missing))}. Expected "
+                f"{','.join(SPLIT_CSV_COLUMNS)}; take it from the data set's archive.",
+            )
+        ]
+    return rows, []
+
+
+def _below(category: str, file: str) -> str | None:
+    """Return a file of the table relative to its category's folder; None where it is elsewhere."""
+    parts = PurePosixPath(file.strip()).parts
+    if len(parts) < 2 or parts[0] != category or ".." in parts:
+        return None
+    return str(PurePosixPath(*parts[1:]))
+
+
+LAYOUT = Layout(_categories, _scan, _sources, nonzero=True, good_masks=_good_masks)

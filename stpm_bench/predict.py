@@ -1,0 +1,239 @@
+"""What a fitted model says of images: their anomaly maps and scores, by the pipeline's own code."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from os.path import abspath, commonpath
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from stpm_bench import anomaly_map, config, grid, methods, results
+from stpm_bench.errors import InputError
+from stpm_bench.files import read_json, read_verified, sha256, verified
+from stpm_bench.methods.interface import Scores, Settings, Teacher
+
+# The folder of a fit spells the cell after which it is named.
+NAME = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>.+)", grid.CELL))
+# Scored at once, as the step 'score' does: the same batches give the same bits.
+BATCH = 16
+# Images (N, S, S, 3) uint8 -> anomaly maps (N, S, S) float32 and image scores (N,) float32.
+Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tuple[Teacher, dict]:
+    """Read the model of a fit, and its teacher onto a device.
+
+    Args:
+        fit: its folder. teacher: the file.
+
+    Raises:
+        InputError: the fit failed, its model was not kept, the teacher is not there or is another
+            one than that of the fit, or a file is damaged.
+    """
+    record = read_json(fit / results.STAGES["fit"])
+    if record["failure"]:
+        raise InputError(f"{fit}: has no model: the fit failed: {record['failure']}")
+    if not teacher.is_file():
+        raise InputError(
+            f"{teacher}: no such file; expected the teacher on which {fit / 'model.pt'} was "
+            "fitted, as the step 'teacher' wrote it"
+        )
+    if (found := sha256(verified(teacher))) != record["teacher_sha256"]:
+        raise InputError(
+            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
+            f"fit.json is {record['teacher_sha256']}, that file's is {found}); name the teacher "
+            "of the fit, or fit again"
+        )
+    return results.read_teacher(teacher, levels, device), results.read_model(fit)
+
+
+def predictor(scores_of: Callable[[np.ndarray], Scores], settings: Settings) -> Predictor:
+    """Return the function from images to anomaly maps and image scores, as the evaluation has them.
+
+    Args:
+        scores_of: what `methods.scorer` returns. settings: of the method.
+    """
+    fields = {key: value for key, value in settings.evaluation_part().items() if key != "masks"}
+
+    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = scores_of(images)
+        level_maps = list(scores.level_maps.values())
+        maps = anomaly_map.anomaly_maps(level_maps, images.shape[1], **fields)
+        return maps, anomaly_map.image_scores(maps, scores.image_scores)
+
+    return predict
+
+
+def load(fit: Path, teacher: Path, layers: str, settings: Settings, device) -> Predictor:
+    """Return the predictor of a fit, its model on the device; raises as `read_fitted`."""
+    levels = grid.parse_layers(layers)
+    network, model = read_fitted(fit, teacher, levels, device)
+    scores_of = methods.scorer(network, model, levels=levels, settings=settings, device=device)
+    return predictor(scores_of, settings)
+
+
+class Place(NamedTuple):
+    """Where a model comes from.
+
+    Attributes:
+        fit: the folder of its fit.
+        teacher: the file of its teacher.
+        settings: of the method as which its maps are evaluated.
+        layers, size: of fit.json: its levels, and the side in pixels of the images it takes.
+        config, category: of the results in which it lies; None where they do not say.
+    """
+
+    fit: Path
+    teacher: Path
+    settings: Settings
+    layers: str
+    size: int
+    config: dict | None
+    category: str | None
+
+
+def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
+    """Find what a model was fitted with, by its folder and the results in which that lies.
+
+    Args:
+        model: model.pt, or its folder.
+        teacher: its file; None: that of the results.
+        method: as which the maps are evaluated, of those that share the fit; '': the one that the
+            fit is named after, or else the first.
+
+    Raises:
+        InputError: there is no such model, its folder does not say what is not named, or the
+            method is not that of the fit.
+    """
+    fit = model if model.is_dir() else model.parent
+    if model != fit and model.name != "model.pt":
+        raise InputError(f"{model}: is no model; expected a file model.pt, or its folder")
+    if not (fit / results.STAGES["fit"]).is_file():
+        raise InputError(
+            f"{model}: no such model; expected RESULTS/fits/FIT/model.pt with the fit.json that "
+            "the step 'fit' wrote beside it"
+        )
+    record = read_json(fit / results.STAGES["fit"])
+    folder, named = fit.absolute().parents[1], NAME.fullmatch(fit.absolute().name)
+    made, sharing = None, []
+    if (folder / "config.yaml").is_file():
+        made = yaml.safe_load(read_verified(folder / "config.yaml"))
+    if (folder / "studies.csv").is_file():
+        studies = grid.read(folder / "studies.csv")
+        of_fit = studies["fit"] == fit.absolute().name
+        sharing = list(studies.loc[of_fit, "method"].unique())
+    if named is None and not (teacher and method):
+        option = "--method" if teacher else "--teacher"
+        raise InputError(
+            f"{fit}: its name does not say of which teacher and method it is; expected "
+            f"RESULTS/fits/{grid.CELL}, or both options: {option} is missing"
+        )
+    if named and not method:
+        method = sharing[0] if sharing and named["method"] not in sharing else named["method"]
+    if named and not teacher:
+        teacher = teacher_of(folder / "teachers", named["teacher"], named["seed"], record)
+    known = config.methods(made) if made else methods.built_in()
+    if method not in (sharing or known):
+        raise InputError(
+            f"{fit}: the method {method!r} is not one whose fit this is: expected --method "
+            f"{', '.join(sharing or known)}"
+        )
+    file, fitted = record["settings"]["file"], dict(record["settings"])
+    if fitted.pop("file") != known[method].module:
+        raise InputError(
+            f"{fit}: is a fit of the method's file {file!r}, and {method!r} is one of "
+            f"{known[method].module!r}; name the method of the fit with --method"
+        )
+    # What fitted it is its own; how its maps are evaluated is the method's.
+    settings = methods.differing(known[method], fitted)
+    category = named["category"] if named else None
+    return Place(fit, teacher, settings, record["layers"], record["image_size"], made, category)
+
+
+def teacher_of(folder: Path, name: str, seed: str, record: dict) -> Path:
+    """Return the file of a fit's teacher in the results: one network, or the draw of the seed.
+
+    Args:
+        folder: of the teachers. name: of the teacher. record: fit.json.
+    """
+    files = [folder / f"{name}.pt", folder / f"{name}_seed-{seed}.pt"]
+    there = [file for file in files if file.is_file()]
+    same = [file for file in there if sha256(file) == record["teacher_sha256"]]
+    return (same or there or files)[0]
+
+
+def predictions(
+    predict: Predictor, read: Callable[[Path], np.ndarray], files: Sequence[Path]
+) -> Iterator[tuple[Path, np.ndarray, np.float32]]:
+    """Yield each file, its anomaly map (S, S) float32, and its score.
+
+    Args:
+        read: file -> (S, S, 3) uint8.
+    """
+    for start in range(0, len(files), BATCH):
+        some = files[start : start + BATCH]
+        maps, scores = predict(np.stack([read(file) for file in some]))
+        yield from zip(some, maps, scores, strict=True)
+
+
+def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return for each image where its map goes, without a suffix: its name below the folder that
+    all images share.
+
+    Raises:
+        InputError: two images would have the same name, or a picture would replace an image.
+    """
+    whole = [Path(abspath(file)) for file in files]
+    root = Path(commonpath([file.parent for file in whole]))
+    found: dict[Path, Path] = {}
+    for file, path in zip(files, whole, strict=True):
+        place = folder / path.relative_to(root).with_name(f"{path.stem}_map")
+        if Path(abspath(f"{place}.png")) in whole:
+            raise InputError(
+                f"{place}.png: is one of the images, and the picture of {file} would replace it; "
+                "expected another folder with --output"
+            )
+        if place in found:
+            raise InputError(
+                f"{file}: its map would have the name of that of {found[place]}, {place}.npy; "
+                "expected images of different names, each once"
+            )
+        found[place] = file
+    return list(found)
+
+
+def draw(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
+    """Return a figure: the image, and the image under its anomaly map.
+
+    Args:
+        image: Pillow's, of mode 'L' or 'RGB' and any size; anomaly_map: (S, S) of the whole of it.
+        highest: the value at which the colours end. Their scale is a square root, because a
+            product of levels has heavy tails.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.colors import PowerNorm
+
+    from stpm_bench.report.style import PAGE_WIDTH, drawing
+
+    shown = image.convert("RGB")
+    shown.thumbnail((1024, 1024))
+    width, height = shown.size
+    with drawing({"axes.grid": False}):
+        size = PAGE_WIDTH, 0.5 * PAGE_WIDTH * min(3, height / width) + 0.6
+        figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
+        for axis in axes:
+            axis.set(xticks=[], yticks=[])
+            axis.imshow(shown, extent=(0, width, height, 0))
+        colours = axes[1].imshow(
+            anomaly_map,
+            cmap="inferno",
+            norm=PowerNorm(0.5, vmin=0, vmax=highest or 1.0),
+            alpha=0.6,
+            extent=(0, width, height, 0),
+            interpolation="bilinear",
+        )
+        figure.colorbar(colours, ax=axes[1], shrink=0.8)
+        figure.suptitle(f"{title}\nscore {score:.4g}")
+    return figure

@@ -1,0 +1,40 @@
+"""What the steps 'tables' and 'figures' make, by name, and where the report shows it."""
+
+from stpm_bench import grid
+from stpm_bench.report import published
+from stpm_bench.run.suite import Suite
+
+
+def varying_studies(suite: Suite) -> list[str]:
+    """Return the studies in which an axis of the setting varies."""
+    rows = suite.table.groupby("study", sort=False)
+    return [study for study, cells in rows if grid.varying(cells)]
+
+
+def tables(suite: Suite) -> dict[str, tuple[str, str]]:
+    """Return the tables: name -> category of the report, and what the table is."""
+    found = {study: (study, "means and spread") for study in suite.config["studies"]}
+    for study in varying_studies(suite):
+        found[f"{study}_by_category"] = (study, "by category")
+        found[f"{study}_differences"] = (study, "paired differences, tests")
+    return found | {
+        "reproductions": ("published", "the paper, its authors, others and ours"),
+        "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
+        "cost": ("cost", "seconds, images a second, memory"),
+    }
+
+
+def figures(suite: Suite) -> dict[str, tuple[str, str]]:
+    """Return the figures: name -> category of the report, and what the figure shows."""
+    studies = suite.config["studies"]
+    found = {study: (study, "metrics") for study in studies}
+    found |= {f"training/{study}": (study, "losses by epoch") for study in studies}
+    found |= {
+        "pro_curves": (suite.main, "PRO curves"),
+        "pro_definitions": ("PRO definitions", "the difference to the exact value"),
+    }
+    of_main = suite.table[suite.table["study"] == suite.main]
+    of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
+    if of_stpm and published.compared(published.read(), of_main):
+        found["difference_to_paper"] = ("published", "ours less the paper's")
+    return found

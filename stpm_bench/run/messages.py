@@ -1,0 +1,120 @@
+"""What a run says before it starts, when it has ended, and when it has failed."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from stpm_bench.config import warnings_of
+from stpm_bench.datasets import mvtec
+from stpm_bench.grid import Cell
+from stpm_bench.run import plan, rates
+from stpm_bench.run.suite import Suite, is_published
+
+MIB = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
+
+
+def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
+    """Return what a run will do, before it starts: fits, hours, downloads.
+
+    Args:
+        todo: what `plan.images_to_do` returns.
+    """
+    lines = [
+        f"stpm_bench: {len(todo)} of {len(set(suite.fits.values()))} fits are still to do, of "
+        f"which {len(suite.cells)} cells are evaluated ({len(suite.categories)} categories; "
+        f"studies: {', '.join(suite.config['studies'])})."
+    ]
+    lines += [f"  Warning: {text}." for text in warnings_of(suite.config)]
+    if gone := plan.models_gone(suite.config, suite.fits):
+        lines.append(
+            f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
+            "kept (config key 'keep_models'): these are fitted again."
+        )
+    known = suite.rates()
+    hours = rates.fit_hours(suite.config, todo, cores, known)
+    if hours > 0.1:
+        lines.append(
+            f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
+            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.said(todo)}."
+        )
+    teachers = plan.teachers_to_do(suite.config, suite.cells).values()
+    hours = rates.pretraining_hours(teachers, plan.pretraining_images(teachers), cores)
+    if hours > 0.1:
+        lines.append(f"  Teachers are pretrained in about {hours:,.1f} hours.")
+    lines += [f"  To download, where {suite.data}/ does not have it: {x}" for x in downloads(suite)]
+    made = {suite.sources[category].marker for category in suite.categories}
+    if suite.mvtec_ad in made and not Path(suite.mvtec_ad).exists():
+        lines.append(mvtec.NOTICE)
+    return "\n".join(lines)
+
+
+def downloads(suite: Suite) -> list[str]:
+    """Return what a run still has to download, with its size."""
+    missing = []
+    made = {suite.sources[category].marker for category in suite.categories}
+    if suite.mvtec_ad in made and not suite.archive and not Path(suite.mvtec_ad).exists():
+        missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
+    for source in suite.pretraining:
+        if source in MIB and not Path(f"{suite.results}/pretraining/{source}.npz").exists():
+            missing.append(f"{source} ({MIB[source]})")
+    for name, teacher in suite.teachers.items():
+        if is_published(teacher) and not Path(f"{suite.results}/teachers/{name}.pt").exists():
+            missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
+    return list(dict.fromkeys(missing))
+
+
+def interim_command(configfiles: Iterable[Path], config: Mapping[str, object], conda: bool) -> str:
+    """Return the command that makes the target 'interim' of the config that is run.
+
+    Args:
+        configfiles: what follows --configfile. config: what follows --config.
+        conda: whether the run uses conda.
+    """
+    here = Path.cwd()
+    files = [p.relative_to(here) if p.is_relative_to(here) else p for p in configfiles]
+    parts = ["snakemake", "interim", "--cores", "1"]
+    parts += ["--use-conda"] if conda else []
+    parts += ["--configfile", *map(str, files)] if files else []
+    values = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    parts += ["--config", *values] if values else []
+    return shlex.join(parts)
+
+
+def after_failure(suite: Suite, interim: str) -> str:
+    """Return what a failed run leaves, and the command that makes tables of what is done."""
+    done = sum(plan.is_done(suite.results, cell) for cell in suite.cells)
+    lines = [
+        f"stpm_bench: {done} of {len(suite.cells)} cells are done and kept. Fix what failed (its "
+        "log is named above) and type the same command again; with --keep-going it passes over "
+        "what fails."
+    ]
+    if done:
+        lines.append(f"  Tables, claims and figures of these, the others as gaps: {interim}")
+    return "\n".join(lines)
+
+
+def closing(suite: Suite) -> str:
+    """Return the main table, what to open next, and which fits failed."""
+    table = Path(suite.results, "tables", f"{suite.main}.md")
+    if not table.exists():  # a single file was asked for
+        return ""
+    # A set without PRO has a table of its own; a wide one of published methods may follow.
+    tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
+    own = "\n".join(text for text in tables if text.startswith("## Study: "))
+    lines = [
+        f"\n{own.rstrip()}\n\nAll numbers: {suite.results}/metrics.csv",
+        f"Tables:      {suite.results}/tables/\nFigures:     {suite.results}/figures/",
+        f"Claims:      {suite.results}/claims.md\nNotebooks:   {suite.results}/notebooks/",
+    ]
+    records = {c: Path(suite.cell_folder(c), "metrics.json") for c in suite.cells}
+    failures = {
+        cell: json.loads(path.read_text()).get("failure")
+        for cell, path in records.items()
+        if path.exists()
+    }
+    failed = [f"  {cell.folder}: {failure}" for cell, failure in failures.items() if failure]
+    if failed:
+        lines.append(f"Of {len(failed)} of {len(suite.cells)} cells the fit failed; they are gaps:")
+    return "\n".join(lines + failed)

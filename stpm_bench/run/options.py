@@ -1,0 +1,165 @@
+"""What rules hand to their steps: options of the command line, and the state of a user's files.
+
+Snakemake compares a rule's params with those of the last run, but not those that are functions of
+the rule's input. So an option that decides the result is no function of the input, and one that
+does not, such as the place of a set, is.
+"""
+
+import functools
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from stpm_bench import grid
+from stpm_bench.code_version import version_of
+from stpm_bench.datasets import layouts, mvtec
+from stpm_bench.levels import names_a_file
+from stpm_bench.run.plan import prepared_bytes
+from stpm_bench.run.suite import Suite, pretraining_name
+
+
+def spelled(values: Mapping[str, object]) -> str:
+    """Return options as the shell reads them: {'batch_size': 32} is '--batch-size=32'."""
+    return " ".join(
+        f"--{key.replace('_', '-')}={shlex.quote(str(value))}" for key, value in values.items()
+    )
+
+
+# Fits and scores: of a cell's method.
+def fit_settings(suite: Suite, wildcards) -> str:
+    """Return the fields of a method that a fit or its scores depend on, as JSON.
+
+    The steps see no other field, so that a change of another does not run them again.
+    """
+    return _fit_settings(suite.methods[wildcards.method], float(wildcards.fraction))
+
+
+@functools.cache
+def _fit_settings(settings, fraction: float) -> str:
+    return json.dumps({"file": settings.module} | settings.fit_part(fraction))
+
+
+def fit_code(suite: Suite, wildcards) -> str:
+    """Return the version of the code of a method's fit."""
+    return code_of("fit", suite.methods[wildcards.method].module)
+
+
+def score_code(suite: Suite, wildcards) -> str:
+    """Return the version of the code of a method's scores."""
+    return code_of("score", suite.methods[wildcards.method].module)
+
+
+code_of = functools.cache(version_of)  # of thousands of jobs, a few methods
+
+
+def evaluation(suite: Suite, wildcards) -> str:
+    """Return what the evaluation reads of a cell's method, and what its set says of an image."""
+    annotation = layouts.LAYOUTS[suite.sources[wildcards.category].layout].annotation
+    settings = json.dumps(suite.methods[wildcards.method].evaluation_part())
+    return spelled({"settings": settings, "annotation": annotation})
+
+
+# Sets: where they are, which of their images are taken, whether a user has changed them.
+def root(suite: Suite, wildcards, input) -> str:
+    """Return the folder of a category's set; another place is no other set."""
+    return suite.sources[wildcards.category].root
+
+
+def category(suite: Suite, wildcards, split: str) -> str:
+    """Return a category's name in its set, its layout, and which of a split's images are taken."""
+    source = suite.sources[wildcards.category]
+    values = {"category": source.category, "layout": source.layout}
+    return spelled(values | {"every": source.every[split]} | source.read_options)
+
+
+def category_state(suite: Suite, wildcards, split: str) -> str | None:
+    """Return a hash of names, sizes and times of a user's files; None of a set that is made here.
+
+    Snakemake looks at a folder's own time alone, and refuses one that is dated in the future, as
+    clocks of network disks and unpacked archives have it.
+    """
+    source = suite.sources[wildcards.category]
+    if source.marker:
+        return None
+    places = layouts.LAYOUTS[source.layout].sources(Path(source.root), source.category, split)
+    return state_below(*places)
+
+
+def state_below(*places: Path) -> str:
+    """Return a hash of the names, sizes and times of files, and of all files below folders.
+
+    What is missing, and a link to nothing, are left to the step, whose error names them.
+    """
+    found = []
+    for place in places:
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.exists():
+                status = path.stat()
+                name = str(path.relative_to(place.parent))
+                found.append((name, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def download(suite: Suite, wildcards, output) -> str:
+    """Return the options of the step 'download', none of which says what is downloaded."""
+    size = suite.config["image_size"]
+    room = sum(prepared_bytes(size, *numbers) for numbers in mvtec.COUNTS.values())
+    values = {"results": suite.results, "results_bytes": room}
+    values |= {"mirrors": " ".join(suite.config["data"]["mirrors"])}
+    return spelled(values | ({"archive": suite.archive} if suite.archive else {}))
+
+
+# Teachers and the sets that they are trained on.
+def teacher(suite: Suite, wildcards) -> str:
+    """Return the options of the step 'teacher' on which a teacher's weights depend.
+
+    Of the wildcards alone: Snakemake does not compare params that also depend on the input.
+    """
+    values = {k: v for k, v in suite.teachers[wildcards.draw].items() if k != "draws"}
+    if "pretrain" in values:
+        values["pretrain"] = pretraining_name(values)
+        values |= values.pop("pretraining")
+        values |= {key: suite.config[key] for key in ("device", "precision")}
+    return spelled(values)
+
+
+def teacher_files(suite: Suite, wildcards, input) -> str:
+    """Return where a teacher's files lie, and the levels that studies ask of it.
+
+    Another place or study is no other teacher.
+    """
+    rows = suite.table[suite.table["teacher_file"] == wildcards.draw]
+    asked = {level for layers in rows["layers"].unique() for level in grid.parse_layers(layers)}
+    files = {"folder": f"{suite.data}/weights", "levels": grid.spell_layers(asked)}
+    named = dict(input.items())
+    return spelled(files | {"data": named["data"]} if "data" in named else files)
+
+
+def weights_state(suite: Suite, wildcards) -> str | None:
+    """Return a hash of a user's file of weights; None of another teacher."""
+    teacher = suite.teachers[wildcards.draw]
+    return state_below(Path(teacher["weights"])) if names_a_file(teacher) else None
+
+
+def pretraining_set(suite: Suite, wildcards) -> str:
+    """Return the options of the step 'pretraining-set' on which the set depends."""
+    teacher = suite.pretraining[wildcards.source]
+    if isinstance(teacher["pretrain"], str):
+        return spelled({"source": teacher["pretrain"]})
+    return spelled({"source": "imagefolder", "size": teacher["pretraining"]["input_size"]})
+
+
+def pretraining_state(suite: Suite, wildcards) -> str | None:
+    """Return a hash of the files of a folder of images; None of a set that has a name."""
+    source = suite.pretraining[wildcards.source]["pretrain"]
+    if isinstance(source, str):
+        return None
+    return state_below(*(Path(source["folder"], split) for split in ("train", "test")))
+
+
+def pretraining_folder(suite: Suite, wildcards, input) -> str:
+    """Return where a pretraining set is, or is downloaded to."""
+    source = suite.pretraining[wildcards.source]["pretrain"]
+    return suite.data if isinstance(source, str) else source["folder"]

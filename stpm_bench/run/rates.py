@@ -1,0 +1,172 @@
+"""How fast fits are on this machine: as fits recorded here, else as its class of processors is.
+
+Nothing here imports torch: the rates are asked for where the Snakefile is parsed.
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stpm_bench import config as config_of
+from stpm_bench.grid import Cell
+from stpm_bench.methods import DEFAULT
+from stpm_bench.provenance import processor
+from stpm_bench.results import STAGES, fit_folder
+
+# Class of processors -> precision -> images per second that a student of ResNet-18 trains on at
+# 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost').
+STUDENT = {
+    "AVX-512 BF16": {"bfloat16": 27.0, "float32": 13.0},
+    "AVX-512": {"float32": 13.0},
+    "AVX2": {"float32": 4.1},
+}
+# What a processor says of itself, the best class first. AMX multiplies bfloat16 at least as fast.
+FLAGS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AVX-512 BF16", "avx512f": "AVX-512"}
+PRETRAINING = 670.0  # images of 32 x 32 per second, ResNet-18, a core of AVX-512 BF16
+# Seconds of maps and metrics of a test image at 256 x 256 on one core, starts included.
+EVALUATION_SECONDS = 0.2
+MOST_READ = 30  # records of a teacher's backbone and a method: their median needs no more
+
+
+class Rates(NamedTuple):
+    """Images per second that a fit processes, each epoch's counted, and where that is from.
+
+    Attributes:
+        recorded: (teacher, method) -> of a fit on its threads, from fits made on this machine.
+        assumed: (teacher, method) -> of one core; has every teacher and method of the config.
+        source: how `assumed` came to be, as a sentence says it.
+    """
+
+    recorded: Mapping[tuple[str, str], float]
+    assumed: Mapping[tuple[str, str], float]
+    source: str
+
+    def said(self, cells: Iterable[Cell]) -> str:
+        """Return where the rates of fits of these cells are from, as a sentence says it."""
+        asked = {(cell.teacher, cell.method) for cell in cells}
+        parts = ["at the rates that fits here recorded"] if asked & set(self.recorded) else []
+        parts += [self.source] if asked - set(self.recorded) or not asked else []
+        return "; others: ".join(parts)
+
+
+@functools.cache
+def processor_class() -> str:
+    """Return the class of this machine's processor, a key of `STUDENT`.
+
+    Where the system does not say what the processor can do, it is the slowest.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    flags = set(found[1].split()) if found else set()
+    return next((name for flag, name in FLAGS.items() if flag in flags), "AVX2")
+
+
+def has_gpu() -> bool:
+    """Return whether the system has an NVIDIA GPU."""
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def precision_of(config: Mapping, kind: str) -> str:
+    """Return the precision in which a student trains on a class of processors."""
+    if config["precision"] == "auto":
+        return "bfloat16" if "bfloat16" in STUDENT[kind] else "float32"
+    return config["precision"]
+
+
+def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
+    """Return the rates for a completed config.
+
+    Args:
+        fits: what `grid.fits` returns; those that are done on this machine's kind of processor,
+            or on its GPU, say what a fit takes.
+    """
+    kind = processor_class()
+    precision = precision_of(config, kind)
+    rate = STUDENT[kind].get(precision, STUDENT[kind]["float32"])
+    known = config_of.methods(config)
+    base = rate / known[DEFAULT].images_per_second("resnet18") / (config["image_size"] / 256) ** 2
+    assumed = {
+        (name, method): base * settings.images_per_second(teacher["backbone"])
+        for name, teacher in config["teachers"].items()
+        for method, settings in known.items()
+    }
+    source = f"an estimate for processors with {kind} ({rate:g} images/s a core in {precision})"
+    if has_gpu() and config["device"] != "cpu":
+        source += "; a GPU is faster, by how much its first fit says"
+    return Rates(recorded(config, fits), assumed, source)
+
+
+def recorded(config: dict, fits: Mapping[Cell, str]) -> dict[tuple[str, str], float]:
+    """Return the median rate that fits recorded, by (teacher, method).
+
+    A rate counts for every teacher of the same backbone, and only here: on the same processor, with
+    as many threads, and on a GPU where that is what the config asks for.
+    """
+    backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
+    found: dict[tuple[str, str], list[float]] = {}
+    for cell, fit in fits.items():
+        of_kind = found.setdefault((backbones[cell.teacher], cell.method), [])
+        path = fit_folder(config["results"], fit) / STAGES["fit"]
+        if len(of_kind) < MOST_READ and path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record.get("images_per_second") and is_of_this_machine(record, config):
+                of_kind.append(record["images_per_second"])
+    return {
+        (name, method): float(np.median(values))
+        for (backbone, method), values in found.items()
+        for name in backbones
+        if values and backbones[name] == backbone
+    }
+
+
+def is_of_this_machine(record: Mapping, config: Mapping) -> bool:
+    """Return whether what a fit recorded was measured on such a machine, in such a way."""
+    on_gpu = record.get("device", "cpu") != "cpu"
+    if on_gpu or config["device"] == "cuda":
+        return on_gpu and has_gpu() and config["device"] != "cpu"
+    return record.get("processor") == processor() and record.get("threads") == config["threads"]
+
+
+def fit_hours(config: Mapping, images: Mapping[Cell, int], cores: int, known: Rates) -> float:
+    """Return the hours in which fits are made on so many cores.
+
+    Args:
+        images: how many images each processes, each epoch's counted.
+    """
+    at_once = max(1, cores // config["threads"])
+    together = {key: rate * cores for key, rate in known.assumed.items()}
+    together |= {key: rate * at_once for key, rate in known.recorded.items()}
+    return sum(n / together[cell.teacher, cell.method] for cell, n in images.items()) / 3600
+
+
+def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], cores: int) -> float:
+    """Return the hours in which teachers are pretrained here, by the rate of this machine's class.
+
+    Args:
+        teachers: entries of the config, completed; one that is not pretrained here takes no time.
+        images: name of a pretraining set -> how many training images it has.
+    """
+    student = STUDENT[processor_class()]
+    share = max(student.values()) / STUDENT["AVX-512 BF16"]["bfloat16"]
+    relative = config_of.registry.built_in()[DEFAULT].images_per_second
+    seconds = 0.0
+    for teacher in teachers:
+        if "pretrain" in teacher:
+            settings = teacher["pretraining"]
+            rate = PRETRAINING * share * relative(teacher["backbone"]) / relative("resnet18")
+            rate /= (settings["input_size"] / 32) ** 2
+            seconds += settings["epochs"] * images.get(str(teacher["pretrain"]), 0) / rate
+    return seconds / max(1, cores) / 3600
+
+
+def cores_here() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

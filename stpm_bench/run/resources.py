@@ -1,0 +1,112 @@
+"""What a scheduler is told of a job beforehand: memory and minutes, by what they depend on.
+
+Snakemake calls each function with a job's wildcards and the number of the attempt; a retry asks for
+twice as much as the attempt before.
+"""
+
+from collections.abc import Sequence
+
+from stpm_bench.grid import Cell
+from stpm_bench.run.suite import Suite
+
+
+def memory_mb(image_size: int, at_256: float, attempt: int = 1) -> int:
+    """Return the MB of a process whose arrays take `at_256` MB where images are 256 x 256.
+
+    1000 are Python's and torch's; a quarter more is for machines other than the measured one.
+    """
+    return round(1.25 * (1000 + (image_size / 256) ** 2 * at_256)) * 2 ** (attempt - 1)
+
+
+def fit_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of a fit."""
+    settings, backbone, images = fitted_on(suite, wildcards)
+    return memory_mb(suite.config["image_size"], settings.memory_mb(backbone, images), attempt)
+
+
+def fitted_on(suite: Suite, wildcards) -> tuple:
+    """Return a fit's settings, its backbone and how many training images its fraction has."""
+    full = suite.count(wildcards.category, "train")
+    backbone = suite.config["teachers"][wildcards.teacher]["backbone"]
+    return suite.methods[wildcards.method], backbone, full * float(wildcards.fraction)
+
+
+def score_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of what holds a category's test images and level maps, and a method's model."""
+    settings, backbone, images = fitted_on(suite, wildcards)
+    arrays = test_arrays(suite, wildcards) + settings.model_mb(backbone, images)
+    return memory_mb(suite.config["image_size"], arrays, attempt)
+
+
+def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -> int:
+    """Return the MB of what scores with the models of several methods at once.
+
+    Args:
+        cells: whose models are timed, all of one category, teacher and fraction.
+    """
+    first = cells[0]
+    images = suite.count(first.category, "train") * first.fraction
+    backbone = suite.config["teachers"][first.teacher]["backbone"]
+    models = sum(suite.methods[cell.method].model_mb(backbone, images) for cell in cells)
+    return memory_mb(suite.config["image_size"], 500 + models, attempt)
+
+
+def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of what holds a category's test images, maps and masks."""
+    return memory_mb(suite.config["image_size"], test_arrays(suite, wildcards), attempt)
+
+
+def test_arrays(suite: Suite, wildcards) -> int:
+    """Return the MB at 256 x 256 of a category's test images, maps and masks: at most 5 each."""
+    return 500 + 5 * suite.count(wildcards.category, "test")
+
+
+def prepare_train_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of what decodes the training images, each once and in a list."""
+    return prepare_memory(suite, wildcards, attempt, "train")
+
+
+def prepare_test_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of what decodes the test images, each once and in a list."""
+    return prepare_memory(suite, wildcards, attempt, "test")
+
+
+def prepare_memory(suite: Suite, wildcards, attempt: int, split: str) -> int:
+    """Return the MB of what decodes a split's images."""
+    images = suite.count(wildcards.category, split)
+    return memory_mb(suite.config["image_size"], 0.5 * images, attempt)
+
+
+def teacher_memory(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the MB of what makes a teacher.
+
+    Ten epochs of SVHN, the largest set with a name, are 0.7 million images of 0.3 GB in all.
+    """
+    return 4000 * 2 ** (attempt - 1)
+
+
+def teacher_minutes(suite: Suite, wildcards, attempt: int) -> int:
+    """Return the minutes of what makes a teacher."""
+    return 240 * 2 ** (attempt - 1)
+
+
+def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
+    """Return three times the minutes that a fit takes, and a quarter of an hour.
+
+    At the rate that fits on such a machine recorded, else at that of one busy core.
+    """
+    settings, backbone, _ = fitted_on(suite, wildcards)
+    full = suite.count(wildcards.category, "train")
+    images = settings.fit_images(full, float(wildcards.fraction))
+    recorded = suite.rates().recorded.get((wildcards.teacher, wildcards.method))
+    busy = settings.images_per_second(backbone) / (suite.config["image_size"] / 256) ** 2
+    rate = recorded or busy
+    return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
+
+
+def score_minutes(suite: Suite, wildcards, attempt: int) -> int:
+    """Return three times the minutes that scores take on one core, and half an hour."""
+    settings = suite.methods[wildcards.method]
+    seconds = settings.extra_seconds * (suite.config["image_size"] / 256) ** 4
+    images = suite.count(wildcards.category, "test")
+    return round(30 + 3 * seconds * images / 60) * 2 ** (attempt - 1)

@@ -1,0 +1,159 @@
+"""A config and what follows from it: the cells, their fits, the teachers and the sets, by name.
+
+The rules ask for nothing else: a function of this package that takes a `Suite` first answers them.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from stpm_bench import grid
+from stpm_bench.config import Source, complete, keeps_model, methods, sources, unpacks_mvtec_ad
+from stpm_bench.files import check_writable
+from stpm_bench.grid import Cell
+from stpm_bench.levels import PUBLISHED
+from stpm_bench.methods.interface import Settings
+from stpm_bench.results import check_layout
+from stpm_bench.run.plan import count_images
+from stpm_bench.run.rates import Rates, rates
+
+
+class Suite(NamedTuple):
+    """All that a config asks for.
+
+    Attributes:
+        config: completed.
+        sources: category -> where its images are.
+        table: what `grid.studies` returns.
+        cells: each once, in the order of the config.
+        fits: cell -> name of the folder of the fit on which it rests.
+        methods: name -> settings, the built-in ones first.
+        teachers: name of a draw's file, without its suffix -> its entry in the config.
+        pretraining: name of a pretraining set -> the entry of a teacher that uses it.
+        count: of a category and a split how many images there are, or will be; counted once.
+        rates: how fast fits are on this machine; read once.
+    """
+
+    config: dict
+    sources: dict[str, Source]
+    table: pd.DataFrame
+    cells: list[Cell]
+    fits: dict[Cell, str]
+    methods: dict[str, Settings]
+    teachers: dict[str, dict]
+    pretraining: dict[str, dict]
+    count: Callable[[str, str], int]
+    rates: Callable[[], Rates]
+
+    @property
+    def results(self) -> str:
+        return self.config["results"]
+
+    @property
+    def data(self) -> str:
+        return self.config["data"]["folder"]
+
+    @property
+    def categories(self) -> list[str]:
+        return list(dict.fromkeys(cell.category for cell in self.cells))
+
+    @property
+    def mvtec_ad(self) -> str:
+        """What an unpacked MVTec AD is known by."""
+        return f"{self.data}/mvtec_ad/download.json"
+
+    @property
+    def archive(self) -> str | None:
+        """The user's archive of MVTec AD, if one is unpacked."""
+        data = self.config["data"]
+        return data["mvtec_ad"] if unpacks_mvtec_ad(data) else None
+
+    @property
+    def kept(self) -> list[str]:
+        """The methods whose models are kept once the test images are scored."""
+        return [name for name, s in self.methods.items() if keeps_model(self.config, s)]
+
+    @property
+    def temporary(self) -> list[str]:
+        """The methods whose models are not kept."""
+        return [name for name, s in self.methods.items() if not keeps_model(self.config, s)]
+
+    @property
+    def main(self) -> str:
+        """The study of the main table, of the audit and of each category's figures."""
+        return grid.main_study(self.config["studies"])
+
+    @property
+    def main_cells(self) -> list[Cell]:
+        return grid.cells(self.table[self.table["study"] == self.main])
+
+    @property
+    def panel_cells(self) -> dict[str, Cell]:
+        """The cell that a category's figure shows: the main study's first of that category."""
+        # Later entries of a dict replace earlier ones, hence the reversal.
+        return {cell.category: cell for cell in reversed(self.main_cells)}
+
+    def cell_folder(self, cell: Cell) -> str:
+        return f"{self.results}/cells/{cell.folder}"
+
+    def fit_folder(self, cell: Cell) -> str:
+        """Return the folder of the fit on which a cell rests; the cell need not be of a study."""
+        fit = self.fits.get(cell) or grid.fits_of([cell], self.methods)[cell].folder
+        return f"{self.results}/fits/{fit}"
+
+
+def suite_of(config: Mapping[str, Any]) -> Suite:
+    """Complete a config and return all that it asks for.
+
+    Raises:
+        InputError: the config is not allowed, its results cannot be written, or they lie there in
+            another layout.
+    """
+    completed = complete(config)
+    check_writable(completed["results"])
+    check_layout(completed["results"])
+    table, where = grid.studies(completed), sources(completed)
+    cells = grid.cells(table)
+    # By the name of its file, each draw of each teacher.
+    teachers = {
+        file: completed["teachers"][teacher] | ({"seed": int(seed)} if file != teacher else {})
+        for file, teacher, seed in table[["teacher_file", "teacher", "seed"]].itertuples(
+            index=False
+        )
+    }
+    pretraining = {pretraining_name(t): t for t in teachers.values() if "pretrain" in t}
+    # One-class CIFAR-10 lies where the set of that name is downloaded to, for a teacher or itself.
+    cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
+    if any(where[cell.category].marker == cifar10 for cell in cells):
+        pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
+    fits = grid.fits(table)
+    return Suite(
+        config=completed,
+        sources=where,
+        table=table,
+        cells=cells,
+        fits=fits,
+        methods=methods(completed),
+        teachers=teachers,
+        pretraining=pretraining,
+        count=functools.cache(lambda category, split: count_images(where[category], split)),
+        rates=functools.cache(lambda: rates(completed, fits)),
+    )
+
+
+def pretraining_name(teacher: Mapping) -> str:
+    """Return the name of a teacher's pretraining set: of a folder, its last part and a hash."""
+    source = teacher["pretrain"]
+    if isinstance(source, str):
+        return source
+    folder, size = source["folder"], teacher["pretraining"]["input_size"]
+    return f"{Path(folder).name}-{hashlib.sha256(f'{folder} {size}'.encode()).hexdigest()[:8]}"
+
+
+def is_published(teacher: Mapping) -> bool:
+    """Return whether a teacher's weights are torchvision's."""
+    return teacher.get("weights") in PUBLISHED[teacher["backbone"]]
