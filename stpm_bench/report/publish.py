@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import yaml
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json, read_verified
-from stpm_bench.levels import PUBLISHED
+from stpm_bench.levels import EMBEDDED, names_a_file
 from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED
 from stpm_bench.report.tables import METRICS, STUDENT
 from stpm_bench.report.typeset import number, spread
@@ -122,12 +122,6 @@ def told_apart(by_version: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def main_study(studies: pd.DataFrame) -> str:
-    """Return the name of the main study: 'main', or the first where none has that name."""
-    names = list(dict.fromkeys(studies["study"]))
-    return "main" if "main" in names else names[0]
-
-
 def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> dict[str, bytes]:
     """Return the files of a published folder: path in it -> content.
 
@@ -155,7 +149,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
             f"CONFIG --output {results})"
         )
     studies = grid.read(results / "studies.csv")
-    main = main_study(studies)
+    main = grid.main_study(studies["study"])
     status = status_of(results, studies, main)
     found = runs(results, studies)
     several = kinds(found)
@@ -165,6 +159,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
             f"folder holds one: {told_apart(several)}. Run them on one kind, or give each kind a "
             "results folder of its own and publish both"
         )
+    refuse_other_speed(results, several)
     mixtures = {what: seen for what, seen in versions(found).items() if len(seen) > 1}
     if mixtures and not mixed:
         lines = "".join(f"\n  {what}: {told_apart(seen)}" for what, seen in mixtures.items())
@@ -176,6 +171,9 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
         file: read_verified(results / file)
         for file in ("config.yaml", "metrics.csv", "claims.json", "claims.md")
     }
+    for path in (results / "speed.csv", results / "speed.json"):
+        if path.exists():
+            files[path.name] = read_verified(path)
     for suffix in ("csv", "md"):
         for path in sorted((results / "tables").glob(f"*.{suffix}")):
             files[f"tables/{path.name}"] = read_verified(path)
@@ -185,6 +183,23 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     files["record.json"] = (json.dumps(record, indent=2) + "\n").encode()
     files["README.md"] = readme_of(record, files, main).encode()
     return files
+
+
+def refuse_other_speed(results: Path, known: Collection[str]) -> None:
+    """Raise an InputError where the methods were timed on another processor than the cells' kind.
+
+    Args:
+        known: the kind of processor of the cells, see `kinds`; empty where none is recorded.
+    """
+    if known and (results / "speed.json").exists():
+        timed = read_json(results / "speed.json")["machine"]
+        name = timed["processor"] if timed["device"] == "cpu" else timed["device"]
+        if not any(kind.startswith(f"{name} (") for kind in known):
+            raise InputError(
+                f"{results}/speed.json: its methods were timed on {name}, and the cells come from "
+                f"{', '.join(known)}; expected one kind of processor, so time them there again "
+                "(delete speed.json and speed.csv, then run again)"
+            )
 
 
 def figures(results: Path, main: str) -> list[str]:
@@ -398,13 +413,15 @@ def paths(config: Mapping) -> list[tuple[str, str, str]]:
         found.append((f"data.sets.{name}.path", path, f"the set's folder, layout {part['layout']}"))
     for name, teacher in config["teachers"].items():
         weights, source = teacher.get("weights"), teacher.get("pretrain")
-        if weights in PUBLISHED[teacher["backbone"]]:
-            meaning = f"torchvision's weights, downloaded into `{data['folder']}`"
-            found.append((f"teachers.{name}.weights", weights, meaning))
-        elif weights:
+        if names_a_file(teacher):
             meaning = "a file of weights; its SHA-256 is in record.json"
             if teacher.get("source"):
                 meaning += f"; declared as {teacher['source']}"
+            found.append((f"teachers.{name}.weights", weights, meaning))
+        elif weights == EMBEDDED:
+            found.append((f"teachers.{name}.weights", weights, "weights that ship with stpm_bench"))
+        elif weights:
+            meaning = f"torchvision's weights, downloaded into `{data['folder']}`"
             found.append((f"teachers.{name}.weights", weights, meaning))
         elif isinstance(source, Mapping):
             found.append((f"teachers.{name}.pretrain.folder", source["folder"], "its images"))

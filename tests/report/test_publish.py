@@ -212,6 +212,17 @@ def test_two_kinds_of_processor_are_refused_with_their_cells(results, stage, oth
     assert f"{name} ({expected['capability']}): 1 cells ({fit.name})" in str(error.value)
 
 
+def test_the_speed_is_published_where_it_is_of_the_same_processor(results):
+    speed = {"machine": {"processor": "AMD EPYC", "device": "cpu"}}
+    write(results / "speed.json", speed)
+    (results / "speed.csv").write_text("method\n")
+    assert {"speed.json", "speed.csv"} <= set(publish.contents(results, "two"))
+    speed["machine"]["processor"] = "Intel"
+    write(results / "speed.json", speed)
+    with pytest.raises(InputError, match=r"speed.json: .* timed on Intel, .* AMD EPYC"):
+        publish.contents(results, "two")
+
+
 def test_a_teacher_counts_where_it_was_trained(results):
     change(results / "teachers" / "imagenet.json", training_seconds=9, train_images=1, epochs=1)
     with pytest.raises(InputError, match="the login node's"):
