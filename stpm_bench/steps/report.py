@@ -127,7 +127,11 @@ def tables(
             write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
-            table = published.reproductions(literature, own)
+            read_as = published.readings(studies, config, of_study) if own else {}
+            read_as = {
+                name: published.ours(long, audited, rows, others) for name, rows in read_as.items()
+            }
+            table = published.reproductions(literature, own, read_as)
             sections = published.reproductions_sections(table, basis)
             origin = typeset.made_by(published.ours, *of_maps)
             write("reproductions", table, sections, origin)
