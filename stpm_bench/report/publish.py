@@ -531,6 +531,7 @@ def entry(folder: Path) -> str:
         if len(table):
             parts.append(table.to_markdown(index=False, disable_numparse=True))
     claims = read_json(folder / "claims.json")["claims"]
+    parts.append(f"The paper's [claims]({link.removesuffix('README.md')}claims.md), by verdict:")
     parts.append("\n".join(f"- {line}" for line in verdict_lines(claims)))
     return "\n\n".join(part for part in parts if part)
 
@@ -558,20 +559,22 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
 
 
 def verdict_lines(claims: Sequence[Mapping]) -> list[str]:
-    """Return a line for each verdict that some claim has: which claims, of which metrics."""
-    lines = []
+    """Return a line for each verdict that some claim has: which claims, of which metrics.
+
+    The metrics are named where a claim has another verdict on others.
+    """
+    rows, lines = Counter(claim["claim"] for claim in claims), []
     for verdict in VERDICTS:
         found: dict[str, list[str]] = {}
         for claim in claims:
             if claim["verdict"] == verdict:
                 found.setdefault(claim["claim"], []).append(METRICS.get(claim["metric"], ""))
-        if found:
-            each = [
-                f"{claim} ({', '.join(metrics)})" if any(metrics) else claim
-                for claim, metrics in found.items()
-            ]
-            count = sum(map(len, found.values()))
-            lines.append(f"{verdict}, {count} rows of the claims: {', '.join(each)}")
+        each = [
+            claim if len(metrics) == rows[claim] else f"{claim} ({', '.join(metrics)})"
+            for claim, metrics in found.items()
+        ]
+        if each:
+            lines.append(f"{verdict}: {', '.join(each)}")
     return lines
 
 

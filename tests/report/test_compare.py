@@ -1,9 +1,17 @@
 """The rule that sets two runs beside each other, in made-up worlds; and what it says of folders."""
 
+import re
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
+from conftest import REPOSITORY
+from stpm_bench import config, grid
+from stpm_bench.__main__ import main
 from stpm_bench.report.compare import (
     ALPHA,
     BEYOND,
@@ -209,3 +217,140 @@ def test_hochberg_by_hand():
     )
     assert hochberg([0.05, 0.05, 0.05]) == pytest.approx([0.05] * 3)
     assert hochberg([0.02, 0.9]) == pytest.approx([0.04, 0.9])
+
+
+# Two folders
+
+
+CATEGORIES = ("brick", "gravel")
+
+
+def folder_of(
+    path: Path, shift: float = 0.0, seeds=(0, 1, 2), categories=CATEGORIES, noise=1, **changes
+) -> Path:
+    """Write the config and the metrics of a run: a study of two categories, seeds SPREAD wide.
+
+    Args:
+        noise: of the draws. changes: of the config.
+    """
+    given = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
+    study = given["studies"]["main"] | {"category": list(CATEGORIES)}
+    given |= {"results": str(path), "studies": {"main": study}} | changes
+    path.mkdir()
+    completed = config.complete(given)
+    (path / "config.yaml").write_text(yaml.safe_dump(completed))
+    rng, rows = np.random.default_rng(noise), []
+    for cell in grid.cells(grid.studies(completed)):
+        for metric in ("image_auroc", "pixel_auroc", "pro", "pixel_ap"):
+            value = 0.9 + rng.normal(0, SPREAD) + shift
+            if cell.seed in seeds and cell.category in categories:
+                rows.append((*cell, metric, value))
+    columns = [*grid.AXES, "metric", "value"]
+    pd.DataFrame(rows, columns=columns).to_csv(path / "metrics.csv", index=False)
+    return path
+
+
+def compared(capsys, *folders: Path) -> tuple[int, list[list[str]], str]:
+    """Return the exit status, the texts of the rows of the study main, and all that was said."""
+    status = main(["compare", *map(str, folders)])
+    said = capsys.readouterr()
+    rows = [line.strip("|").split("|") for line in said.out.splitlines() if "| main" in line]
+    return status, [[text.strip(" *") for text in row] for row in rows], said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict", "status"),
+    [
+        ({}, REPRODUCED, 0),
+        ({"noise": 2}, WITHIN, 0),
+        ({"noise": 2, "shift": 0.05}, BEYOND, 1),
+    ],
+    ids=str,
+)
+def test_three_seeds_a_run(tmp_path, capsys, other, verdict, status):
+    one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two", **other)
+    found, rows, said = compared(capsys, one, two)
+    assert found == status
+    assert [row[:3] for row in rows[:3]] == [
+        ["main", label, verdict] for label in ("image AUROC", "pixel AUROC", "PRO")
+    ]
+    assert float(rows[0][3]) == pytest.approx(other.get("shift", 0), abs=0.01)
+    equal = "6 of 6" if verdict == REPRODUCED else "0 of 6"
+    assert rows[3] == ["main", "6", "0", "0", equal, "n/a"]
+    assert "THE CONFIGS DIFFER" not in said
+
+
+def test_one_seed_a_run_is_exit_status_2(tmp_path, capsys):
+    one = folder_of(tmp_path / "one", seeds=(0,))
+    two = folder_of(tmp_path / "two", seeds=(0,), noise=2)
+    status, rows, _ = compared(capsys, one, two)
+    assert status == 2
+    assert [row[2] for row in rows[:3]] == [UNTOLD] * 3
+    assert compared(capsys, one, one)[0] == 0
+
+
+def test_one_seed_beside_three_is_compared(tmp_path, capsys):
+    one = folder_of(tmp_path / "one")
+    two = folder_of(tmp_path / "two", seeds=(0,), noise=2, shift=0.2)
+    status, rows, _ = compared(capsys, one, two)
+    assert (status, rows[0][2]) == (1, BEYOND)
+    assert rows[3][1:4] == ["2", "4", "0"]
+
+
+def test_cells_of_one_run_alone_are_counted_and_named(tmp_path, capsys):
+    one = folder_of(tmp_path / "one")
+    two = folder_of(tmp_path / "two", noise=2, categories=["gravel"])
+    _, rows, said = compared(capsys, one, two)
+    assert rows[0][8] == "1 of 2"  # groups
+    assert rows[3][1:4] == ["3", "3", "0"]
+    assert "In the first alone: category-brick_layers-1+2+3_teacher-photos" in said
+    status, rows, _ = compared(capsys, folder_of(tmp_path / "none", categories=["brick"]), two)
+    assert (status, rows[0][2], rows[0][7]) == (2, UNTOLD, "n/a")
+
+
+def test_the_largest_difference_is_named(tmp_path, capsys):
+    one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two", noise=2)
+    table = pd.read_csv(two / "metrics.csv")
+    table.loc[table["category"] == "gravel", "value"] -= 0.3
+    table.to_csv(two / "metrics.csv", index=False)
+    _, rows, _ = compared(capsys, one, two)
+    assert re.fullmatch(r"-0\.(29|30)\d \(gravel\)", rows[0][7])
+
+
+def test_configs_that_differ_are_said(tmp_path, capsys):
+    one = folder_of(tmp_path / "one")
+    two = folder_of(tmp_path / "two", training={"epochs": 20, "batch_size": 8}, precision="float32")
+    _, _, said = compared(capsys, one, two)
+    assert "THE CONFIGS DIFFER: training.epochs 10 and 20." in said
+
+
+def test_level_maps_of_the_same_bytes_are_counted(tmp_path, capsys):
+    folders = [folder_of(tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        studies = grid.studies(yaml.safe_load((folder / "config.yaml").read_text()))
+        for i, fit in enumerate(grid.fits(studies).values()):
+            (folder / "fits" / fit).mkdir(parents=True)
+            digest = f"{i + (folder.name == 'two' and i < 2):064}"
+            record = folder / "fits" / fit / "score.sha256"
+            record.write_text(f"{digest}  level_maps.npz\n{'0' * 64}  score.json\n")
+    _, rows, _ = compared(capsys, *folders)
+    assert rows[3][5] == "4 of 6"
+    # Against a folder without fits, as a published one is, nothing is known of them.
+    published = folder_of(tmp_path / "published")
+    assert compared(capsys, folders[0], published)[1][3][4:] == ["6 of 6", "n/a"]
+
+
+def test_the_tables_are_written(tmp_path):
+    one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two", noise=2)
+    assert main(["compare", str(one), str(two), "--out", str(tmp_path / "out")]) == 0
+    assert WITHIN in (tmp_path / "out" / "compare.md").read_text()
+    assert f"<b>{WITHIN}</b>" in (tmp_path / "out" / "compare.html").read_text()
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "metrics.csv"])
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys, file):
+    one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two")
+    (two / file).unlink()
+    status, _, said = compared(capsys, one, two)
+    assert status == 1
+    assert f"error: {two / file}: no such file" in said

@@ -343,13 +343,19 @@ def test_the_block_sets_ours_beside_the_papers_and_names_each_verdict(made_up, t
     assert values[2] == "0.930"
     assert values[4:] == [f"{mean:.3f} ± {sd:.3f}", f"{mean - 0.93:+.3f}"]
     assert not re.search(r"\| PRO +\| carpet", text)  # not run
+    assert "(results/published/two/claims.md)" in text
     claims = json.loads((made_up / "claims.json").read_text())["claims"]
-    of_few_shot = {c["verdict"] for c in claims if c["claim"] == "3a"}
-    assert len(of_few_shot) == 1
-    line = rf"- {of_few_shot.pop()}, \d+ rows of the claims: .*3a \(image AUROC, pixel AUROC, PRO\)"
-    assert re.search(line, text)
-    counts = [int(n) for n in re.findall(r"^- .*, (\d+) rows of the claims", text, re.M)]
-    assert sum(counts) == len(claims)
+    lines = dict(re.findall(r"^- ([a-z ]+): (.*)$", text, re.M))
+    assert set(lines) == {claim["verdict"] for claim in claims}
+    for claim in claims:
+        assert claim["claim"] in lines[claim["verdict"]].split(", ")
+
+
+def test_a_claim_with_several_verdicts_names_its_metrics():
+    rows = [("1a", "pro", "supported"), ("1a", "image_auroc", "undecided"), ("5a", "", "undecided")]
+    claims = [dict(zip(("claim", "metric", "verdict"), row, strict=True)) for row in rows]
+    expected = ["supported: 1a (PRO)", "undecided: 1a (image AUROC), 5a"]
+    assert publish.verdict_lines(claims) == expected
 
 
 def test_a_run_at_another_setting_is_not_set_beside_the_paper(results, tmp_path):
