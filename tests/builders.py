@@ -82,6 +82,17 @@ def long_table(
     return pd.DataFrame(rows, columns=[*grid.AXES, "metric", "value"])
 
 
+def random_table(
+    categories: Sequence[str],
+    layers: Sequence[str] = ("1+2+3",),
+    metrics: Sequence[str] = tuple(METRICS),
+) -> pd.DataFrame:
+    """Return a long table of random values, of one teacher, fraction and method."""
+    rng = np.random.default_rng(0)
+    settings = [(subset, "t", 1.0, "stpm") for subset in layers]
+    return long_table(settings, categories, lambda *_: rng.random(), metrics=metrics)
+
+
 def cells_of(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of a long table, columns `grid.AXES`."""
     return metrics[list(grid.AXES)].drop_duplicates()

@@ -11,7 +11,8 @@ from test_cifar10 import write_cifar10
 from test_prepare import picture, save, write_category
 from test_shanghaitech import write_shanghaitech
 
-from conftest import REPOSITORY, small_config, snakemake
+from builders import small_config
+from conftest import REPOSITORY, snakemake
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
 from stpm_bench.datasets.check import check_folder

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_prepare import picture, save
 
-from conftest import small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
