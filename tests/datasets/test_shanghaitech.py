@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from test_prepare import picture, save
 
-from builders import small_config, write_category
+from builders import picture, save, small_config, write_category
 from conftest import snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
