@@ -122,12 +122,6 @@ def told_apart(by_version: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def main_study(studies: pd.DataFrame) -> str:
-    """Return the name of the main study: 'main', or the first where none has that name."""
-    names = list(dict.fromkeys(studies["study"]))
-    return "main" if "main" in names else names[0]
-
-
 def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> dict[str, bytes]:
     """Return the files of a published folder: path in it -> content.
 
@@ -155,7 +149,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
             f"CONFIG --output {results})"
         )
     studies = grid.read(results / "studies.csv")
-    main = main_study(studies)
+    main = grid.main_study(studies["study"])
     status = status_of(results, studies, main)
     found = runs(results, studies)
     several = kinds(found)

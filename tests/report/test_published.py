@@ -1,9 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import random_table
 
-from builders import cells_of
+from builders import cells_of, random_table
 from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError

@@ -16,7 +16,8 @@ import yaml
 from browser import opened
 from PIL import Image
 
-from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, made_once, snakemake
 from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec

@@ -6,17 +6,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from builders import cells_of, long_table
+from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import claims_table, cost, published, statistics, tables, typeset, verdict
-
-
-def random_table(categories, layers=("1+2+3",), metrics=tables.METRICS):
-    """A long table of random values."""
-    rng = np.random.default_rng(0)
-    settings = [(subset, "t", 1.0, "stpm") for subset in layers]
-    return long_table(settings, categories, lambda *_: rng.random(), metrics=metrics)
 
 
 def markdown(sections):

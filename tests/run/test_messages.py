@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench.run import messages, plan
 from stpm_bench.run.suite import suite_of
 
