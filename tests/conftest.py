@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from filelock import FileLock
 
-from builders import small_config, write_category
+from builders import small_config, write_category, write_nut
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -77,6 +77,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             made.touch()
     return folder
+
+
+@pytest.fixture
+def nut(tmp_path: Path) -> Path:
+    """The folder of a category 'nut' in MVTec's layout: 3 training images, 6 test images."""
+    return write_nut(tmp_path)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 import yaml
 
-from conftest import REPOSITORY, small_config
+from builders import small_config
+from conftest import REPOSITORY
 from stpm_bench import backbone
 from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.results import read_scores, read_teacher

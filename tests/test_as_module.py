@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, small_config
+from builders import small_config
+from conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "as_a_module.md"
 

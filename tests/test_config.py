@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench import grid
 from stpm_bench import methods as registry
 from stpm_bench.__main__ import parser

@@ -38,6 +38,12 @@ def test_every_key_of_that_page_has_a_meaning():
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_its_language(page):
+    fences = re.findall(r"^ *```(.*)$", page.read_text(), re.M)
+    assert "" not in fences[::2], "of commands it is bash"
+
+
 def commands_of(page: Path) -> list[str]:
     """Return the commands of a page's fenced bash blocks, one by one."""
     blocks = re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.S | re.M)
@@ -90,6 +96,11 @@ RUN = {
         "stpm_bench/benchmarks/grid.py",
         "full.yaml",
     ),
+    "snakemake interim --cores 1 --configfile my_config.yaml": (
+        "tests/test_environment.py",
+        '["snakemake", "interim"]',
+    ),
+    "git add results/published/my_name README.md": "not run: changes the checkout",
     "sha256sum -c *.sha256": ("tests/test_survival.py", '"sha256sum", "--check"'),
     'python -c "import torch; print(torch.__version__, torch.version.cuda, '
     'torch.cuda.is_available())"': "not run: asks a machine for its GPU",

@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from conftest import REPOSITORY, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, snakemake
 
 
 def test_environment_yml_and_pyproject_agree():

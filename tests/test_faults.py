@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_prepare import SIZE, defect_mask, nut, picture, save, write_category
 
+from builders import SIZE, defect_mask, picture, save, write_nut
 from stpm_bench.__main__ import main
 from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.interface import ReadOptions
@@ -20,8 +20,6 @@ from stpm_bench.errors import InputError
 from stpm_bench.evaluation import evaluated
 from stpm_bench.methods import built_in
 from stpm_bench.methods.interface import Scores
-
-__all__ = ["nut"]  # a fixture
 
 MASK = "ground_truth/bent/000_mask.png"
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -249,7 +247,7 @@ def test_a_single_training_image(nut):
     [text] = said(nut, "train")
     assert text.startswith(f"{nut}/train/good/000.png: is the only training image.")
     with pytest.raises(InputError, match=r"only training image of 3, by the config key .*every'"):
-        prepare(write_category(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
+        prepare(write_nut(nut.parent, "bolt").parent, "bolt", "train", 8, every=3)
 
 
 # --- more than 8 bits ---
@@ -449,7 +447,7 @@ def test_an_image_above_pillows_limit_is_read_where_the_key_allows_it(nut):
 
 def test_the_table_fits_a_terminal(tmp_path, capsys):
     """533 sizes once made a column of thousands of characters."""
-    folder = write_category(tmp_path, "a category with quite a long name", train=30)
+    folder = write_nut(tmp_path, "a category with quite a long name", train=30)
     for i, path in enumerate(sorted(folder.glob("train/good/*.png"))):
         save(path, picture(i)[: 10 + i // 2])
     assert main(["check-data", str(tmp_path)]) == 0

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 
-from conftest import REPOSITORY, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, snakemake
 from stpm_bench.files import hold
 
 

@@ -12,7 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import made_once, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import made_once, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.backbone import create, load, state

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, made_once, snakemake
 from stpm_bench import backbone, config, methods, speed
 from stpm_bench.__main__ import main
 from stpm_bench.methods.interface import Scores, Split, Teacher

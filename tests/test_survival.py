@@ -14,7 +14,8 @@ import torch
 from matplotlib import pyplot as plt
 
 import soak
-from conftest import REPOSITORY, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import (

@@ -5,7 +5,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from conftest import small_config, snakemake
+from builders import small_config
+from conftest import snakemake
 
 
 def test_a_teacher_of_a_folder_of_images(small_set):

@@ -19,7 +19,8 @@ import torchvision
 import yaml
 from PIL import Image
 
-from conftest import REPOSITORY, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, snakemake
 from stpm_bench.backbone import create, load, normalise
 from stpm_bench.datasets import mvtec
 from stpm_bench.methods.distance import distance, unit

@@ -27,7 +27,7 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
-# Pillow's limit is one for all files; `Reading.max_megapixels` is compared instead.
+# Pillow's limit is one for all files; `ReadOptions.max_megapixels` is compared instead.
 Image.MAX_IMAGE_PIXELS = None
 
 

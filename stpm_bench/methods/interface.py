@@ -63,6 +63,7 @@ class Fitted(NamedTuple):
         images: how many images the fit processed, each epoch's counted.
         seconds: of the work itself.
         failure: what was seen, or None.
+        steps: how many optimiser steps were taken; None of a method that takes none.
     """
 
     model: dict
@@ -70,6 +71,7 @@ class Fitted(NamedTuple):
     images: int
     seconds: float
     failure: str | None = None
+    steps: int | None = None
 
 
 def no_history() -> pd.DataFrame:

@@ -189,7 +189,9 @@ def train(
             ended = kept_epoch == history[-1][0]
             model["last_epoch_weights"] = state["kept"] if ended else backbone.state(student)
     seconds = table.loc[table["epoch"] > 0, "seconds"].sum()
-    return Fitted(model, table, (len(table) - 1) * n_training, float(seconds), failure)
+    done = len(table) - 1
+    taken = min(steps, done * steps_per_epoch)
+    return Fitted(model, table, done * n_training, float(seconds), failure, taken)
 
 
 def within_memory(train: Callable[[Stpm], Fitted], settings: Stpm, device: torch.device) -> Fitted:

@@ -12,7 +12,7 @@ from stpm_bench.report.typeset import NO_VALUE, Section
 
 COLUMNS = ["stage", *AXES, "fit", "device", "threads", "fitted_on", "images", "seconds"]
 COLUMNS += ["images_per_second", "host_bytes", "gpu_bytes", "code", "packages"]
-COLUMNS += ["file", "precision"]
+COLUMNS += ["file", "precision", "steps"]
 
 
 def collect(
@@ -30,7 +30,7 @@ def collect(
         is how many training images a fit saw, those that validate not among them; `code` is the
         version of the stage's code, None of a teacher; `packages` is 'torch 2.15.0, numpy 2.4.6',
         None where the stage does not record them; `file` is that of the method's code, and
-        `precision` that of a fit.
+        `precision` that of a fit; `steps` are the optimiser's.
     """
     rows = []
     for file, name in teachers.items():
@@ -76,6 +76,7 @@ def stage_cost(record: dict) -> dict:
     packages = [f"{name} {version}" for name, version in record.get("packages", {}).items()]
     cost |= {"fitted_on": record.get("split", {}).get("training")}
     cost |= {"file": record.get("settings", {}).get("file"), "precision": record.get("precision")}
+    cost |= {"steps": record.get("steps")}
     return cost | {"packages": ", ".join(packages) or None} | record["peak_memory"]
 
 
@@ -113,6 +114,18 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
         "slowed each other. `cost.csv` has every run."
     )
     return [Section("Cost", body, caption)]
+
+
+def steps_by_setting(table: pd.DataFrame) -> dict[tuple, str]:
+    """Return the optimiser steps of the fits of each setting, 'low to high' over its categories.
+
+    A setting whose fits took no step, or recorded none, is left out.
+
+    Args:
+        table: what `collect` returns.
+    """
+    fits = table[(table["stage"] == "fit") & table["steps"].notna()]
+    return {setting: span(rows["steps"]) for setting, rows in fits.groupby(list(SETTING))}
 
 
 def span(values: pd.Series, digits: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from stpm_bench.config import methods as methods_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.grid import AXES, set_of, spell_layers
+from stpm_bench.grid import AXES, SETTING, set_of, spell_layers
 from stpm_bench.methods import DEFAULT
 from stpm_bench.report.tables import (
     CATEGORY,
@@ -43,6 +44,8 @@ MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
 # The published methods that are run here: the name of each in the tables, and in published.csv by
 # the backbone of the teacher, or '' for any.
+METHOD_AXIS = SETTING[-1]
+NO_READINGS: Mapping = MappingProxyType({})
 RUN_HERE = {
     "padim": ("PaDiM", {"resnet18": "PaDiM-R18", "wide_resnet50_2": "PaDiM-WR50"}),
     "spade": ("SPADE", {"": "SPADE"}),
@@ -335,18 +338,47 @@ def ours(
     }
 
 
+def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the other readings of STPM that were run at the main study's setting.
+
+    A reading is a built-in method of STPM's file, or one of the config that is like another than
+    the main study's: the authors' code with 200 epochs is one, the paper's with another loss not.
+
+    Args:
+        cells: those of every study, columns `grid.AXES`. config: completed.
+        main: the main study's cells.
+
+    Returns:
+        name of the method -> its cells, of the main study's categories.
+    """
+    first = main[list(SETTING)].iloc[0]
+    fixed = [axis for axis in SETTING if axis != METHOD_AXIS]
+    same = (cells[fixed] == first[fixed]).all(axis=1)
+    same &= cells["category"].isin(main["category"])
+    found = {}
+    for name in cells.loc[same, METHOD_AXIS].unique():
+        like = config["methods"].get(name, {}).get("like", DEFAULT)
+        own = name in config["methods"] and like in (DEFAULT, first[METHOD_AXIS])
+        if name != first[METHOD_AXIS] and is_stpm(config, name) and not own:
+            rows = cells[same & (cells[METHOD_AXIS] == name)]
+            found[name] = rows[list(AXES)].drop_duplicates()
+    return found
+
+
 def reproductions(
-    published: pd.DataFrame, own: Mapping[tuple[str, str], tuple[float, float]]
+    published: pd.DataFrame,
+    own: Mapping[tuple[str, str], tuple[float, float]],
+    others: Mapping[str, Mapping[tuple[str, str], tuple[float, float]]] = NO_READINGS,
 ) -> pd.DataFrame:
     """Set every source of STPM's numbers side by side: a row for each metric and category.
 
     Args:
-        own: what `ours` returns.
+        own: what `ours` returns. others: the same of each of `readings`.
 
     Returns:
-        Columns `metric`, `category`, `kind`, one for each source, `ours`, `ours sd`, `range`
-        (highest less lowest of the row). Means of all 15 categories: 'mean' of the entries, and
-        'mean, as printed'.
+        Columns `metric`, `category`, `kind`, one for each source, `ours`, `ours sd`, for each of
+        `others` `ours: NAME` and `ours: NAME sd`, and `range` (highest less lowest of the sources
+        and `ours`). Means of all 15 categories: 'mean' of the entries, and 'mean, as printed'.
     """
     rows = published[published["method"] == METHOD]
     sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
@@ -368,6 +400,9 @@ def reproductions(
             seen = [value for value in [*line.values(), mean] if isinstance(value, float)]
             seen = [value for value in seen if not np.isnan(value)]
             line |= {OURS: mean, "ours sd": sd}
+            for name, values in others.items():
+                value = values.get((category, metric), (np.nan, np.nan))
+                line |= dict(zip((f"{OURS}: {name}", f"{OURS}: {name} sd"), value, strict=True))
             lines.append(line | {"range": max(seen) - min(seen) if len(seen) > 1 else np.nan})
     return pd.DataFrame(lines)
 
@@ -376,11 +411,15 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
     """Set what `reproductions` returns, a section a metric."""
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
-        columns = [c for c in rows.columns[3:-3] if rows[c].notna().any()]
+        start = rows.columns.get_loc(OURS)
+        columns = [c for c in rows.columns[3:start] if rows[c].notna().any()]
         body = pd.DataFrame({"category": rows["category"]})
         for column in columns:
             body[column] = [number(value) for value in rows[column]]
-        body[OURS] = [spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)]
+        for column in rows.columns[start:-1:2]:  # each with its standard deviation behind it
+            body[column] = [
+                spread(*v) for v in zip(rows[column], rows[f"{column} sd"], strict=True)
+            ]
         body["range"] = [number(value) for value in rows["range"]]
         run = rows[OURS].notna() & rows["category"].isin(mvtec.CATEGORIES)
         caption = (

@@ -11,7 +11,15 @@ import pandas as pd
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.grid import AXES, SETTING, at_setting, set_of, varying
 from stpm_bench.report import statistics
-from stpm_bench.report.typeset import Section, bold_best, interval, number, p_value, spread
+from stpm_bench.report.typeset import (
+    NO_VALUE,
+    Section,
+    bold_best,
+    interval,
+    number,
+    p_value,
+    spread,
+)
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
 # The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
@@ -283,6 +291,7 @@ def study_sections(
     table: pd.DataFrame,
     basis: str,
     accuracies: Mapping[str, float | None] | None = None,
+    steps: Mapping[tuple, str] | None = None,
 ) -> list[Section]:
     """Set a study: by category where it is one setting, else by setting, the means alone.
 
@@ -293,9 +302,10 @@ def study_sections(
         basis: what `coverage` returns.
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
             teachers where those vary.
+        steps: what `cost.steps_by_setting` returns; a column where the fraction varies.
     """
     return [
-        study_section(f"Study: {name}{own and ', '}{own}", part, basis, accuracies)
+        study_section(f"Study: {name}{own and ', '}{own}", part, basis, accuracies, steps)
         for own, part in split_by_pro(table).items()
     ]
 
@@ -305,6 +315,7 @@ def study_section(
     table: pd.DataFrame,
     basis: str,
     accuracies: Mapping[str, float | None] | None,
+    steps: Mapping[tuple, str] | None = None,
 ) -> Section:
     """Format one of the parts of `split_by_pro`; the arguments are as of `study_sections`."""
     axes, metrics = varying(table), labels(table)
@@ -318,6 +329,9 @@ def study_section(
         known = [accuracies.get(teacher) for teacher in table["teacher"]]
         place = shown.columns.get_loc("teacher") + 1
         shown.insert(place, "accuracy", [number(np.nan if a is None else a) for a in known])
+    if steps and "fraction" in axes:
+        settings = table[list(SETTING)].itertuples(index=False, name=None)
+        shown["steps"] = [steps.get(setting, NO_VALUE) for setting in settings]
     for metric, label in metrics.items():
         shown[label] = [spread(*v) for v in zip(table[metric], table[f"{metric}_sd"], strict=True)]
         if by_setting:
@@ -339,6 +353,8 @@ def study_section(
         caption += " Means over categories, the best in bold."
         if any(column.endswith("between") for column in shown):
             caption += " Between: the standard deviation over categories."
+    if "steps" in shown:
+        caption += " Steps: the optimiser's, of a fit; n/a where none are taken or recorded."
     if "accuracy" in shown:
         caption += (
             " Accuracy: of the teacher on the test images of what it was trained on here. How long "

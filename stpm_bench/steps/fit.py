@@ -195,6 +195,7 @@ def fit(
         "model_sha256": sha256(output / "model.pt"),
         "code": version_of("fit", method.module),
         "images": fitted.images,
+        "steps": fitted.steps,
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
         "peak_memory": provenance.peak_memory(where),

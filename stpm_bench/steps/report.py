@@ -86,6 +86,7 @@ def tables(
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
     accuracies = accuracies_of(results, studies)
     costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
+    steps = cost.steps_by_setting(costs)
 
     written = []  # names of files, for their record
     forget_hashes(folder / "tables.sha256")
@@ -108,7 +109,7 @@ def tables(
         for teacher in of_study["teacher"].unique():
             if declared := file_declared(config, teacher):
                 basis += f"; teacher {teacher} {declared}"
-        sections = tables.study_sections(study, table, basis, accuracies)
+        sections = tables.study_sections(study, table, basis, accuracies, steps)
         if study == main:
             ran = published.baselines(long, studies, config, of_study, others)
             methods = published.methods(beside, table, others, ran)
@@ -126,7 +127,11 @@ def tables(
             write(f"{study}_differences", differences, sections, origin)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
-            table = published.reproductions(literature, own)
+            read_as = published.readings(studies, config, of_study) if own else {}
+            read_as = {
+                name: published.ours(long, audited, rows, others) for name, rows in read_as.items()
+            }
+            table = published.reproductions(literature, own, read_as)
             sections = published.reproductions_sections(table, basis)
             origin = typeset.made_by(published.ours, *of_maps)
             write("reproductions", table, sections, origin)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench.benchmarks import grid as benchmark
 from stpm_bench.config import complete
 from stpm_bench.files import verified

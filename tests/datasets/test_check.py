@@ -6,14 +6,15 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from test_prepare import REAL, SIZE, defect_mask, nut, picture, save, write_category
 
+from builders import SIZE, defect_mask, picture, save, write_nut
+from conftest import SHARED_DATA
 from stpm_bench.__main__ import main
 from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.prepare import prepare, refuse_leak
 from stpm_bench.errors import InputError
 
-__all__ = ["nut"]  # a fixture
+REAL = SHARED_DATA / "mvtec_ad"
 
 
 def problems(root) -> list[tuple[str, str]]:
@@ -63,7 +64,7 @@ def test_a_warning_alone_is_status_0(nut, capsys):
     ],
 )
 def test_a_folder_without_a_category(tmp_path, root, message):
-    write_category(tmp_path / "data")
+    write_nut(tmp_path / "data")
     (tmp_path / "empty").mkdir()
     [(severity, text)] = problems(tmp_path / root)
     assert severity == "error"
@@ -172,8 +173,8 @@ def test_an_accent_in_one_or_in_two_characters(nut):
 
 
 def test_two_categories_do_not_mix(tmp_path):
-    write_category(tmp_path, "nut")
-    write_category(tmp_path, "bolt")  # the same pixels
+    write_nut(tmp_path, "nut")
+    write_nut(tmp_path, "bolt")  # the same pixels
     table, found = check_folder(tmp_path, workers=3, progress=False)
     assert found == []
     assert list(table["category"]) == ["bolt"] * 4 + ["nut"] * 4

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from conftest import small_config, snakemake
+from builders import small_config
+from conftest import snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import cifar10, layouts, pretraining

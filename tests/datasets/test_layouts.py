@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_cifar10 import write_cifar10
-from test_prepare import picture, save, write_category
 from test_shanghaitech import write_shanghaitech
 
-from conftest import REPOSITORY, small_config, snakemake
+from builders import picture, save, small_config, write_nut
+from conftest import REPOSITORY, snakemake
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
 from stpm_bench.datasets.check import check_folder
@@ -71,8 +71,8 @@ def write_btad(root):
 
 def write_mpdd(root):
     """MPDD: MVTec AD's layout; one category has a single kind of defect."""
-    write_category(root, "bracket_black")
-    folder = write_category(root, "metal_plate")
+    write_nut(root, "bracket_black")
+    folder = write_nut(root, "metal_plate")
     for part in ("test", "ground_truth"):
         for path in (folder / part / "scratch").iterdir():
             path.unlink()
@@ -269,7 +269,7 @@ def sets_config(folder, **changes) -> dict:
     """VisA, BTAD and a user's folder; their categories share the name 01."""
     write_visa(folder / "visa", "01", "candle")
     write_btad(folder / "btad")
-    write_category(folder / "own", "01")
+    write_nut(folder / "own", "01")
     sets = {
         "visa": {"path": str(folder / "visa"), "layout": "visa"},
         "btad": {"path": str(folder / "btad"), "layout": "btad"},

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders import SIZE, defect_mask, picture, save, write_nut
+from conftest import SHARED_DATA
 from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.datasets import prepare as module
 from stpm_bench.datasets.check import check_folder
@@ -16,42 +18,7 @@ from stpm_bench.datasets.masks import nearest
 from stpm_bench.datasets.regions import count_regions
 from stpm_bench.errors import InputError
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mvtec_ad"
-SIZE = 32
-
-
-def picture(seed: int, size: int = SIZE) -> np.ndarray:
-    """A (size, size, 3) uint8 image that is different for each seed."""
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, **options) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-
-
-def defect_mask(size: int = SIZE) -> np.ndarray:
-    mask = np.zeros((size, size), np.uint8)
-    mask[4:12, 8:20] = 255
-    return mask
-
-
-def write_category(root: Path, category: str = "nut", train: int = 3, test: int = 2) -> Path:
-    """Write a small category: `train` images, `test` good ones, `test` of each of two defects."""
-    folder = root / category
-    for i in range(train):
-        save(folder / "train" / "good" / f"{i:03}.png", picture(i))
-    for i in range(test):
-        save(folder / "test" / "good" / f"{i:03}.png", picture(100 + i))
-        for k, defect in enumerate(("bent", "scratch")):
-            save(folder / "test" / defect / f"{i:03}.png", picture(200 + 10 * k + i))
-            save(folder / "ground_truth" / defect / f"{i:03}_mask.png", defect_mask())
-    return folder
-
-
-@pytest.fixture
-def nut(tmp_path: Path) -> Path:
-    return write_category(tmp_path)
+REAL = SHARED_DATA / "mvtec_ad"
 
 
 def prepare(folder: Path, split: str = "test", size: int = SIZE, **options):
@@ -83,7 +50,7 @@ def test_published_counts():
 
 
 def test_list_categories(tmp_path):
-    write_category(tmp_path, "zeta")
+    write_nut(tmp_path, "zeta")
     (tmp_path / "alpha" / "test").mkdir(parents=True)
     (tmp_path / "notes").mkdir()
     (tmp_path / ".hidden" / "train").mkdir(parents=True)
@@ -175,7 +142,7 @@ def test_other_files_are_passed_over(nut):
 
 
 def test_unicode_and_spaces_in_names(tmp_path):
-    folder = write_category(tmp_path / "meine Prüfung", "große Mutter")
+    folder = write_nut(tmp_path / "meine Prüfung", "große Mutter")
     (folder / "test" / "bent").rename(folder / "test" / "verbogen – links")
     (folder / "ground_truth" / "bent").rename(folder / "ground_truth" / "verbogen – links")
     (folder / "train" / "good" / "000.png").rename(folder / "train" / "good" / "a b é.png")
@@ -225,7 +192,7 @@ def test_other_shapes_are_squashed(nut):
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_workers_do_not_change_the_result(tmp_path, workers):
-    folder = write_category(tmp_path, train=20)
+    folder = write_nut(tmp_path, train=20)
     images, _, table = prepare(folder, "train", 16, workers=workers)
     again, _, table_again = prepare(folder, "train", 16)
     assert (images == again).all()
@@ -599,7 +566,7 @@ def test_damage_is_named(nut, damage):
 
 
 def test_all_damaged_files_are_named_in_one_message(tmp_path):
-    folder = write_category(tmp_path, train=14)
+    folder = write_nut(tmp_path, train=14)
     for i in range(12):
         (folder / "train" / "good" / f"{i:03}.png").write_bytes(b"")
     with pytest.raises(InputError) as caught:
@@ -623,8 +590,8 @@ def test_all_damaged_files_are_named_in_one_message(tmp_path):
 )
 def test_no_such_category(tmp_path, root, category, message):
     data = tmp_path / "data"
-    write_category(data, "nut")
-    write_category(data, "bolt")
+    write_nut(data, "nut")
+    write_nut(data, "bolt")
     (data / "empty").mkdir()
     with pytest.raises(InputError, match=message):
         layouts.list_images((data / root).resolve(), category, "train")

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from test_prepare import picture, save
 
-from conftest import small_config, snakemake, write_category
+from builders import picture, save, small_config, write_category
+from conftest import snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import layouts
@@ -86,7 +86,7 @@ def test_training_images_are_every_so_manyth_frame_of_each_video(campus):
 def test_training_frames_do_not_depend_on_workers_or_on_test_files(campus):
     before = prepare(campus, "train")[0]
     (campus / "testing" / "test_pixel_mask" / "01_0014.npy").unlink()
-    after = prepare(
+    after = module.prepare(
         campus, "all", "train", WIDTH, workers=1, progress=False, layout="shanghaitech"
     )[0]
     assert np.array_equal(before, after)

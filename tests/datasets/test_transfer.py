@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench import config
 from stpm_bench.datasets import layouts, mvtec, pretraining, transfer
 from stpm_bench.datasets.mvtec import download

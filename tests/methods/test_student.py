@@ -73,6 +73,7 @@ def test_training_lowers_the_loss_and_the_best_epoch_is_kept():
     assert trained.failure is None
     assert set(trained.model) == {"weights"}
     assert trained.images == 6 * 8
+    assert trained.steps == 6 * 2
     assert trained.seconds == pytest.approx(history["seconds"][1:].sum())
     assert history["epoch"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[1]

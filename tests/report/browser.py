@@ -39,13 +39,21 @@ class Page:
         end = time.monotonic() + timeout
         while True:
             answer = self.next_message(end)
-            if answer.get("method") == "Runtime.consoleAPICalled":
-                self.console += [str(a.get("value")) for a in answer["params"]["args"]]
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.console.append(json.dumps(answer["params"]["exceptionDetails"])[:500])
+            self.note(answer)
             if answer.get("id") == self.count:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
+
+    def note(self, event: dict) -> None:
+        """Keep what an event says: of the console, of an uncaught error, of a file not loaded."""
+        params = event.get("params", {})
+        if event.get("method") == "Runtime.consoleAPICalled":
+            self.console += [str(argument.get("value")) for argument in params["args"]]
+        elif event.get("method") == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.console.append(details.get("exception", details).get("description", str(details)))
+        elif event.get("method") == "Log.entryAdded":
+            self.console.append(params["entry"]["text"])
 
     def next_message(self, end: float) -> dict:
         while b"\0" not in self.waiting:
@@ -142,7 +150,7 @@ def opened(path: Path, profile: Path, width: int = 1280, height: int = 900) -> I
         attached = page.call("Target.attachToTarget", targetId=target, flatten=True)
         page.session = attached["sessionId"]
         page.resize(width, height)
-        for domain in ("Page", "Runtime"):
+        for domain in ("Page", "Runtime", "Log"):
             page.call(f"{domain}.enable")
         page.call("Page.navigate", url=path.resolve().as_uri())
         page.wait("document.readyState === 'complete' && location.protocol === 'file:'")

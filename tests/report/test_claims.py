@@ -177,7 +177,7 @@ def test_without_level_4_the_middle_levels_have_no_outer_one():
 
 def test_without_any_result_nothing_is_tested():
     metrics = grid_of(as_claimed)
-    _, table = judge(metrics.iloc[:0], cells=metrics[list(grid.AXES)].drop_duplicates())
+    _, table = judge(metrics.iloc[:0], cells=cells_of(metrics))
     assert set(table["verdict"]) == {"not tested"}
 
 

@@ -26,6 +26,7 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
         seconds=20,
         split={"training": 30, "validation": 8},
         images=300,
+        steps=40,
         images_per_second=17.5,
         packages={"torch": "2.15.0", "numpy": "2.4.6"},
         peak_memory={"host_bytes": 2_000_000_000, "gpu_bytes": 1_000_000_000},
@@ -46,6 +47,9 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     assert rows.loc["teacher", "images_per_second"].tolist()[0] == 200
     assert rows.loc["fit", "images"] == 300
     assert rows.loc["fit", "fitted_on"] == 30
+    setting = ("1+2+3", "digits", 1.0)
+    found = cost.steps_by_setting(table)
+    assert found == {(*setting, "stpm"): "40", (*setting, "summed"): "40"}
     assert rows.loc["fit", "gpu_bytes"] == 1e9
     assert rows.loc["fit", "packages"] == "torch 2.15.0, numpy 2.4.6"
     assert pd.isna(rows.loc["evaluate", "packages"])

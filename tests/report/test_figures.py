@@ -3,9 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_tables import random_table
 
-from builders import cells_of
+from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import figures, pictures, published, tables

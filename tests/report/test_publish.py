@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from conftest import REPOSITORY, made_once, write_category
+from builders import write_category
+from conftest import REPOSITORY, made_once
 from stpm_bench import audit, config, grid, provenance
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError

@@ -1,9 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import random_table
 
-from builders import cells_of
+from builders import cells_of, random_table
 from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
@@ -222,3 +221,33 @@ def test_a_baseline_at_another_setting_does_not_stand_beside(layers, teacher):
     assert not [column for column in table if "PaDiM" in column and "ours" in column]
     (text, *_) = published.methods_sections("main", table, "", ran)
     assert "Run here too" not in text.caption
+
+
+def test_other_readings_stand_beside_the_authors_numbers():
+    long = random_table(["bottle", "cable"])
+    parts = {"stpm": long}
+    for name, shift in (("stpm_authors", 0.1), ("stpm_authors_200", 0.2), ("stpm_l2", 0.3)):
+        parts[name] = long.assign(method=name, value=long["value"] / 2 + shift)
+    every = pd.concat(parts.values(), ignore_index=True)
+    config = {
+        "training": {},
+        "methods": {
+            "stpm_authors_200": {"like": "stpm_authors", "epochs": 200},
+            "stpm_l2": {"distance": "l2"},
+        },
+    }
+    found = published.readings(cells_of(every), config, cells_of(long))
+    assert list(found) == ["stpm_authors", "stpm_authors_200"]
+    nothing = pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS])
+    own = published.ours(long, nothing, cells_of(long))
+    values = {name: published.ours(every, nothing, rows) for name, rows in found.items()}
+    table = published.reproductions(LITERATURE, own, values)
+    of_bottle = parts["stpm_authors_200"].query("category == 'bottle' and metric == 'pixel_auroc'")
+    shown = value(table, "pixel_auroc", "bottle", "ours: stpm_authors_200")
+    assert shown == pytest.approx(of_bottle["value"].mean())
+    assert value(table, "pixel_auroc", "bottle", "authors' repository README") == 0.987894
+    plain = published.reproductions(LITERATURE, own)
+    assert plain["range"].equals(table["range"])
+    sections = published.reproductions_sections(table, "basis")
+    assert "ours: stpm_authors_200" in sections[0].body
+    assert "±" in sections[0].body.set_index("category").loc["bottle", "ours: stpm_authors"]

@@ -74,7 +74,7 @@ def test_a_method_with_levels_of_its_own_is_compared_with_the_main_setting():
 
 def test_what_is_missing_is_named_and_what_has_not_run_is_no_answer():
     metrics = made_up({("1+2+3", "t", 1.0, "a"): 0.9, ("1", "t", 1.0, "a"): 0.8})
-    cells = metrics[list(grid.AXES)].drop_duplicates()
+    cells = cells_of(metrics)
     gone = (metrics["layers"] == "1") & (metrics["category"] == "c3")
     row = ask(metrics[~gone], cells).iloc[0]
     assert "layers 1 lacks 3 of 24 values (c3)" in row["note"]
@@ -118,7 +118,7 @@ def test_a_teacher_drawn_anew_asks_for_the_spread_over_seeds():
 def test_a_study_with_the_last_epoch_asks_whether_the_training_collapses():
     kept = made_up({MAIN: 0.9})
     last = made_up({MAIN: 0.6}).assign(metric=lambda rows: "last_epoch_" + rows["metric"])
-    cells = kept[list(grid.AXES)].drop_duplicates()
+    cells = cells_of(kept)
     row = ask(pd.concat([kept, last]), cells).loc[questions.LAST_EPOCH]
     assert row["effect"] == pytest.approx(-0.3, abs=0.005)
     assert -0.31 < row["low"] <= row["high"] < -0.29

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from browser import opened
+from browser import Page, needs_chromium, opened
 from PIL import Image
 
-from conftest import REPOSITORY, made_once, small_config, snakemake, write_category
+from builders import small_config, write_category
+from conftest import REPOSITORY, made_once, snakemake
 from stpm_bench import anomaly_map, audit, grid
 from stpm_bench.config import complete
 from stpm_bench.datasets import mvtec
@@ -307,75 +307,48 @@ def test_the_report_holds_every_table_figure_and_notebook(report, finished):
     assert "<code" in text or "every table, figure and notebook" in text
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium: apt-get install chromium (Debian), and run again"
-)
 # What the report's own framework says on every page.
-NOTICES = ("cdn.tailwindcss.com should not be used in production",)
-SCRIPT = """
-<script>
-const wait = ms => new Promise(done => setTimeout(done, ms));
-const link = text => [...document.querySelectorAll("a")].find(a => a.textContent.trim() == text);
-const seen = () => console.log("SEEN " + JSON.stringify({
-  tables: document.querySelectorAll("table").length,
-  rows: [...document.querySelectorAll("tbody tr")].map(row => row.innerText.trim()),
-  images: [...document.querySelectorAll("img")].map(image => image.naturalWidth),
-  frames: [...document.querySelectorAll("iframe")].map(frame => frame.src.slice(0, 60)),
-}));
-(async () => { await wait(1500); %s })();
-</script>
-"""
+NOTICE = "cdn.tailwindcss.com should not be used in production"
 
 
-def browse(path: Path, folder: Path, actions: str = "seen();") -> tuple[list[dict], list[str]]:
-    """Open a page in headless Chromium and act on it.
-
-    Returns:
-        what each `seen()` of the actions saw, and all else that the console said.
-    """
-    text = path.read_text()
-    end = text.rindex("</body>") if "</body>" in text else len(text)
-    page = folder / path.name
-    page.write_text(text[:end] + SCRIPT % actions + text[end:])
-    command = [CHROMIUM, "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += ["--virtual-time-budget=15000", "--enable-logging=stderr", "--window-size=1300,900"]
-    command += [f"--user-data-dir={folder / 'profile'}", f"--screenshot={folder / 'page.png'}"]
-    if os.geteuid() == 0:
-        command.append("--no-sandbox")
-    run = subprocess.run(
-        [*command, page.as_uri()], capture_output=True, text=True, errors="replace", timeout=180
-    )
-    said = re.findall(r'CONSOLE:\d+\] "(.*)", source: ', run.stderr)
-    assert (folder / "page.png").exists(), run.stderr
-    found = [json.loads(line.removeprefix("SEEN ")) for line in said if line.startswith("SEEN ")]
-    return found, [line for line in said if not line.startswith(("SEEN ", *NOTICES))]
+def said(page: Page) -> list[str]:
+    """Return what a page of the report said, but for what its framework always says."""
+    return [line for line in page.console if not line.startswith(NOTICE)]
 
 
 @needs_chromium
 def test_a_notebooks_page_in_a_browser(finished, tmp_path):
-    seen, console = browse(finished / "results" / "notebooks" / "01_main_table.html", tmp_path)
-    assert console == []
-    assert seen[0]["tables"] > 5
-    assert len(seen[0]["images"]) >= 3
-    assert min(seen[0]["images"]) > 100
+    path = finished / "results" / "notebooks" / "01_main_table.html"
+    with opened(path, tmp_path / "profile") as page:
+        assert page.evaluate("document.querySelectorAll('table').length") > 5
+        page.wait("[...document.images].every(image => image.complete)")
+        widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+        page.screenshot(tmp_path / "page.png")
+        assert page.console == []
+    assert len(widths) >= 3
+    assert min(widths) > 100
     # Not a blank page.
     assert len(np.unique(np.asarray(Image.open(tmp_path / "page.png").convert("L")))) > 20
 
 
 @needs_chromium
 def test_a_person_finds_a_study_in_the_report_in_two_clicks(report, tmp_path):
-    eye = 'find(row => row.innerText.includes("%s")).querySelector("a[iconname=eye]").click()'
-    actions = 'link("main").click(); await wait(500); seen();'
-    for what in ("figure: metrics", "table: means"):
-        rows = '[...document.querySelectorAll("tbody tr")].'
-        actions += f"{rows}{eye % what}; await wait(1500); seen();"
-    (menu, figure, table), console = browse(report, tmp_path, actions)
-    assert console == []
-    labels = {row.split("\t")[0].strip() for row in menu["rows"]}
-    assert {"figure: PRO curves", "figure: metrics", "table: means and spread"} <= labels
-    assert max(figure["images"]) > 300
-    assert table["frames"][0].startswith("data:text/html;charset=utf8;filename=main.html")
+    link = "[...document.querySelectorAll('a')].find(a => a.textContent.trim() === 'main')"
+    row = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.includes('%s'))"
+    with opened(report, tmp_path / "profile") as page:
+        page.wait(f"{link} !== undefined")
+        page.evaluate(f"{link}.click()")
+        for what in ("figure: PRO curves", "figure: metrics", "table: means and spread"):
+            page.wait(f"{row % what} !== undefined")
+        eye = f"{row}.querySelector('a[iconname=eye]').click()"
+        page.evaluate(eye % "figure: metrics")
+        page.wait("document.querySelector('.first-page') === null")
+        page.wait("[...document.images].some(image => image.naturalWidth > 300)")
+        page.evaluate(eye % "table: means")
+        page.wait("document.querySelector('iframe') !== null")
+        source = page.evaluate("document.querySelector('iframe').src.slice(0, 60)")
+        assert said(page) == []
+    assert source.startswith("data:text/html;charset=utf8;filename=main.html")
 
 
 @needs_chromium
@@ -390,6 +363,7 @@ def test_the_report_opens_with_the_main_table_the_verdicts_and_a_panel(report, t
             "[...document.querySelectorAll('.first-page table')].map(table =>"
             " [table.scrollWidth, table.parentElement.clientWidth])"
         )
+        assert said(page) == []
     for words in ("Study: main", "alpha", "mean", "The paper's claims", "Anomaly maps of alpha"):
         assert words in text
     assert 0 < top < 450  # seen without scrolling
@@ -398,12 +372,11 @@ def test_the_report_opens_with_the_main_table_the_verdicts_and_a_panel(report, t
 
 @needs_chromium
 def test_an_error_on_a_page_is_seen(tmp_path):
-    (tmp_path / "source").mkdir()
-    source = tmp_path / "source" / "page.html"
-    source.write_text("<body><script>undefinedFunction()</script></body>")
-    assert browse(source, tmp_path)[1] == [
-        "Uncaught ReferenceError: undefinedFunction is not defined"
-    ]
+    path = tmp_path / "page.html"
+    path.write_text("<body><script>undefinedFunction()</script></body>")
+    with opened(path, tmp_path / "profile") as page:
+        (line,) = page.console
+    assert line.startswith("ReferenceError: undefinedFunction is not defined")
 
 
 def test_a_panel_of_one_image(finished, tmp_path):

@@ -6,17 +6,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from builders import cells_of, long_table
+from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import claims_table, cost, published, statistics, tables, typeset, verdict
-
-
-def random_table(categories, layers=("1+2+3",), metrics=tables.METRICS):
-    """A long table of random values."""
-    rng = np.random.default_rng(0)
-    settings = [(subset, "t", 1.0, "stpm") for subset in layers]
-    return long_table(settings, categories, lambda *_: rng.random(), metrics=metrics)
 
 
 def markdown(sections):
@@ -461,3 +454,20 @@ def test_a_table_with_anomalibs_reading_says_that_its_teacher_is_another():
         table = tables.study_table(part, cells_of(part), {})
         caption = tables.study_sections("s", table, "")[0].caption
         assert ("resnet18.a1_in1k" in caption) is expected
+
+
+def test_a_few_shot_table_shows_the_steps():
+    parts = [random_table(["bottle", "cable"]).assign(fraction=fraction) for fraction in (1.0, 0.1)]
+    long = pd.concat(parts)
+    table = tables.study_table(long, cells_of(long), {})
+    setting = table[list(grid.SETTING)].iloc[0].tolist()
+    steps = {(*setting[:2], 1.0, *setting[3:]): "480 to 600"}
+    (section,) = tables.study_sections("few", table, "", None, steps)
+    assert dict(zip(section.body["fraction"], section.body["steps"], strict=True)) == {
+        "1.0": "480 to 600",
+        "0.1": "n/a",
+    }
+    assert "Steps: the optimiser's" in section.caption
+    whole = table[table["fraction"] == 1]
+    (section,) = tables.study_sections("main", whole, "", None, steps)
+    assert "steps" not in section.body

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench.run import messages, plan
 from stpm_bench.run.suite import suite_of
 
@@ -104,6 +104,6 @@ def test_the_end_shows_the_main_table_and_the_fits_that_failed(small_set):
     text = messages.closing(suite)
     assert "| a |" in text
     assert "| wide |" not in text
-    assert f"{suite.results}/metrics.csv" in text
+    assert f"Open {suite.results}/explorer/alpha.html" in text
     assert "1 of 2 cells the fit failed" in text
     assert f"{suite.cells[1].folder}: NaN at epoch 2" in text

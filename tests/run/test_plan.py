@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from conftest import small_config, snakemake
+from builders import small_config
+from conftest import snakemake
 from stpm_bench import config as config_of
 from stpm_bench import grid
 from stpm_bench.__main__ import main

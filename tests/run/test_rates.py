@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import small_config
+from builders import small_config
 from stpm_bench import grid
 from stpm_bench.config import complete
 from stpm_bench.provenance import processor

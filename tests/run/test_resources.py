@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from conftest import REPOSITORY, small_config, snakemake
+from builders import small_config
+from conftest import REPOSITORY, snakemake
 from stpm_bench.run import resources
 from stpm_bench.run.suite import suite_of
 
