@@ -9,7 +9,6 @@ import pytest
 import yaml
 from scipy import stats
 
-from conftest import REPOSITORY
 from stpm_bench import config, grid
 from stpm_bench.__main__ import main
 from stpm_bench.report.compare import (
@@ -233,9 +232,14 @@ def folder_of(
     Args:
         noise: of the draws. changes: of the config.
     """
-    given = yaml.safe_load((REPOSITORY / "workflow" / "config" / "demo.yaml").read_text())
-    study = given["studies"]["main"] | {"category": list(CATEGORIES)}
-    given |= {"results": str(path), "studies": {"main": study}} | changes
+    study = {"category": list(CATEGORIES), "layers": [[1, 2, 3]], "teacher": ["random"]}
+    given = {
+        "results": str(path),
+        "data": {"demo": True},
+        "teachers": {"random": {"backbone": "resnet18"}},
+        "training": {"epochs": 10, "batch_size": 8},
+        "studies": {"main": study | {"fraction": [1.0], "seed": [0, 1, 2]}},
+    } | changes
     path.mkdir()
     completed = config.complete(given)
     (path / "config.yaml").write_text(yaml.safe_dump(completed))
@@ -303,7 +307,7 @@ def test_cells_of_one_run_alone_are_counted_and_named(tmp_path, capsys):
     _, rows, said = compared(capsys, one, two)
     assert rows[0][8] == "1 of 2"  # groups
     assert rows[3][1:4] == ["3", "3", "0"]
-    assert "In the first alone: category-brick_layers-1+2+3_teacher-photos" in said
+    assert "In the first alone: category-brick_layers-1+2+3_teacher-random" in said
     status, rows, _ = compared(capsys, folder_of(tmp_path / "none", categories=["brick"]), two)
     assert (status, rows[0][2], rows[0][7]) == (2, UNTOLD, "n/a")
 
