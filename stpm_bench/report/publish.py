@@ -554,12 +554,15 @@ def entry(folder: Path) -> str:
 
 
 def beside_the_paper(folder: Path) -> pd.DataFrame:
-    """Return our values beside the paper's and its authors', as text; empty without one of ours."""
+    """Return our values beside the paper's and its authors', as text; empty without one of ours.
+
+    Other readings of STPM that were run, such as `stpm_authors`, have a column each.
+    """
     table = pd.read_csv(folder / "tables" / "reproductions.csv")
     rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
     rows = rows[rows["category"] != PRINTED]
     published = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
-    return pd.DataFrame(
+    body = pd.DataFrame(
         {
             "metric": rows["metric"].map(NAMES),
             "category": rows["category"],
@@ -573,6 +576,11 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
             ],
         }
     )
+    for column in rows:
+        if column.startswith(f"{OURS}: ") and not column.endswith(" sd"):
+            values = zip(rows[column], rows[f"{column} sd"], strict=True)
+            body[column] = [spread(*v) for v in values]
+    return body
 
 
 def verdict_lines(claims: Sequence[Mapping]) -> list[str]:

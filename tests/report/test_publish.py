@@ -363,6 +363,16 @@ def test_the_block_sets_ours_beside_the_papers_and_names_each_verdict(made_up, t
         assert claim["claim"] in lines[claim["verdict"]].split(", ")
 
 
+def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
+    publish.write(tmp_path / "two", publish.contents(made_up, "two"))
+    path = tmp_path / "two" / "tables" / "reproductions.csv"
+    table = pd.read_csv(path)
+    table["ours: stpm_authors"], table["ours: stpm_authors sd"] = 0.91234, 0.00456
+    table.to_csv(path, index=False)
+    body = publish.beside_the_paper(tmp_path / "two")
+    assert set(body["ours: stpm_authors"]) == {"0.912 ± 0.005"}
+
+
 def test_a_claim_with_several_verdicts_names_its_metrics():
     rows = [("1a", "pro", "supported"), ("1a", "image_auroc", "undecided"), ("5a", "", "undecided")]
     claims = [dict(zip(("claim", "metric", "verdict"), row, strict=True)) for row in rows]
