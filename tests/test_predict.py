@@ -177,6 +177,8 @@ def test_what_is_no_image_is_refused(finished, tmp_path, capsys):
     assert f"{missing}: no such file" in refused(capsys, fit, missing, output=output)
     assert str(text) in refused(capsys, fit, text, output=output)
     one, other = tmp_path / "a.png", tmp_path / "a.jpg"
+    one.touch()
+    other.touch()
     said = refused(capsys, fit, one, other, output=output)
     assert str(one) in said
     assert str(other) in said

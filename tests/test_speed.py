@@ -159,7 +159,7 @@ def test_another_study_or_metric_times_nothing_again(timed):
     made["studies"]["more"] = made["studies"]["main"] | {"seed": [1], "method": ["stpm"]}
     run = snakemake(made, "--dry-run")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", run.stdout, re.M))
-    assert {"studies", "fit"} <= set(jobs)  # that config was not run
+    assert "fit" in jobs  # of the new study
     assert "speed" not in jobs
     assert "fit_temporary" not in jobs
     made["methods"] = {}

@@ -399,7 +399,7 @@ def test_a_whole_copy_in_the_data_folder_is_not_downloaded_again(tmp_path):
 def test_the_demo_has_five_studies_and_needs_no_data():
     run = snakemake(REPOSITORY / "workflow" / "config" / "demo.yaml", "--dry-run", "--forceall")
     assert run.returncode == 0, run.stderr
-    assert students(run) == 15  # of STPM; the baselines are fits of temporary models
+    assert students(run) == 12  # of STPM; the baselines are fits of temporary models
     assert "demo_data" in run.stdout
 
 

@@ -76,8 +76,7 @@ def verdicts(claims: Mapping) -> list[str]:
         lines += ["</thead>", "<tbody>", *map(claim_row, tested), "</tbody>", "</table>"]
     if others:
         lines.append(
-            f"<p>{UNTESTED.capitalize()}, since no cells of this config compare: "
-            f"{', '.join(others)}.</p>"
+            f"<p>{UNTESTED.capitalize()}, for lack of cells to compare: {', '.join(others)}.</p>"
         )
     return [*lines, f"<p>{to_html(EXPLAINED)}</p>"]
 

@@ -103,11 +103,11 @@ def closing(suite: Suite) -> str:
     # A set without PRO has a table of its own; a wide one of published methods may follow.
     tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
     own = "\n".join(text for text in tables if text.startswith("## Study: "))
-    page = f"{suite.results}/explorer/{suite.main_cells[0].category}.html"
+    page = Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html")
+    opened = f"Open {page} in a browser: images, level maps, thresholds. " if page.exists() else ""
     lines = [
         f"\n{own.rstrip()}\n",
-        f"Open {page} in a browser: images, level maps, thresholds. Beside it in {suite.results}/: "
-        "metrics.csv, claims.md, tables/, figures/, notebooks/.",
+        f"{opened}In {suite.results}/: metrics.csv, claims.md, tables/, figures/, notebooks/.",
     ]
     records = {c: Path(suite.cell_folder(c), "metrics.json") for c in suite.cells}
     failures = {

@@ -104,6 +104,10 @@ def test_the_end_shows_the_main_table_and_the_fits_that_failed(small_set):
     text = messages.closing(suite)
     assert "| a |" in text
     assert "| wide |" not in text
-    assert f"Open {suite.results}/explorer/alpha.html" in text
+    assert f"In {suite.results}/: metrics.csv" in text
+    assert "Open" not in text  # there is no page yet
+    page = Path(suite.results, "explorer", "alpha.html")
+    write(page, {})
+    assert f"Open {page} in a browser" in messages.closing(suite)
     assert "1 of 2 cells the fit failed" in text
     assert f"{suite.cells[1].folder}: NaN at epoch 2" in text
