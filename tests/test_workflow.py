@@ -288,7 +288,7 @@ def test_a_dry_run_that_planned_nothing_is_not_counted_as_none(status, output, e
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 3}, "config key 'epochs' is unknown; allowed here: results, data,"),
+        ({"epochs": 3}, "config key 'epochs' is unknown; allowed here: results, image_size,"),
         ({"results": "/proc/results"}, "config key 'results': /proc/results cannot be written ("),
     ],
 )

@@ -391,7 +391,7 @@ def test_speed(rates, device, expected):
     note = table.loc[("5a", ""), "note"]
     if device == "cpu":
         assert "with no GPU: 45 images a second" in note
-    batch = inspect.signature(stpm.score).parameters["batch_size"].default
+    batch = inspect.signature(stpm.level_maps).parameters["batch_size"].default
     assert f"in batches of {batch}, the first of them included (no warm-up)" in note
 
 

@@ -31,7 +31,7 @@ def asked_for(functions, folder: Path, attempt: int = 1, job=None, **changes) ->
 
 def test_the_slurm_profile_names_rules_that_exist():
     profile = yaml.safe_load((REPOSITORY / "workflow/profiles/slurm/profile.yaml").read_text())
-    listed = snakemake(REPOSITORY / "workflow/config/demo.yaml", "--list-rules").stdout.split()
+    listed = snakemake(REPOSITORY / "workflow/config/questions.yaml", "--list-rules").stdout.split()
     assert set(profile["groups"]) | set(profile["set-resources"]) <= set(listed)
     alone = {"all", "demo_data", "download", "pretraining_set", "teacher", "interim", "speed"}
     assert set(listed) - set(profile["groups"]) <= alone | {"published_teacher"}

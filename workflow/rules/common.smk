@@ -12,6 +12,7 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
+# Not documented by Snakemake: tests/test_snakemake_attributes.py.
 PACKAGE = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PACKAGE))
 
@@ -40,6 +41,7 @@ from stpm_bench.run.suite import is_published, pretraining_name, suite_of
 
 try:
     # Snakemake's own loader keeps the last of two keys of one name, and drops the other.
+    # (The attribute is not documented by Snakemake: tests/test_snakemake_attributes.py.)
     for path in workflow.overwrite_configfiles:
         config_of.load(path)
     SUITE = suite_of(config)
@@ -62,6 +64,7 @@ except WorkflowError:  # not known where an executor other than the local one ru
 # A dry run lists every job: of the full grid 96 MB, and 79 s instead of 48. Of more cells than this
 # it counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides itself.
 MOST_LISTED = 1000
+# Not documented by Snakemake: tests/test_snakemake_attributes.py.
 OUTPUT = workflow.output_settings
 if OUTPUT.dryrun and not OUTPUT.quiet and len(SUITE.cells) > MOST_LISTED:
     OUTPUT.quiet = {Quietness.PROGRESS, Quietness.RULES}
@@ -124,6 +127,7 @@ def of_fits(wildcards):
 
 def interim_command():
     """Return the command that makes the target 'interim' of this config."""
+    # Not documented by Snakemake: tests/test_snakemake_attributes.py.
     settings = workflow.config_settings
     with_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
     return messages.interim_command(settings.configfiles, settings.config, with_conda)
