@@ -1,5 +1,5 @@
-# Fits: teachers, once a name and draw; models; level maps of the test images.
-# What a model is fitted on is all among its rule's inputs; no test file is.
+# Fits and scores: models, then level maps of the test images. A fit reads only its rule's inputs, and
+# none of them is a test file.
 rule fit:
     input:
         images=f"{TRAIN}/images.npy",
