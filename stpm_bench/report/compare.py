@@ -150,7 +150,7 @@ def compare_metric(one: np.ndarray, other: np.ndarray) -> Comparison:
     one, other = (Seeds(*(part[both] for part in seeds)) for seeds in (one, other))
     shift, freedom = other.mean - one.mean, one.count + other.count - 2
     can = freedom > 0
-        # Where each run has a single seed and both values agree, there is nothing to decide.
+    # Where each run has a single seed and both values agree, there is nothing to decide.
     untold = int((~can & (np.abs(shift) > TOLERANCE)).sum())
     found = nothing._replace(groups=len(both), untold=untold)
     if not can.any():

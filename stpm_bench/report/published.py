@@ -195,7 +195,7 @@ def methods(
         No rows if nothing is published for these categories.
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
-        # Other sources of STPM's numbers are compared in `reproductions`.
+    # Other sources of STPM's numbers are compared in `reproductions`.
     rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
     several = rows.groupby("method")["source"].nunique() > 1
     names = rows["method"].where(
