@@ -1,4 +1,4 @@
-"""Steps of data.smk: sets made, downloaded and looked at; images to arrays."""
+"""Steps of data.smk: make, download and check data sets; convert images to arrays."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def demo_data(
     marker: Annotated[Path, "file written last: the set is whole"],
     seed: Annotated[int, "of crops and defects"] = 0,
 ) -> None:
-    """Make the embedded demo set from photographs that scikit-image ships."""
+    """Make the embedded demo set from photographs that are part of scikit-image."""
     from stpm_bench.datasets import demo
 
     demo.write(output, seed=seed)
@@ -57,7 +57,7 @@ def check_data(
     max_megapixels: MaxMegapixels = 179,
     threads: Threads = 0,
 ) -> None:
-    """Read a whole data set and print what is there and every problem; status 1 for an error."""
+    """Read a whole data set; print a summary and every problem; status 1 for an error."""
     from stpm_bench.datasets.check import check_folder, in_columns
 
     taken = {"train": every, "test": every_test}
@@ -121,7 +121,7 @@ def prepare(
 
 
 def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
-    """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
+    """Return how a set's files are read, from the options of a step; '' means not specified."""
     from stpm_bench.datasets.interface import ReadOptions
 
     def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:

@@ -58,15 +58,15 @@ def teacher(
     threads: Threads = 0,
     output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
 ) -> None:
-    """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
-    start = time.perf_counter()  # its imports are part of what a step costs
+    """Make a teacher: from weights, pretrained on a set, or untrained if neither is given."""
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import embedded, files, provenance, teacher, unfinished
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED
     from stpm_bench.pretrain import WITHOUT_FLIPS, train_classifier
 
-    hash_of = files.sha256  # the option has its name
+    hash_of = files.sha256  # an option has the name sha256
     set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
@@ -142,9 +142,9 @@ def fit(
 ) -> None:
     """Fit a method on a category; write model.pt, history.csv, split.csv and fit.json.
 
-    A fit that fails is a result: the files say what was seen, later steps pass it on.
+    A fit that fails is a result: the files contain the reason, and later steps pass it on.
     """
-    start = time.perf_counter()  # its imports are part of what a step costs
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance, unfinished
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.methods.interface import Fitted, no_history
@@ -216,7 +216,7 @@ def score(
     threads: Threads = 0,
 ) -> None:
     """Score the test images: level_maps.npz and score.json, in the folder of the fit."""
-    start = time.perf_counter()  # its imports are part of what a step costs
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores

@@ -1,4 +1,4 @@
-"""The options that several steps share: their types and what the help says of them."""
+"""The options that several steps share: their types and their help texts."""
 
 from pathlib import Path
 from typing import Annotated, Literal
