@@ -154,9 +154,7 @@ def scorer(
                 strict=True,
             ):
                 least = queries.new_full((len(queries),), torch.inf)
-                for (
-                    one
-                ) in retrieved:  # one image at a time, so that its enlarged features are freed
+                for one in retrieved:  # one at a time, so that its enlarged features are freed
                     gallery = join([level[one : one + 1] for level in bank], "bilinear")
                     least = torch.minimum(least, nearest(queries, gallery.flatten(0, 2))[0])
                 distances[i] = least.view(joined.shape[1:3]).cpu().numpy()

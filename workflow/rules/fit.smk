@@ -1,5 +1,5 @@
-# Fits: teachers, once a name and draw; models; level maps of the test images.
-# What a model is fitted on is all among its rule's inputs; no test file is.
+# Fits: teachers, once per name and draw; models; level maps of the test images.
+# All data that a model is fitted on are inputs of its rule; no test file is among them.
 rule fit:
     input:
         images=f"{TRAIN}/images.npy",
@@ -36,7 +36,7 @@ rule fit:
         " --output {params.fit:q} --log {log:q}"
 
 
-# The same, of methods whose models are removed once the test images are scored.
+# The same for methods whose models are removed after the test images are scored.
 use rule fit as fit_temporary with:
     output:
         model=temp(f"{FIT}/model.pt"),
@@ -57,7 +57,7 @@ rule score:
         record=f"{FIT}/score.json",
     log:
         f"{FIT}/score.log",
-    # A cell is finished before another is begun: its metrics are seen early, temp() files are few.
+    # A cell is finished before the next begins, so results come early and few temp() files exist.
     priority: 10
     conda:
         "../../environment.yml"
