@@ -5,7 +5,6 @@ the result of `order_maps` on them; it raises the same errors as `stpm_bench.met
 returns the same as the published code named in its docstring, up to that code's rounding: parts of
 that code use float32, whereas here all rates, areas and thresholds are float64. Regions are
 8-connected, and the limit of the false-positive rate is 0.3 throughout.
-of the false-positive rate is 0.3 throughout.
 
 If the published code stops with an error or divides zero by zero, the result is NaN. That happens
 when all scores are equal, and when too few thresholds are below the limit to span an area.
