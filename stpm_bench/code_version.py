@@ -87,7 +87,7 @@ def code_version(*roots: tuple[str, str]) -> str:
     up by a string at run time is not seen. Every version of Python gives the same hash.
 
     Args:
-        roots: (module, name) of functions or constants at the top level of modules of the package,
+        roots: (module, name) of functions or constants at the top level of modules in the
             package, as in ('metrics.pro', 'pro').
 
     Returns:

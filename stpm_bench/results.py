@@ -163,7 +163,7 @@ def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
 
 
 def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
-    """Return why nothing can be fitted on a teacher: a level whose features are all the same."""
+    """Return why nothing can be fitted on a teacher: a level that carries no information."""
     reasons = load_tensors(teacher, {"backbone", "weights"}).get("degenerate", {})
     for level in levels:
         if level in reasons:

@@ -48,7 +48,6 @@ def read_images(
 
     Raises:
         InputError: as in `read_image`; or as in the layout's `inside`.
-        InputError: as `read_image`; or as the layout's `inside`.
     """
     if not (container := container_of(files[0], layout)):
         yield from (read_image(folder / file, read_options.max_megapixels) for file in files)

@@ -26,8 +26,8 @@ class Patchcore(Settings):
     coreset: share of the training patches that the bank keeps.
     projection: number of random dimensions to which the patches are projected while the bank is
         chosen; no projection for 0, or if a patch has no more dimensions than that.
-    neighbours: how many bank entries close to the nearest one (which is counted too) reweight an
-        image's score; 1 for no reweighting.
+    neighbours: number of bank entries, the one nearest to the patch and those closest to it, that
+        reweight an image's score; 1 for no reweighting.
     """
 
     smoothing: float = option(4.0, evaluation=True, minimum=0)

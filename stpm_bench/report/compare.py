@@ -394,7 +394,7 @@ def config_differences(one: Mapping, other: Mapping) -> list[str]:
 
 
 def exit_status(found: Sequence[Study]) -> int:
-    """Return 1 if a metric is beyond noise, else 2 if the verdict of one is open, else 0."""
+    """Return 1 if a metric is beyond noise, else 2 if one is 'cannot tell', else 0."""
     verdicts = {c.verdict for study in found for c in study.comparisons.values()}
     if BEYOND in verdicts:
         return 1

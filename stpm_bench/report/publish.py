@@ -432,7 +432,7 @@ def paths(config: Mapping) -> list[tuple[str, str, str]]:
 
 
 def absolute_paths(config: Mapping) -> list[str]:
-    """Return the keys and paths of a config that exist only on one machine; readers see them."""
+    """Return the keys and values of a config that are absolute paths, which readers would see."""
     return [
         f"{key}: {value.strip('`')}"
         for key, value, _ in paths(config)

@@ -208,7 +208,7 @@ def deviation(values: Sequence[float]) -> float:
 def mean_of_entries(
     values: Mapping[tuple[str, str], float], categories: Sequence[str], metric: str
 ) -> float:
-    """Return the mean of published entries, or the printed mean if there are none for all 15."""
+    """Return the mean of published entries; if all 15 categories lack some, the printed mean."""
     mean = float(np.mean([values.get((category, metric), np.nan) for category in categories]))
     if np.isnan(mean) and set(categories) == set(mvtec.CATEGORIES):
         mean = values.get(("mean", metric), np.nan)

@@ -1,8 +1,8 @@
 """What rules pass to their steps: command-line options, and the state of a user's files.
 
 Snakemake compares a rule's params with those of the last run, except params that are functions of
-the rule's input. So an option that affects the result must not be a function of the input, and one
-that does not affect it, such as the location of a set, is.
+the rule's input. So an option that affects the result must not be a function of the input; an
+option that does not affect it, such as the location of a set, should be.
 """
 
 import functools

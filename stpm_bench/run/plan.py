@@ -201,8 +201,8 @@ def images_to_do(
 
 
 def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
-    """Return the fits whose scores come from older code and whose model was not kept: they must be
-    fitted again before they can be scored again."""
+    """Return the fits whose scores come from different code and whose model was not kept: they must
+    be fitted again before they can be scored again."""
     known, found = config_of.methods(config), []
     temporary = {n: s for n, s in known.items() if not config_of.keeps_model(config, s)}
     versions = {s.module: version_of("score", s.module) for s in temporary.values()}
