@@ -33,7 +33,7 @@ def evaluate(
     fit: FitFolder,
     settings: Annotated[str, "JSON of the fields that the evaluation reads"],
     annotation: Annotated[
-        Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
+        Literal["regions", "pixels", "image"], "annotation of the images; PRO needs regions"
     ] = "regions",
     cell: CellFolder,
 ) -> None:

@@ -37,16 +37,16 @@ def teacher(
         "torchvision's name",
     ],
     weights: Annotated[
-        str, "a file of weights, torchvision's name, as IMAGENET1K_V1, or 'embedded'"
+        str, "a file of weights, torchvision's name (IMAGENET1K_V1, ...), or 'embedded'"
     ] = "",
-    sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
-    source: Annotated[str, "what the file of weights declares itself to be"] = "",
+    sha256: Annotated[str, "of the file of weights; '' skips the check"] = "",
+    source: Annotated[str, "declared source of the weights in the file"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
     pretrain: Annotated[str, "name of the pretraining set"] = "",
     data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
     epochs: Annotated[int, "of pretraining"] = 10,
     batch_size: Annotated[int, "of pretraining"] = 128,
-    learning_rate: Annotated[float, "highest, of pretraining"] = 0.1,
+    learning_rate: Annotated[float, "highest learning rate of pretraining"] = 0.1,
     input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
     flip: Annotated[
         Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
@@ -56,7 +56,7 @@ def teacher(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
-    output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
+    output: Annotated[Path, "the .pt to write; a .json next to it describes it"],
 ) -> None:
     """Make a teacher: from weights, pretrained on a set, or untrained if neither is given."""
     start = time.perf_counter()  # a step's cost includes its imports

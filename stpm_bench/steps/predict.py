@@ -15,8 +15,10 @@ def predict(
     image: Annotated[list[Path], "images of any size and mode"],
     *,
     output: Annotated[Path, "folder for NAME_map.npy and NAME_map.png of each image"],
-    teacher: Annotated[Path | None, "file of the model's teacher; that of the results"] = None,
-    method: Annotated[str, "as which the maps are evaluated, of those that share the fit"] = "",
+    teacher: Annotated[
+        Path | None, "file of the model's teacher; by default that of the results"
+    ] = None,
+    method: Annotated[str, "method that evaluates the maps, one that shares the fit"] = "",
     intensity: Intensity = "",
     max_megapixels: MaxMegapixels = 179,
     device: Device = "auto",

@@ -62,7 +62,7 @@ def studies(
 def tables(
     *,
     results: Results,
-    main: Annotated[str, "name of the study that stands beside the published values"],
+    main: Annotated[str, "name of the study that is compared with published values"],
 ) -> None:
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
     import yaml
@@ -248,7 +248,7 @@ def figures(
 def interim(
     *,
     results: Results,
-    main: Annotated[str, "name of the study that stands beside the published values"],
+    main: Annotated[str, "name of the study that is compared with published values"],
 ) -> None:
     """Make tables, claims and figures of the cells that are done; the others are gaps."""
     collect(results=results)
@@ -261,7 +261,7 @@ def panel(
     test: TestFolder,
     cell: CellFolder,
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
-    image: Annotated[str, "of this test image alone, as test/DEFECT/000.png"] = "",
+    image: Annotated[str, "only of this test image, e.g. test/DEFECT/000.png"] = "",
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench.report import pictures
@@ -297,7 +297,7 @@ def explorer(
     test: TestFolder,
     results: Results,
     cells: Annotated[str, "JSON list of the page's cells, each a list of the values of its axes"],
-    output: Annotated[Path, "the page, a file of HTML"],
+    output: Annotated[Path, "the page, an HTML file"],
 ) -> None:
     """Write a category's page: its test images, and the maps of some cells to compare."""
     from stpm_bench.report import explorer
@@ -361,7 +361,7 @@ def first_page(
 def failures(
     *,
     results: Results,
-    main: Annotated[str, "name of the study whose first seed is looked at"],
+    main: Annotated[str, "name of the study whose first seed is used"],
     count: Annotated[int, "how many misses, and how many false alarms"] = 6,
 ) -> None:
     """Show the worst misses and false alarms: figures/failures.pdf and .png, failures.csv."""

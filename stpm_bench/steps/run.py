@@ -55,9 +55,9 @@ def config_docs(
 
 def publish(
     results: Annotated[Path, "folder of the results"],
-    name: Annotated[str, "of the published folder"],
+    name: Annotated[str, "name of the published folder"],
     *,
-    note: Annotated[str, "what a reader must know besides, as of the data"] = "",
+    note: Annotated[str, "what a reader must know in addition, e.g. on the data"] = "",
     mixed: Annotated[bool, "publish mixed versions of code or packages; README.md says so"] = False,
     replace: Annotated[bool, "replace a published folder of that name"] = False,
     to: Annotated[Path, "folder of the published folders"] = Path("results/published"),
@@ -98,7 +98,7 @@ def compare(
 def readme(
     *,
     published: Annotated[Path, "folder of the published folders"] = Path("results/published"),
-    file: Annotated[Path, "the README whose block of published results is written anew"] = Path(
+    file: Annotated[Path, "the README whose block of published results is updated"] = Path(
         "README.md"
     ),
 ) -> None:
@@ -127,7 +127,7 @@ def benchmark(
     ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
-    size: Annotated[int, "side of the images in pixels, where it is a choice; 0: its own"] = 0,
+    size: Annotated[int, "side of the images in pixels, if it can be chosen; 0: the default"] = 0,
     output: Annotated[Path | None, "a JSON file: the table, with machine and versions"] = None,
 ) -> None:
     """Time a part of the project, if possible compared with other code; print one table."""
