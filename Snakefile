@@ -6,8 +6,8 @@ from snakemake.utils import min_version
 min_version("9.3")
 
 
-# A config named with --configfile stands alone: Snakemake would merge it into this one. Which is
-# named, only an attribute that is not documented says: tests/test_snakemake_attributes.py.
+# A config given with --configfile is used alone; Snakemake would merge it into this one. Only an
+# undocumented attribute tells whether one is given: tests/test_snakemake_attributes.py.
 if not workflow.overwrite_configfiles:
 
     configfile: Path(str(workflow.current_basedir), "workflow/config/paper.yaml")
@@ -30,7 +30,7 @@ rule all:
     default_target: True
     input:
         expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=SUITE.teachers),
-        # What a fit is of value for by itself; that a cell's metrics are there, the tables ask.
+        # The parts of a fit that are useful by themselves; the tables require the cells' metrics.
         of_fits,
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",

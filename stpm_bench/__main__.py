@@ -1,4 +1,4 @@
-"""`python -m stpm_bench STEP`: a step for each rule of the workflow."""
+"""`python -m stpm_bench STEP`: one step for each rule of the workflow."""
 
 import argparse
 import errno
@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: {not_installed(error.name)}")
 
-# What the disk may say to a file that is read or written anywhere, and how to mend it.
+# Disk errors that can occur wherever a file is read or written, and how to fix them.
 DISK = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
@@ -29,7 +29,7 @@ DISK = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return a parser with a subcommand for each step, its options made of its parameters."""
+    """Return a parser with a subcommand for each step, whose options are the step's parameters."""
     top = argparse.ArgumentParser(prog="python -m stpm_bench", description=__doc__)
     subparsers = top.add_subparsers(required=True, metavar="STEP")
     for step in STEPS:
@@ -72,16 +72,16 @@ def add_step(subparsers, step: Callable) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step; an error of the user's is one line on stderr and exit status 1."""
+    """Run one step; a user's error gives one line on stderr and exit status 1."""
     options = vars(parser().parse_args(arguments))
     step, log, terminal = options.pop("step"), options.pop("log"), sys.stderr
-    for stream in (sys.stdout, sys.stderr):  # names of files that the terminal cannot show
-        with suppress(AttributeError):  # no terminal, file or pipe, but what a program put there
+    for stream in (sys.stdout, sys.stderr):  # file names that the terminal cannot show
+        with suppress(AttributeError):  # not a terminal, file or pipe: replaced by a program
             stream.reconfigure(errors="backslashreplace")
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log wants few lines, not a live bar
+            os.environ.setdefault("TQDM_MININTERVAL", "10")  # few lines in a log, not a live bar
             sys.stderr = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
         return step(**options) or 0  # a step may return an exit status
     except InputError as error:
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log_file, sys.stderr = sys.stderr, terminal
     terminal.write(message)
     if log_file is not terminal:
-        with suppress(OSError):  # the log may lie on the disk that is full
+        with suppress(OSError):  # the log may be on the disk that is full
             log_file.write(message)
             log_file.flush()
     return 1

@@ -1,11 +1,11 @@
-"""From the maps of single levels to the anomaly map of an image; NumPy alone, no torch."""
+"""Computes an image's anomaly map from the maps of single levels; uses NumPy, not torch."""
 
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-# Two enlarged level maps -> one.
+# Combines two enlarged level maps into one.
 FUSIONS = {"product": np.multiply, "sum": np.add}
 
 
@@ -16,23 +16,23 @@ def anomaly_maps(
     map_resolution: str = "image",
     smoothing: float = 0.0,
 ) -> np.ndarray:
-    """Return the anomaly maps (N, size, size) float32 that level maps stand for.
+    """Return the anomaly maps (N, size, size) float32 for some level maps.
 
     Args:
         level_maps: one (N, H_l, W_l) float32 array per level.
         size: side of the image in pixels.
         fusion: a key of `FUSIONS`.
         map_resolution: where levels are fused: at the image's size ('image'; STPM, section 3), or
-            at that of the finest level ('finest'; the authors' code), from where the result is
+            at that of the finest level ('finest'; the authors' code), after which the result is
             enlarged.
         smoothing: standard deviation in pixels, at 256 x 256, of a Gaussian filter over the result
-            (PaDiM, section 4; SPADE and PatchCore alike); scaled with `size`, 0 for none.
+            (PaDiM, section 4; also SPADE and PatchCore); scaled with `size`, 0 for none.
     """
     from scipy.ndimage import gaussian_filter
 
     side = fused_size(level_maps, size, map_resolution)
     result = np.empty((len(level_maps[0]), size, size), np.float32)
-    # Image by image: what lies between then stays in the cache, and needs no memory of its own.
+    # Image by image: intermediate results stay in the cache and take no extra memory.
     for index, target in enumerate(result):
         fused = fuse([maps[index] for maps in level_maps], side, fusion)
         target[:] = enlarge(fused, size)
@@ -47,7 +47,7 @@ def image_scores(maps: np.ndarray, own: np.ndarray | None) -> np.ndarray:
 
 
 def fuse(level_maps: Sequence[np.ndarray], size: int, fusion: str = "product") -> np.ndarray:
-    """Enlarge each level's map (..., H_l, W_l) to `size` and multiply, or add, them."""
+    """Enlarge each level's map (..., H_l, W_l) to `size` and multiply or add them."""
     return functools.reduce(FUSIONS[fusion], [enlarge(maps, size) for maps in level_maps])
 
 
@@ -59,9 +59,9 @@ def fused_size(level_maps: Sequence[np.ndarray], image_size: int, map_resolution
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
     """Enlarge maps (..., H, W) float32 bilinearly, pixel centres aligned, to (..., size, size).
 
-    As torch's interpolate(mode='bilinear', align_corners=False) does it. The sums are written out,
-    where a product with a matrix of weights would leave their order to the linear-algebra library:
-    every machine gives the same bits.
+    The same as torch's interpolate(mode='bilinear', align_corners=False). The sums are written out
+    so that every machine gives the same bits: in a product with a matrix of weights, the
+    linear-algebra library would choose their order.
     """
     height, width = maps.shape[-2:]
     if (height, width) == (size, size):
@@ -75,8 +75,8 @@ def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
 
 @functools.cache
 def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `new` places the two of `old` between which it lies, and the second's
-    share in [0, 1), float32."""
+    """Return for each of `new` positions the two of `old` positions on either side, and the weight
+    of the second in [0, 1), float32."""
     place = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     low = np.minimum(place.astype(int), old - 1)
     return low, np.minimum(low + 1, old - 1), (place - low).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The audit: what each definition of PRO and each treatment of the masks says of the same maps."""
+"""The audit: PRO of the same maps by each definition and each treatment of the masks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,16 +18,16 @@ def audit(
     """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
 
     Args:
-        masks: for each of `masks.TREATMENTS` (N, S, S) bool, brought to the maps' size by it.
+        masks: for each of `masks.TREATMENTS` (N, S, S) bool, resized to the maps' size by it.
         own_masks: N masks (H, W) bool at their images' own size.
         anomaly_maps: (N, S, S) float.
 
     Returns:
         Columns `definition`, `masks`, `pro`, `pixel_auroc`: each of `DEFINITIONS` with each
         treatment: 'nearest' and 'bilinear_any' (see `masks.TREATMENTS`), and 'own', the images'
-        own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' where the images
-        have several sizes. `pixel_auroc` does not depend on the definition: it stands beside
-        'mvtec', and is NaN beside the others.
+        own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' if the images have
+        several sizes. `pixel_auroc` does not depend on the definition: it is given in the rows of
+        'mvtec', and is NaN in the others.
     """
     rows = rows_of_treatment("nearest", masks["nearest"], anomaly_maps)
     rows += rows_of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)

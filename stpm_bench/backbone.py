@@ -1,4 +1,4 @@
-"""A network cut at the deepest level asked for; it yields the feature pyramid."""
+"""A network cut at the deepest requested level; it returns the feature pyramid."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from stpm_bench.errors import InputError
 from stpm_bench.levels import level_names
 
-# Every network here, teacher or student, sees images normalised by the statistics of ImageNet.
+# Every network here, teacher or student, gets images normalised by the statistics of ImageNet.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -18,9 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def create(backbone: str, levels: Sequence[int], seed: int) -> nn.Module:
     """Return an untrained network that maps (N, 3, H, W) float32 to a tuple of feature maps.
 
-    The network ends at the deepest of `levels`; its parameters carry torchvision's names and are
-    drawn from `seed` alone. The output holds one map
-    (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in the order of `levels`.
+    The network ends at the deepest of `levels`; its parameters have torchvision's names and depend
+    only on `seed`. The output holds one map (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in
+    the order of `levels`.
 
     Raises:
         InputError: the backbone is unknown, or does not have one of the levels.
@@ -55,11 +55,11 @@ def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> N
     """Copy `weights` into a network made by `create`; keys beyond its deepest level are ignored.
 
     Args:
-        weights: torchvision's keys to tensors; a classifier or deeper levels may be among them.
-        source: what the error names: the file that the weights came from.
+        weights: torchvision's keys to tensors; may include a classifier or deeper levels.
+        source: the file that the weights came from, for the error message.
 
     Raises:
-        InputError: a key that the network needs is missing or has another shape; names the first.
+        InputError: a key that the network needs is missing or has a wrong shape; names the first.
     """
     own = network.extractor.state_dict()
     for key, tensor in own.items():
@@ -84,5 +84,5 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     """
     mean = torch.tensor(IMAGENET_MEAN, device=images.device) * 255
     std = torch.tensor(IMAGENET_STD, device=images.device) * 255
-    # (N, H, W, 3) seen as (N, 3, H, W) is the channels-last layout: no copy is made.
+    # (N, H, W, 3) viewed as (N, 3, H, W) is the channels-last layout: no copy is made.
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)

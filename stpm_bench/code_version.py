@@ -1,9 +1,9 @@
-"""Which code computes a result: a hash of the definitions of this package that it reaches.
+"""Hashes the code that computes a result: the definitions of this package that it reaches.
 
 Snakemake does not see a change in an imported module. Each rule has the hash of its stage among its
-params, so that an edit reruns the rules that it reaches, and no other. The hash is rooted at what
-computes, never at the step around it: an edit of how files are read or of what is recorded beside a
-result fits nothing again.
+params, so that an edit reruns the rules whose code it changes, and no others. The hash starts at
+the function that computes, not at the step that calls it: editing how files are read, or what is
+recorded about a result, does not rerun any fit.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
-# What describes, stores or reports a result and computes none of it: it is not followed.
+# Definitions that describe, store or report a result but do not affect it: not followed.
 DESCRIBING = {
     "errors",
     "files",
@@ -27,8 +27,8 @@ DESCRIBING = {
 }
 
 NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_deterministic"))
-# Stage -> the definitions, as (module, name), on which its result depends. Of 'fit' and 'score' the
-# function of that name of the method's file comes on top.
+# Stage -> the definitions, as (module, name), on which its result depends. For 'fit' and 'score',
+# the function of that name in the method's file is added.
 ROOTS = {
     "prepare": (("datasets.prepare", "prepare"), ("datasets.prepare", "refuse_leak")),
     "pretraining_set": (("datasets.pretraining", "load"), ("datasets.pretraining", "load_folder")),
@@ -61,7 +61,7 @@ ROOTS = {
             "notebook",
         )
     },
-    # They make anomaly maps of the level maps that they read.
+    # They compute anomaly maps from the level maps that they read.
     **{
         name: (("steps.report", name), ("anomaly_map", "anomaly_maps"))
         for name in ("panel", "failures")
@@ -74,7 +74,7 @@ def version_of(stage: str, file: str = "") -> str:
 
     Args:
         stage: a key of `ROOTS`.
-        file: of 'fit' and 'score', the name of the method's file in `methods/`.
+        file: for 'fit' and 'score', the name of the method's file in `methods/`.
     """
     method = ((f"methods.{file}", stage),) if file else ()
     return code_version(*method, *ROOTS[stage])
@@ -83,11 +83,11 @@ def version_of(stage: str, file: str = "") -> str:
 def code_version(*roots: tuple[str, str]) -> str:
     """Return a hash of definitions and of every definition of the package that they reach.
 
-    Comments, docstrings, layout and annotations do not count, nor do other packages. What is
-    looked up by a text at run time is not seen. Every version of Python gives the same hash.
+    Comments, docstrings, layout and annotations do not count, nor do other packages. What is looked
+    up by a string at run time is not seen. Every version of Python gives the same hash.
 
     Args:
-        roots: (module, name) of functions or constants at the top level of modules below the
+        roots: (module, name) of functions or constants at the top level of modules in the
             package, as in ('metrics.pro', 'pro').
 
     Returns:
@@ -96,7 +96,7 @@ def code_version(*roots: tuple[str, str]) -> str:
     Raises:
         KeyError: a module has no such definition.
     """
-    # The number of a line that is no definition is no part of what it does: texts alone count.
+    # The line number in the name of 'line N' has no effect on results: only the texts are hashed.
     parts = sorted((place[0], text) for place, text in reach(*roots).items())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -119,7 +119,7 @@ def reach(*roots: tuple[str, str]) -> dict[tuple[str, str], str]:
 
 @functools.cache
 def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
-    """Return a module's definitions: name -> its code, and the (module, name) that it uses."""
+    """Return a module's definitions: name -> its code, and each (module, name) that it uses."""
     result = {}
     for name, nodes in parsed(module).statements.items():
         tree = bare(ast.Module(nodes, []))
@@ -128,10 +128,10 @@ def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
 
 
 def spelled(node: object) -> str:
-    """Return code as text, the same whichever Python parsed it.
+    """Return code as text, independent of the Python version that parsed it.
 
-    Python's own spellings differ: `ast.unparse` in the quotes of f-strings, `ast.dump` in the
-    fields that it leaves out. Here a node is its type and those of its fields that are not empty.
+    Python's own output differs between versions: `ast.unparse` in the quotes of f-strings,
+    `ast.dump` in the fields that it omits. Here a node is its type and its non-empty fields.
     """
     if isinstance(node, ast.JoinedStr):
         return f"JoinedStr({','.join(map(spelled, merged(node.values)))})"
@@ -150,7 +150,7 @@ NOT_CODE = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 
 
 def merged(values: Iterable[ast.AST]) -> list[ast.AST]:
-    """Return the parts of an f-string, neighbouring texts as one: not every Python joins them."""
+    """Return the parts of an f-string with adjacent texts joined: not every Python joins them."""
     result: list[ast.AST] = []
     for value in values:
         text = isinstance(value, ast.Constant)
@@ -162,9 +162,9 @@ def merged(values: Iterable[ast.AST]) -> list[ast.AST]:
 
 
 class Parsed(NamedTuple):
-    """A module's statements by the names that they define, and what its imports bind.
+    """A module's statements by the names that they define, and the names that its imports bind.
 
-    A statement that defines nothing, and runs on import, is called 'line N'.
+    A statement that defines nothing and runs on import is called 'line N'.
     """
 
     statements: dict[str, list[ast.stmt]]
@@ -202,7 +202,7 @@ def names_of(node: ast.stmt) -> list[str]:
 
 
 def imports(nodes: list[ast.AST]) -> dict[str, tuple[str, str | None]]:
-    """Return what imports of this package bind: name -> (module, name there or None: all of it)."""
+    """Return the names bound by imports of this package: name -> (module, name or None for all)."""
     found = {}
     for node in nodes:
         if not (isinstance(node, ast.ImportFrom) and node.module):
@@ -218,7 +218,7 @@ def imports(nodes: list[ast.AST]) -> dict[str, tuple[str, str | None]]:
 
 
 def used(tree: ast.Module, text: str, module: str) -> set[tuple[str, str]]:
-    """Return the (module, name) of the package that a definition, its text beside it, uses."""
+    """Return the (module, name) of the package that a definition uses, given its tree and text."""
     here = imports(list(ast.walk(tree)))  # inside functions
     known = parsed(module).imported | here
     names = globals_of(symtable.symtable(text, module, "exec")) | set(here)
@@ -230,7 +230,7 @@ def used(tree: ast.Module, text: str, module: str) -> set[tuple[str, str]]:
         if not isinstance(node, ast.Name) or node.id not in names:
             continue
         source, name = known.get(node.id, (module, node.id))
-        if name is None:  # a module: of it what is asked for, or all where it is handed on
+        if name is None:  # a module: the attributes used, or all if it is passed on
             attribute = attributes.get(id(node))
             found |= {origin(source, n) for n in ([attribute] if attribute else read(source))}
         elif node.id in known or node.id in parsed(module).statements:
@@ -239,20 +239,20 @@ def used(tree: ast.Module, text: str, module: str) -> set[tuple[str, str]]:
 
 
 def globals_of(table: symtable.SymbolTable) -> set[str]:
-    """Return the names that code takes from its module, those of functions inside it included."""
+    """Return the names that code reads from its module, including those in nested functions."""
     whole = table.get_type() == "module"
     names = {s.get_name() for s in table.get_symbols() if s.is_global() or whole}
     return names.union(*map(globals_of, table.get_children()))
 
 
 def origin(module: str, name: str) -> tuple[str, str]:
-    """Return where a name of a module is defined: elsewhere, where the module imports it."""
+    """Return the place where a name of a module is defined, following imports."""
     source, there = parsed(module).imported.get(name, (module, None))
     return origin(source, there) if there else (module, name)
 
 
 def bare(tree: ast.Module) -> ast.Module:
-    """Return code without what does not compute: docstrings and annotations of functions."""
+    """Return code without the parts that do not compute: docstrings, functions' annotations."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and is_text(node.body[0]):
             node.body = node.body[1:] or [ast.Pass()]
@@ -264,5 +264,5 @@ def bare(tree: ast.Module) -> ast.Module:
 
 
 def is_text(node: ast.stmt) -> bool:
-    """Return whether a statement is a text alone, such as a docstring."""
+    """Return whether a statement is only a string, such as a docstring."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""The config: read, checked against its schema and against itself, and completed."""
+"""Reads the config, checks it against the schema and for contradictions, and completes it."""
 
 import itertools
 import json
@@ -27,9 +27,9 @@ class Source(NamedTuple):
     """Where the images of a category are.
 
     root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
-    marker: the file that is written last where the set is made here; None for a user's own.
-    every: split -> of its images every so many are taken, see `layouts.thinned`.
-    counts: split -> how many images a category has that is made here; None for a user's own.
+    marker: the file written last if the set is made here; None for a user's set.
+    every: split -> take one image in this many, see `layouts.thinned`.
+    counts: split -> number of images, for a category that is made here; None for a user's set.
     read_options: options of the step 'prepare' that say how the set's files are read.
     """
 
@@ -52,11 +52,11 @@ def read(path: str | Path) -> dict:
 
 
 class _Twice(yaml.YAMLError):
-    """A mapping has a key twice; the text says which, and where."""
+    """A mapping has a key twice; the text names the key and the line."""
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML's loaders keep the last."""
+    """Rejects a mapping with a duplicate key; YAML's loaders would keep the last one."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -72,7 +72,7 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 
 def load(path: str | Path) -> object:
-    """Return what a YAML file holds: UTF-8, or UTF-16 with its mark, whatever the locale.
+    """Return the content of a YAML file in UTF-8, or UTF-16 with a BOM, whatever the locale.
 
     Raises:
         InputError: the file is missing, is in another encoding, is not YAML, or has a key twice.
@@ -148,7 +148,7 @@ def complete(config: dict) -> dict:
 
 
 def refuse_names(config: dict, found: Mapping[str, Source]) -> None:
-    """Raise an InputError where a study's category has a name that it cannot have."""
+    """Raise an InputError if a study's category has a name that is not allowed."""
     messages = []
     for name in dict.fromkeys(c for study in config["studies"].values() for c in study["category"]):
         source = found.get(name)
@@ -169,7 +169,7 @@ def methods(config: dict) -> dict[str, Settings]:
 
 
 def settings(text: str) -> Settings:
-    """Return the settings of a built-in method's name, or of JSON as `methods.spelled` has it.
+    """Return settings from the name of a built-in method, or from JSON of `methods.spelled`.
 
     Raises:
         InputError: the name is unknown, or a field or its value is not allowed.
@@ -191,14 +191,14 @@ def settings(text: str) -> Settings:
 
 
 def keeps_model(config: dict, settings: Settings) -> bool:
-    """Return whether the models of a method are kept once the test images are scored."""
+    """Return whether the models of a method are kept after the test images are scored."""
     keep = config["keep_models"]
     return settings.keeps_model if keep is None else keep
 
 
 def check_methods(own: Mapping[str, dict]) -> None:
-    """Raise an InputError where an own method has a field that the one it is like does not have,
-    or a value that is not allowed."""
+    """Raise an InputError if a method of the config has a field that the method it is `like` does
+    not have, or a value that is not allowed."""
     known = registry.built_in()
     for name, entry in own.items():
         like = entry.get("like", registry.DEFAULT)
@@ -211,9 +211,9 @@ def check_methods(own: Mapping[str, dict]) -> None:
 
 
 def sources(config: dict) -> dict[str, Source]:
-    """Return where the images of each category are, of every set that a config names.
+    """Return where the images of each category are, for every set that a config names.
 
-    A category of `data.sets` is spelled NAME.CATEGORY, one of MVTec AD or of the demo as it is.
+    A category of `data.sets` is written NAME.CATEGORY; one of MVTec AD or the demo has no prefix.
 
     Raises:
         InputError: a folder is missing or holds no category; keys that exclude each other.
@@ -242,7 +242,7 @@ def sources(config: dict) -> dict[str, Source]:
             )
             for name in sorted(mvtec.CATEGORIES)
         }
-        # What lies there already is the user's: for that alone nothing is downloaded.
+        # Categories that are there already are the user's: nothing is downloaded for them alone.
         for name in mvtec.categories_before_download(root):
             found[name] = Source(root, name, "mvtec", None)
     elif data["mvtec_ad"]:
@@ -268,7 +268,7 @@ def sources(config: dict) -> dict[str, Source]:
         found = {name: Source(str(folder), name, "mvtec", None) for name in names}
     for name, part in data["sets"].items():
         root, marker = part.get("path"), None
-        if root is None:  # one-class CIFAR-10, which is downloaded as it is for a teacher
+        if root is None:  # one-class CIFAR-10, which uses the same download as a teacher
             root, marker = data["folder"], f"{config['results']}/pretraining/cifar10.npz"
         names = cifar10.CLASSES if marker else layouts.list_categories(root, part["layout"])
         if not names:
@@ -298,12 +298,12 @@ def unpacks_mvtec_ad(data: dict) -> bool:
 
 
 def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
-    """Return categories with 'all' and, in a list, 'NAME.all' of a set spelled out; each once."""
+    """Return categories with 'all' and 'NAME.all' replaced by the categories; no duplicates."""
     if chosen == "all":
         return list(available)
     names = []
     for category in chosen:
-        prefix = category.removesuffix("all")  # with its dot
+        prefix = category.removesuffix("all")  # including its dot
         of_set = [name for name in available if name.startswith(prefix)]
         every = category == "all" or (category.endswith(".all") and of_set)
         names += of_set if every else [category]
@@ -311,13 +311,13 @@ def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
 
 
 def warnings_of(config: dict, study: str | None = None) -> list[str]:
-    """Return what a user must know of what a completed config asks for, though it can be run.
+    """Return warnings about a completed config that can nevertheless be run.
 
-    A teacher that was trained on CIFAR-10 with its labels has seen one-class CIFAR-10's defects,
-    which are its other classes.
+    A teacher that was trained on CIFAR-10 with its labels has seen the defects of one-class
+    CIFAR-10, which are its other classes.
 
     Args:
-        study: of this study alone.
+        study: if given, only this study's warnings.
     """
     sets = config["data"]["sets"]
     seen = [name for name, part in sets.items() if part["layout"] == "cifar10_oneclass"]
@@ -340,7 +340,7 @@ def warnings_of(config: dict, study: str | None = None) -> list[str]:
 
 
 def contradictions(config: dict) -> Iterator[str]:
-    """Yield a line for each name that one part of the config uses and no other part defines."""
+    """Yield one line for each name that one part of the config uses and no other part defines."""
     for name, part in config["data"]["sets"].items():
         if "intensity" in part and not part["intensity"][0] < part["intensity"][1]:
             yield (

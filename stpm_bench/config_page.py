@@ -1,4 +1,4 @@
-"""docs/configuration.md, made of the config's schema and the methods' settings."""
+"""Makes docs/configuration.md from the config's schema and the methods' settings."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ HEADER = "<!-- Made by `python -m stpm_bench config-docs`; edit stpm_bench/confi
 
 
 def page() -> str:
-    """Return the page: a table for each part of the config, then one for each file of methods."""
+    """Return the page: one table for each part of the config, then one for each method file."""
     schema = load(SCHEMA)
     parts = [HEADER, f"# {schema['title']}", schema["description"].strip()]
     parts.append("## Top level\n\n" + table(rows(schema, schema)))
@@ -25,20 +25,20 @@ def page() -> str:
 
 
 def resolved(part: dict, schema: dict) -> dict:
-    """Return a part of the schema with what its `$ref` names, its own words first."""
+    """Return a part of the schema merged with the target of its `$ref`; its own keys win."""
     if "$ref" not in part:
         return part
     return schema["$defs"][part["$ref"].rpartition("/")[2]] | part
 
 
 def is_section(part: dict, parent: dict, schema: dict) -> bool:
-    """Return whether the keys below a key have a table; what is defined once has one at the top."""
+    """Return whether the keys below a key have a table; shared definitions have one at the top."""
     shared = "$ref" in part and parent is not schema
     return resolved(part, schema).get("type") == "object" and not shared
 
 
 def sections(key: str, part: dict, schema: dict) -> Iterator[str]:
-    """Yield the heading, the meaning and the table of a key with keys below it, and of these."""
+    """Yield heading, meaning and table of a key with keys below it, then those of these keys."""
     part = resolved(part, schema)
     entries = part.get("additionalProperties") or {}
     names = f"\n\nNAME is {part['propertyNames']['x-expected']}." if entries else ""
@@ -53,10 +53,10 @@ def sections(key: str, part: dict, schema: dict) -> Iterator[str]:
 
 
 def rows(part: dict, schema: dict, defaults: dict | None = None) -> Iterator[tuple[str, ...]]:
-    """Yield key, what it may be, default and meaning of each key, but of those with a section.
+    """Yield key, allowed values, default and meaning of each key, except keys with a section.
 
     Args:
-        defaults: of the keys by the part itself, beside their own.
+        defaults: the part's own defaults for its keys, in addition to theirs.
     """
     of_students = meanings(registry.built_in()[registry.DEFAULT])
     for key, below in part["properties"].items():
@@ -72,7 +72,7 @@ def rows(part: dict, schema: dict, defaults: dict | None = None) -> Iterator[tup
 
 
 def of_methods() -> Iterator[str]:
-    """Yield the fields of each file of methods, and in what its built-in methods differ."""
+    """Yield the fields of each method file, and how its built-in methods differ."""
     names = ", ".join(f"`{name}`" for name in registry.built_in())
     yield f"`like` is one of {names}; `{registry.DEFAULT}` where it is left out."
     for file in registry.FILES:
@@ -101,7 +101,7 @@ def of_methods() -> Iterator[str]:
 
 
 def meanings(settings: Settings) -> dict[str, str]:
-    """Return field -> its meaning, of the docstrings of a method's settings and their bases."""
+    """Return field -> its meaning, from the docstrings of a method's settings and their bases."""
     found = {}
     for kind in reversed(type(settings).__mro__):
         text = inspect.cleandoc(kind.__dict__.get("__doc__") or "")

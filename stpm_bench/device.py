@@ -1,4 +1,4 @@
-"""Where and in which precision a step computes, and how it is made repeatable."""
+"""The device and precision in which a step computes, and how its results are made repeatable."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device for the config's `device`: auto (a GPU where there is one), cpu or cuda.
 
     Raises:
-        InputError: cuda was asked for and there is none.
+        InputError: cuda was requested and there is none.
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
@@ -39,25 +39,26 @@ def choose_device(name: str) -> torch.device:
 def choose_card() -> int:
     """Return the index of the GPU that this process computes on, the same at every call.
 
-    Snakemake says how many jobs may use a GPU at once, not which: of those that PyTorch sees, each
-    process takes the one with the fewest others of this project.
+    Snakemake limits how many jobs use a GPU at once, but does not choose the GPU: each process
+    takes, of those that PyTorch sees, the one with the fewest processes of this project.
     """
     cards = range(torch.cuda.device_count())
     names = [str(torch.cuda.get_device_properties(card).uuid) for card in cards]
     return claim(names, Path(tempfile.gettempdir(), f"stpm_bench-cards-{os.getuid()}"))
 
 
-HELD: list[FileLock] = []  # by this process
+HELD: list[FileLock] = []  # held by this process
 
 
 def claim(names: Sequence[str], folder: Path) -> int:
-    """Return the index of the name that the fewest living processes hold, and hold it too.
+    """Return the index of the name held by the fewest running processes, and hold it too.
 
-    A name is held by a lock on a file NAME.NUMBER, which ends with the process however it ends.
+    A name is held by a lock on a file NAME.NUMBER, which is released when the process ends, however
+    it ends.
 
     Args:
-        names: what is shared out, at least one.
-        folder: of the lock files; made where it is missing, the same for all who share.
+        names: what is shared between processes, at least one.
+        folder: folder of the lock files, the same for all processes; made if missing.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     for number in itertools.count():
@@ -65,12 +66,12 @@ def claim(names: Sequence[str], folder: Path) -> int:
             lock = FileLock(folder / f"{name}.{number}", blocking=False, fallback_to_soft=False)
             with contextlib.suppress(Timeout):
                 lock.acquire()
-                HELD.append(lock)  # else it is released with its last name
+                HELD.append(lock)  # otherwise the lock would be released with its last reference
                 return index
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether PyTorch raised an error because memory, a GPU's or the host's, ran out."""
+    """Return whether a PyTorch error means that memory, on the GPU or the host, ran out."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
@@ -92,7 +93,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_capabilities() -> dict:
-    """Return what PyTorch knows of this processor; empty where it cannot tell."""
+    """Return what PyTorch knows about this processor; empty if it cannot tell."""
     get = getattr(torch.cpu, "get_capabilities", None)  # PyTorch 2.10 and later
     if get is not None:
         return get()
@@ -110,32 +111,32 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 
 
 def set_up(threads: int | None = None) -> None:
-    """Prepare this process for computing: the same bits every time, and memory kept at hand."""
+    """Prepare this process for computing: repeatable results, and freed memory is reused."""
     set_deterministic(threads)
     keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
-    """Let the C library hold on to what tensors free, for the next tensors.
+    """Let the C library keep the memory that tensors free, for later tensors.
 
-    glibc gives each large block back to the kernel at once; every layer's output is then mapped
-    and cleared page by page anew: a fifth of a student's time in batches of 32 images of 256 x 256.
-    Elsewhere than on glibc nothing happens.
+    glibc returns each large block to the kernel at once, so every layer's output is mapped and
+    cleared page by page again: a fifth of a student's time in batches of 32 images of 256 x 256.
+    On systems without glibc nothing happens.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped on its own
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: how much is held on to, 2 GiB
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: how much memory is kept, 2 GiB
 
 
 def set_deterministic(threads: int | None = None) -> None:
     """Make the same seed give the same bits on the same machine with the same thread count."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(True)
-    # No memory is read here before it is written; to fill it first costs 6% of a training step.
+    # No memory here is read before it is written; filling it first costs 6% of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False  # its choice of kernel depends on the clock
-    # float32 means float32: TF32 keeps 10 bits of it, too few for a product of small distances.
+    # True float32: TF32 keeps 10 bits of the mantissa, too few for a product of small distances.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if threads:

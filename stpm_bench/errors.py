@@ -1,16 +1,16 @@
-"""The one exception for what a user can mend, and the sentence for a package that is missing."""
+"""The exception for errors that a user can fix, and the message for a missing package."""
 
 
 class InputError(ValueError):
     """Something in the user's files or config is wrong.
 
-    The message names the file or key, says what was expected, and how to mend it; the command line
+    The message names the file or key, says what was expected, and how to fix it; the command line
     prints it without a traceback.
     """
 
 
 def not_installed(package: str) -> str:
-    """Return what to install where a package cannot be imported, in one sentence."""
+    """Return what to install if a package cannot be imported, in one sentence."""
     return (
         f"the package {package!r} is not installed, and this needs it; in the folder of the "
         "Snakefile type `pip install -e .`, or `conda env create -f environment.yml && conda "

@@ -1,4 +1,4 @@
-"""What a cell says of its category's test images: from level maps to metrics, curve and audit."""
+"""Evaluates a cell on its category's test images: from level maps to metrics, curve and audit."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from stpm_bench.metrics import evaluate
 
 
 class Evaluation(NamedTuple):
-    """What is measured of a cell.
+    """The results of a cell.
 
     Attributes:
-        metrics: name -> value in [0, 1]; of a variant of the scores NAME_METRIC.
+        metrics: name -> value in [0, 1]; for a variant of the scores the name is NAME_METRIC.
         image_scores: (N,) float32, as they were evaluated.
-        curve: columns `fpr`, `overlap`; no row of a set without regions.
-        definitions: columns `audit.COLUMNS`; no row of a set without regions.
+        curve: columns `fpr`, `overlap`; no rows for a set without regions.
+        definitions: columns `audit.COLUMNS`; no rows for a set without regions.
     """
 
     metrics: dict[str, float]
@@ -40,12 +40,12 @@ def evaluated(
     """Evaluate one cell.
 
     Args:
-        scores: of its method.
+        scores: the method's.
         defects: N names, 'good' where there is none.
         masks: treatment -> (N, S, S) bool.
         own_masks: N masks (H, W) bool at their images' own size.
         settings: what `Settings.evaluation_part` returns.
-        annotation: what the set says of an image, see `datasets.interface.Layout`.
+        annotation: which annotation the set has, see `datasets.interface.Layout`.
         size: S, the side of the images in pixels.
 
     Raises:
@@ -54,7 +54,7 @@ def evaluated(
     fields = {key: value for key, value in settings.items() if key != "masks"}
     labels = np.asarray(defects) != "good"
     marked = masks[settings["masks"]]
-    if not marked.any():  # no defect shows at this size, as 'prepare' said: images alone count
+    if not marked.any():  # no defect is visible at this size ('prepare' warned): image metrics only
         annotation = "image"
 
     def maps_of(level_maps: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes of files, checksums, and locks."""
 
 import datetime
 import glob
@@ -22,7 +22,7 @@ import pandas as pd
 
 from stpm_bench.errors import InputError
 
-try:  # and not filelock: Snakemake, which need not have it, holds the folder of the results
+try:  # not filelock: Snakemake's process holds the results folder, and may lack that package
     import fcntl
 except ImportError:  # Windows
     fcntl = None
@@ -30,17 +30,17 @@ except ImportError:  # Windows
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
+    """Yield a temporary path next to `path`; rename it to `path` if the block ends without error.
 
-    A process killed inside the block leaves `path` as it was, and its temporary file to whoever
-    writes `path` next; that of a process that still writes is left alone. The temporary name keeps
-    the suffix, because numpy, pandas and matplotlib choose a format by it.
+    A process killed inside the block leaves `path` unchanged; its temporary file is removed by the
+    next process that writes `path`. A temporary file that is still being written is not touched.
+    The temporary name keeps the suffix, because numpy, pandas and matplotlib choose a format by it.
 
     Raises:
-        InputError: the folder cannot be made, or the file not be written: no space, read-only.
+        InputError: the folder cannot be made or the file cannot be written: disk full, read-only.
     """
     path = Path(path)
-    # With the thread: a process, too, may write one file twice at a time.
+    # The name includes the thread: one process may write the same file twice at a time.
     writer = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.name}.{writer}.tmp{path.suffix}")
     try:
@@ -54,21 +54,21 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # else a power cut can leave the new name without its content
         os.replace(temporary, path)
     except OSError as error:
-        # numpy and Pillow say how far they came, and not why they stopped.
+        # numpy and Pillow report how much they wrote, but not why they stopped.
         reason = error.strerror or f"{error}; a full disk?"
         raise InputError(
             f"{path}: cannot be written ({reason}). Expected a writable folder with enough space; "
             "mend that, or choose another with the config key 'results', and run again"
         ) from error
     finally:
-        with suppress(OSError):  # a disk that has become read-only keeps what was begun
+        with suppress(OSError):  # the disk may have become read-only
             temporary.unlink(missing_ok=True)
 
 
 def _abandoned(temporary: Path) -> bool:
-    """Return whether nobody writes a temporary file any more.
+    """Return whether no process is writing a temporary file any more.
 
-    Of another machine's processes nothing is known here: theirs count as abandoned after a day.
+    Processes of other machines cannot be checked: their files count as abandoned after a day.
     """
     here = re.search(rf"\.{re.escape(platform.node())}-(\d+)-\d+\.tmp", temporary.name)
     if not here:
@@ -76,24 +76,24 @@ def _abandoned(temporary: Path) -> bool:
             return time.time() - temporary.stat().st_mtime > 86_400
         return False
     try:
-        os.kill(int(here[1]), 0)  # sends nothing
+        os.kill(int(here[1]), 0)  # sends no signal
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, who runs
+    except PermissionError:  # it runs, under another user
         pass
     return False
 
 
-_HELD: list[IO] = []  # a lock is given back when its file is closed
+_HELD: list[IO] = []  # a lock is released when its file is closed
 
 
 def hold(folder: str | Path) -> None:
-    """Hold a folder of results for this run, until the process ends, however it ends.
+    """Lock a results folder for this run, until the process ends, however it ends.
 
-    Where the system or the file system has no locks, nothing is held.
+    If the system or the file system has no locks, nothing is locked.
 
     Raises:
-        InputError: another run holds it; says which.
+        InputError: another run has locked it; the message names it.
     """
     if fcntl is None:
         return
@@ -119,10 +119,10 @@ def hold(folder: str | Path) -> None:
 
 
 def record_hashes(record: str | Path, *names: str) -> None:
-    """Write the SHA-256 of files to `record`, beside them, in the format of `sha256sum`.
+    """Write the SHA-256 of files to `record`, in the same folder, in the format of `sha256sum`.
 
-    The last thing that a step does, and `forget_hashes` the first before it writes: a step that is
-    killed leaves its files without a record, never with that of older ones.
+    A step does this last, and calls `forget_hashes` before it writes anything: a killed step leaves
+    its files without a record, never with the record of older files.
     """
     record = Path(record)
     lines = [f"{sha256(record.parent / name)}  {name}\n" for name in names]
@@ -131,7 +131,7 @@ def record_hashes(record: str | Path, *names: str) -> None:
 
 
 def forget_hashes(record: str | Path) -> None:
-    """Remove the record of files that are about to be written anew."""
+    """Remove the record of files that are about to be rewritten."""
     Path(record).unlink(missing_ok=True)
 
 
@@ -141,7 +141,7 @@ def read_hashes(folder: str | Path) -> dict[str, tuple[str, str]]:
     for record in Path(folder).glob("[!.]*.sha256"):
         try:
             lines = record.read_text(errors="replace").splitlines()
-        except FileNotFoundError:  # of another step, which has begun to write its files anew
+        except FileNotFoundError:  # another step has removed its record to rewrite its files
             continue
         for line in lines:
             digest, _, file = line.partition("  ")
@@ -150,10 +150,10 @@ def read_hashes(folder: str | Path) -> dict[str, tuple[str, str]]:
 
 
 def verified(path: str | Path) -> Path:
-    """Return the path of a file that is what the record beside it says, or that has no record.
+    """Return the path of a file that matches its recorded hash, or has no record.
 
     Raises:
-        InputError: the file is not what was written.
+        InputError: the file has changed since it was written.
     """
     path = Path(path)
     compare(path, sha256(path), read_hashes(path.parent))
@@ -161,13 +161,13 @@ def verified(path: str | Path) -> Path:
 
 
 def read_verified(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> bytes:
-    """Return the content of a file that is what the record beside it says, or that has no record.
+    """Return the content of a file that matches its recorded hash, or has no record.
 
     Args:
-        records: what `read_hashes` returns of the file's folder, where several of it are read.
+        records: what `read_hashes` returns for the file's folder, if several files are read.
 
     Raises:
-        InputError: the file is not what was written.
+        InputError: the file has changed since it was written.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -177,7 +177,7 @@ def read_verified(path: str | Path, records: Mapping[str, tuple[str, str]] | Non
 
 
 def compare(path: Path, digest: str, records: Mapping[str, tuple[str, str]]) -> None:
-    """Raise an InputError where a file's SHA-256 is not the recorded one."""
+    """Raise an InputError if a file's SHA-256 differs from the recorded one."""
     expected, record = records.get(path.name, (digest, ""))
     if digest != expected:
         raise damaged(
@@ -188,7 +188,7 @@ def compare(path: Path, digest: str, records: Mapping[str, tuple[str, str]]) -> 
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make the folder of the results and a file in it, which is removed at once.
+    """Create the results folder and a test file in it, which is removed at once.
 
     Raises:
         InputError: one of the two is not possible.
@@ -204,19 +204,19 @@ def check_writable(folder: str | Path) -> None:
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write `content` to `path` as indented JSON, whole or not at all."""
+    """Write `content` to `path` as indented JSON, atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = None) -> dict:
-    """Read what `write_json` wrote.
+    """Read a file that `write_json` wrote.
 
     Args:
-        records: as of `read_verified`.
+        records: as in `read_verified`.
 
     Raises:
-        InputError: the file is not what was written, or is no JSON.
+        InputError: the file has changed since it was written, or is not JSON.
     """
     content = read_verified(path, records)
     try:
@@ -226,13 +226,13 @@ def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = 
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV without its index, whole or not at all."""
+    """Write a table as CSV without its index, atomically."""
     with written_whole(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
-    """Write an array as a .npy file, whole or not at all."""
+    """Write an array as a .npy file, atomically."""
     with written_whole(path) as temporary:
         np.save(temporary, array)
 
@@ -240,9 +240,9 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
 def write_arrays(
     path: str | Path, arrays: Mapping[str, np.ndarray], compress: bool = False
 ) -> None:
-    """Write named arrays as a .npz file, whole or not at all; the same arrays, the same bytes.
+    """Write named arrays as a .npz file, atomically; the same arrays give the same bytes.
 
-    numpy.savez would put the time of writing into the file.
+    numpy.savez would store the time of writing in the file.
     """
     with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
@@ -253,11 +253,11 @@ def write_arrays(
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """Write what `torch.load` reads, whole or not at all; the same content, the same bytes."""
+    """Write tensors for `torch.load`, atomically; the same content gives the same bytes."""
     import torch
 
-    # Through memory: of a path torch puts the name, here a temporary one, into the file; and its
-    # writer hides why a file could not be written.
+    # Through memory: given a path, torch stores its name, here a temporary one, in the file, and
+    # its writer hides why a file could not be written.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with written_whole(path) as temporary:
@@ -270,8 +270,8 @@ def unreadable(path: str | Path, error: object) -> InputError:
 
 
 def damaged(path: str | Path, problem: str) -> InputError:
-    """Return the error for a file of the results that is to be made anew."""
-    # By name: Snakemake does not look for each file of a step whose results are there.
+    """Return the error for a file of the results that must be made again."""
+    # By name: Snakemake does not check for each file of a step whose results exist.
     return InputError(
         f"{path}: {problem}. Delete it, have it made anew "
         f"(snakemake --cores all {path} --configfile ...), and run again"

@@ -1,4 +1,4 @@
-"""Studies to cells: the one place that knows which combinations exist."""
+"""Turns studies into cells: the one module that knows which combinations exist."""
 
 import functools
 import itertools
@@ -13,14 +13,14 @@ from stpm_bench.levels import spell_layers
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
-# A cell's folder spells its axes, so that any single cell can be asked for by name; so does that of
-# the fit on which it rests.
+# The name of a cell's folder contains its axes, so that a single cell can be requested by name; the
+# same holds for the folder of its fit.
 CELL = (
     "category-{category}_layers-{layers}_teacher-{teacher}"
     "_fraction-{fraction}_seed-{seed}_method-{method}"
 )
 AXES = ("category", "layers", "teacher", "fraction", "seed", "method")
-# What a table sets side by side; seeds and categories are what it averages over.
+# The axes that a table compares; it averages over seeds and categories.
 SETTING = tuple(axis for axis in AXES if axis not in ("category", "seed"))
 
 
@@ -40,24 +40,24 @@ class Cell(NamedTuple):
 
 
 def set_of(category: str) -> str:
-    """Return the set of a category as configs spell it: 'visa' of 'visa.candle'.
+    """Return the set of a category by its name in the config: 'visa' of 'visa.candle'.
 
-    A category without one is MVTec AD's, or of a folder given in its place.
+    A category without a prefix belongs to MVTec AD, or to a folder given in its place.
     """
     return category.partition(".")[0] if "." in category else "mvtec_ad"
 
 
 def levels_of(layers: Sequence[int] | str, settings: Settings) -> Sequence[int]:
-    """Return the levels that a study asks for: 'default' stands for those of the method."""
+    """Return the levels of a study; 'default' stands for those of the method."""
     return settings.levels if layers == "default" else layers
 
 
 def drawn(teacher: Mapping) -> bool:
-    """Return whether each seed has a draw of its own of a teacher.
+    """Return whether each seed has a separate draw of a teacher.
 
-    A teacher with weights is one network. One that is trained here or untrained is drawn anew for
-    each seed, so that the spread over seeds holds its variance, unless the config names its `seed`
-    or says `draws: 1`.
+    A teacher with weights is one network. One that is trained here or untrained is drawn again for
+    each seed, so that the spread over seeds includes its variance, unless the config gives its
+    `seed` or says `draws: 1`.
 
     Args:
         teacher: an entry of the config's `teachers`.
@@ -66,17 +66,17 @@ def drawn(teacher: Mapping) -> bool:
 
 
 def teacher_file(name: str, teacher: Mapping, seed: int) -> str:
-    """Return the name, without its suffix, of the file of a teacher's draw for a seed."""
+    """Return the file name, without its suffix, of a teacher's draw for a seed."""
     return f"{name}_seed-{seed}" if drawn(teacher) else name
 
 
 def cells_of(
     study: dict, methods: Mapping[str, Settings], teachers: Mapping[str, Mapping]
 ) -> list[Cell]:
-    """Return the product of a study's axes, each cell once, in the order of the config.
+    """Return the product of a study's axes without duplicates, in the order of the config.
 
-    A method that draws nothing has the first seed alone where nothing else is drawn: at a fraction
-    of 1.0 and on a teacher that is the same for every seed.
+    A method without randomness gets only the first seed if nothing else is drawn: at a fraction of
+    1.0 and with a teacher that is the same for every seed.
 
     Args:
         methods: every method of the config by name. teachers: the config's `teachers`.
@@ -102,10 +102,10 @@ def cells_of(
 def fits_of(cells: Iterable[Cell], methods: Mapping[str, Settings]) -> dict[Cell, Cell]:
     """Return the fit of each cell: the cell of the first method whose fit would be the same.
 
-    Cells that differ in their evaluation alone share a fit.
+    Cells that differ only in their evaluation share a fit.
 
     Args:
-        methods: every method of the config by name, the first ones first.
+        methods: every method of the config by name; earlier ones take precedence.
     """
 
     @functools.cache
@@ -117,9 +117,9 @@ def fits_of(cells: Iterable[Cell], methods: Mapping[str, Settings]) -> dict[Cell
 
 
 def studies(config: dict) -> pd.DataFrame:
-    """Return every study's cells: column `study`, the axes, `fit`, the name of the folder of the
-    cell's fit, and `teacher_file`, the name of its teacher's file; a cell that studies share has a
-    row in each.
+    """Return every study's cells: column `study`, the axes, `fit` (the folder name of the cell's
+    fit) and `teacher_file` (the file name of its teacher); a cell that several studies share has
+    one row in each.
 
     Args:
         config: completed.
@@ -136,7 +136,7 @@ def studies(config: dict) -> pd.DataFrame:
 
 
 def cells(table: pd.DataFrame) -> list[Cell]:
-    """Return the cells of a table with the axes as columns, each once, in its order."""
+    """Return the cells of a table with the axes as columns, without duplicates, in its order."""
     unique = table[list(AXES)].drop_duplicates()
     return [Cell(*row) for row in unique.itertuples(index=False)]
 
@@ -148,7 +148,7 @@ def fits(table: pd.DataFrame) -> dict[Cell, str]:
 
 
 def cell_of(wildcards: Mapping[str, str]) -> Cell:
-    """Return the cell of a folder's wildcards, which are texts."""
+    """Return the cell for a folder's wildcards, which are texts."""
     values = dict(wildcards)
     return Cell(**values | {"fraction": float(values["fraction"]), "seed": int(values["seed"])})
 
@@ -161,7 +161,7 @@ def teacher_files(table: pd.DataFrame) -> dict[str, str]:
 
 def main_study(names: Iterable[str]) -> str:
     """Return the study of the main table, the audit and the figures of each category: 'main', or
-    the first where none has that name."""
+    the first study if none has that name."""
     names = list(dict.fromkeys(names))
     return "main" if "main" in names else names[0]
 
@@ -184,10 +184,10 @@ def varying(table: pd.DataFrame) -> list[str]:
 def read(path: str | Path) -> pd.DataFrame:
     """Read a CSV with axes among its columns.
 
-    Names stay names: '1' of layers is no number, and a teacher called 'None' is no gap.
+    Names stay texts: '1' in `layers` is not a number, and a teacher called 'None' is not a gap.
 
     Raises:
-        InputError: the file is not what was written.
+        InputError: the file has changed since it was written.
     """
     verified(path)
     names = {"study", "category", "layers", "teacher", "method", "fit", "teacher_file"}

@@ -1,11 +1,11 @@
-"""The levels of each backbone: known without torch, which is slow to import."""
+"""The levels of each backbone; needs no torch, which is slow to import."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 from stpm_bench.errors import InputError
 
-# Level l is the last feature map at stride 2 ** (l + 1), named as torchvision names its module:
+# Level l is the last feature map at stride 2 ** (l + 1), with torchvision's name of its module:
 # 1 is conv2_x of a ResNet, 4 is conv5_x.
 RESNET = ("layer1", "layer2", "layer3", "layer4")
 LEVELS = {
@@ -16,7 +16,7 @@ LEVELS = {
     "mobilenet_v2": ("features.3", "features.6", "features.13", "features.17"),
 }
 
-# How many channels each level has.
+# The number of channels of each level.
 CHANNELS = {
     "resnet18": (64, 128, 256, 512),
     "resnet34": (64, 128, 256, 512),
@@ -25,7 +25,7 @@ CHANNELS = {
     "mobilenet_v2": (24, 32, 96, 320),
 }
 
-# Images a second through the levels 1 to 3 at 256 x 256: measured on one core, in float32.
+# Images per second through the levels 1 to 3 at 256 x 256: measured on one core, in float32.
 FORWARD = {
     "resnet18": 26,
     "resnet34": 13,
@@ -35,7 +35,7 @@ FORWARD = {
 }
 
 
-# The names of torchvision's published weights of each backbone, all of ImageNet.
+# The names of torchvision's published weights of each backbone, all trained on ImageNet.
 PUBLISHED = {
     "resnet18": ("IMAGENET1K_V1",),
     "resnet34": ("IMAGENET1K_V1",),
@@ -44,13 +44,13 @@ PUBLISHED = {
     "mobilenet_v2": ("IMAGENET1K_V1", "IMAGENET1K_V2"),
 }
 
-# The name of weights that ship with this package, of ImageNet too, and which levels they have.
+# The weights that are part of this package, also trained on ImageNet, and the levels they have.
 EMBEDDED = "embedded"
 EMBEDDED_LEVELS = {"mobilenet_v2": (1, 2, 3)}
 
 
 def names_a_file(teacher: Mapping) -> bool:
-    """Return whether an entry of the config's `teachers` names a file of weights of the user's."""
+    """Return whether an entry of the config's `teachers` names a user's file of weights."""
     weights = teacher.get("weights")
     return weights not in (None, EMBEDDED, *PUBLISHED[teacher["backbone"]])
 

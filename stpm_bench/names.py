@@ -1,18 +1,18 @@
-"""What a category may be called: it names folders, rows of tables, wildcards and labels."""
+"""Allowed names of categories: they occur in folders, table rows, wildcards and labels."""
 
 import unicodedata
 
-# Rows of the tables beside the categories, and what a study may say instead of their names.
+# Names of other rows in the tables, and the keyword that a study may give instead of categories.
 RESERVED = ("mean", "textures", "objects", "all")
 # Snakemake's wildcards {} and path variables <>; separators of paths and of Markdown's tables; and
-# what file systems of other computers refuse.
+# characters that file systems of other computers reject.
 FORBIDDEN = '{}<>/\\|"*?:'
-# A cell's folder spells every axis in one name, and file systems end at 255 bytes.
+# A cell's folder name contains every axis, and file systems allow 255 bytes.
 LONGEST = 100
 
 
 def wrong_category(name: str) -> str:
-    """Return why a category cannot have a name, with what is expected; '' where it can."""
+    """Return why a category cannot have a name, and what is expected; '' if it can."""
     found = f"{name!a} is no name for a category: "
     if name in RESERVED:
         return f"{found}the tables and studies have their own {name!r} (as {', '.join(RESERVED)})"
@@ -31,7 +31,7 @@ def wrong_category(name: str) -> str:
 
 
 def wrong_folder(path: str) -> str:
-    """Return why results and downloads cannot lie in a folder; '' where they can.
+    """Return why results and downloads cannot be in a folder; '' if they can.
 
     Snakemake reads {NAME} in a rule's paths as a wildcard and <NAME> as a path variable.
     """

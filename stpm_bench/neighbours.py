@@ -3,20 +3,20 @@
 import torch
 from tqdm import tqdm
 
-# Rows of queries and of the bank whose products are made at once: 16 MB of them.
+# Rows of queries and of the bank multiplied at once: the products take 16 MB.
 QUERIES, BANK = 1024, 4096
-# Points that k_centre follows centre by centre, while the others wait.
+# Number of points that k_centre updates for every new centre; the others are updated later.
 SHORTLIST = 4096
 
 
 def nearest(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return each query's Euclidean distance to its nearest row of `bank`, and that row's index.
 
-    ||q - b||^2 is least where q.b - ||b||^2 / 2 is largest, so that the search is one matrix
-    product. That form cancels: it finds the neighbour, whose distance is then computed from the
-    difference itself. A row is missed only for one whose squared distance is within rounding
-    (about 1e-6 of the largest squared norm) of the least, so centre the data first. Of rows at the
-    same distance the first is taken, up to the same rounding.
+    ||q - b||^2 is smallest where q.b - ||b||^2 / 2 is largest, so the search is one matrix product.
+    That form suffers from cancellation, so it is used only to find the neighbour; the distance is
+    then computed from the difference itself. A row is missed only in favour of one whose squared
+    distance is within rounding (about 1e-6 of the largest squared norm) of the smallest, so centre
+    the data first. Of rows at the same distance the first is taken, up to the same rounding.
 
     Args:
         queries: (Q, C) float32.
@@ -47,14 +47,15 @@ def k_centre(
 ) -> torch.Tensor:
     """Choose `count` rows of `points`: `first`, then each time the row farthest from all chosen.
 
-    Gonzalez' greedy k-centre, in PatchCore its algorithm 1; of rows equally far the first is
-    chosen, none twice. The choice is that of the plain loop, which reads all points for every
-    centre. Here a shortlist of the farthest points is followed centre by centre; the others meet
-    several new centres in one matrix product, once the shortlist's farthest point is no farther
-    than they may be: distances only shrink, so their old ones bound them.
+    Gonzalez' greedy k-centre, PatchCore's algorithm 1; of rows equally far away the first is
+    chosen, and none twice. The choice is the same as that of the plain loop, which reads all points
+    for every centre. Here only a shortlist of the farthest points is updated for every centre. The
+    other points are updated for several new centres in one matrix product, once the farthest point
+    of the shortlist is no farther than they may be: distances only shrink, so the old distances are
+    upper bounds.
 
     Args:
-        points: (N, C) float32, centred, so that the matrix product's form of a distance is exact
+        points: (N, C) float32, centred, so that computing distances by a matrix product is accurate
             enough.
         count: 1 to N.
         title, progress: of the progress bar, and whether there is one.
@@ -63,9 +64,9 @@ def k_centre(
         (count,) int64 indices in the order of the choice.
     """
     norms = points.square().sum(1)
-    squared = torch.full_like(norms, torch.inf)  # to the nearest centre; -inf of a centre itself
+    squared = torch.full_like(norms, torch.inf)  # to the nearest centre; -inf for a centre itself
     chosen = [first]
-    met = 0  # of the centres, how many all points have met
+    met = 0  # how many of the centres all points have been compared with
     with tqdm(total=count, initial=1, desc=title, unit="centre", disable=not progress) as bar:
         while len(chosen) < count:
             centres = torch.tensor(chosen[met:], device=points.device)
@@ -77,7 +78,7 @@ def k_centre(
             met = len(chosen)
             shortlist = squared.topk(min(SHORTLIST, len(points))).indices.sort().values
             near, near_norms, far = points[shortlist], norms[shortlist], squared[shortlist]
-            others = far.min()  # no point off the shortlist is farther
+            others = far.min()  # no point outside the shortlist is farther
             farthest = int(squared.argmax())
             while len(chosen) < count:
                 chosen.append(farthest)

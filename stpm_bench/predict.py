@@ -1,4 +1,4 @@
-"""What a fitted model says of images: their anomaly maps and scores, by the pipeline's own code."""
+"""Applies a fitted model to images: anomaly maps and scores, computed by the pipeline's code."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,23 +15,23 @@ from stpm_bench.files import read_json, read_verified, sha256, verified
 from stpm_bench.levels import parse_layers
 from stpm_bench.methods.interface import Scores, Settings, Teacher
 
-# The folder of a fit spells the cell after which it is named.
+# The name of a fit's folder contains the cell after which it is named.
 NAME = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>.+)", grid.CELL))
-# Scored at once, as the step 'score' does: the same batches give the same bits.
+# Images scored at once, the same as in the step 'score': the same batches give the same bits.
 BATCH = 16
 # Images (N, S, S, 3) uint8 -> anomaly maps (N, S, S) float32 and image scores (N,) float32.
 Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tuple[Teacher, dict]:
-    """Read the model of a fit, and its teacher onto a device.
+    """Read the model of a fit, and its teacher, onto a device.
 
     Args:
-        fit: its folder. teacher: the file.
+        fit: its folder. teacher: its file.
 
     Raises:
-        InputError: the fit failed, its model was not kept, the teacher is not there or is another
-            one than that of the fit, or a file is damaged.
+        InputError: the fit failed, its model was not kept, the teacher is missing or is not that of
+            the fit, or a file is damaged.
     """
     record = read_json(fit / results.STAGES["fit"])
     if record["failure"]:
@@ -51,10 +51,10 @@ def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tupl
 
 
 def predictor(scores_of: Callable[[np.ndarray], Scores], settings: Settings) -> Predictor:
-    """Return the function from images to anomaly maps and image scores, as the evaluation has them.
+    """Return a function from images to anomaly maps and image scores, the same as in evaluation.
 
     Args:
-        scores_of: what `methods.scorer` returns. settings: of the method.
+        scores_of: what `methods.scorer` returns. settings: the method's.
     """
     fields = {key: value for key, value in settings.evaluation_part().items() if key != "masks"}
 
@@ -81,9 +81,9 @@ class Place(NamedTuple):
     Attributes:
         fit: the folder of its fit.
         teacher: the file of its teacher.
-        settings: of the method as which its maps are evaluated.
-        layers, size: of fit.json: its levels, and the side in pixels of the images it takes.
-        config, category: of the results in which it lies; None where they do not say.
+        settings: those of the method by which its maps are evaluated.
+        layers, size: from fit.json: its levels, and the side in pixels of its input images.
+        config, category: those of the results that contain it; None if unknown.
     """
 
     fit: Path
@@ -96,17 +96,17 @@ class Place(NamedTuple):
 
 
 def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
-    """Find what a model was fitted with, by its folder and the results in which that lies.
+    """Find the settings of a model's fit, from its folder and the results that contain it.
 
     Args:
         model: model.pt, or its folder.
-        teacher: its file; None: that of the results.
-        method: as which the maps are evaluated, of those that share the fit; '': the one that the
+        teacher: its file; None: the one in the results.
+        method: which of the methods that share the fit evaluates the maps; '': the method that the
             fit is named after, or else the first.
 
     Raises:
-        InputError: there is no such model, its folder does not say what is not named, or the
-            method is not that of the fit.
+        InputError: there is no such model, something is neither given nor found in its folder, or
+            the method is not one of the fit's.
     """
     fit = model if model.is_dir() else model.parent
     if model != fit and model.name != "model.pt":
@@ -147,7 +147,7 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
             f"{fit}: is a fit of the method's file {file!r}, and {method!r} is one of "
             f"{known[method].module!r}; name the method of the fit with --method"
         )
-    # What fitted it is its own; how its maps are evaluated is the method's.
+    # The fit's settings come from its record, those of the evaluation from the method.
     settings = methods.differing(known[method], fitted)
     category = named["category"] if named else None
     return Place(fit, teacher, settings, record["layers"], record["image_size"], made, category)
@@ -157,7 +157,7 @@ def teacher_of(folder: Path, name: str, seed: str, record: dict) -> Path:
     """Return the file of a fit's teacher in the results: one network, or the draw of the seed.
 
     Args:
-        folder: of the teachers. name: of the teacher. record: fit.json.
+        folder: of the teachers. name: the teacher's. record: fit.json.
     """
     files = [folder / f"{name}.pt", folder / f"{name}_seed-{seed}.pt"]
     there = [file for file in files if file.is_file()]
@@ -168,7 +168,7 @@ def teacher_of(folder: Path, name: str, seed: str, record: dict) -> Path:
 def predictions(
     predict: Predictor, read: Callable[[Path], np.ndarray], files: Sequence[Path]
 ) -> Iterator[tuple[Path, np.ndarray, np.float32]]:
-    """Yield each file, its anomaly map (S, S) float32, and its score.
+    """Yield each file with its anomaly map (S, S) float32 and its score.
 
     Args:
         read: file -> (S, S, 3) uint8.
@@ -180,8 +180,8 @@ def predictions(
 
 
 def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return for each image where its map goes, without a suffix: its name below the folder that
-    all images share.
+    """Return for each image the output path of its map without a suffix: its path relative to the
+    folder that all images share.
 
     Raises:
         InputError: two images would have the same name, or a picture would replace an image.
@@ -209,9 +209,9 @@ def draw(image, anomaly_map: np.ndarray, score: float, highest: float, title: st
     """Return a figure: the image, and the image under its anomaly map.
 
     Args:
-        image: Pillow's, of mode 'L' or 'RGB' and any size; anomaly_map: (S, S) of the whole of it.
-        highest: the value at which the colours end. Their scale is a square root, because a
-            product of levels has heavy tails.
+        image: Pillow's, of mode 'L' or 'RGB' and any size; anomaly_map: (S, S), of the whole image.
+        highest: the value at the end of the colour scale, which is a square root, because a product
+            of levels has heavy tails.
     """
     from matplotlib import pyplot as plt
     from matplotlib.colors import PowerNorm

@@ -1,4 +1,4 @@
-"""A teacher's own training: torchvision's network as an image classifier, from scratch."""
+"""Training of a teacher: torchvision's network as an image classifier, from scratch."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from stpm_bench.errors import InputError
 from stpm_bench.seeds import stream
 from stpm_bench.teacher import fitted
 
-# A mirrored digit is another digit or none.
+# Sources whose images must not be mirrored: a mirrored digit is another digit or none.
 WITHOUT_FLIPS = ("digits", "mnist", "svhn")
 
 
@@ -37,8 +37,8 @@ def train_classifier(
 ) -> tuple[dict[str, torch.Tensor], dict]:
     """Train torchvision's `name` as an image classifier from scratch, with cross-entropy.
 
-    SGD (Nesterov momentum 0.9, weight decay 5e-4) with a one-cycle schedule. The authors' own
-    epochs, optimiser and input size are unknown (an author named
+    SGD (Nesterov momentum 0.9, weight decay 5e-4) with a one-cycle schedule. The number of epochs,
+    optimiser and input size that the authors used are unknown (an author named
     `torchvision.models.resnet18(num_classes=10)` from scratch).
 
     Args:
@@ -47,18 +47,18 @@ def train_classifier(
             `test_labels`, `classes`.
         input_size: side in pixels to which images are resized for training.
         flip: mirror each image left to right with probability 1/2.
-        unfinished_file: holds the state after each epoch; training goes on from it, to the
-            same bits, where it is of the same data and settings. The caller removes it when the
-            weights are written.
+        unfinished_file: stores the state after each epoch; training with the same data and settings
+            resumes from it and gives the same bits. The caller removes it when the weights are
+            written.
 
     Returns:
-        the backbone's weights without the classifier, and a report: classes, images, settings,
-        train and test accuracy in [0, 1], and both of each epoch in `history`.
+        The backbone's weights without the classifier, and a report: classes, images, settings,
+        train and test accuracy in [0, 1], and both after each epoch in `history`.
 
     Raises:
         InputError: the loss became NaN or infinite (names the epoch).
     """
-    torch.manual_seed(stream(seed, "teacher"))  # of initialisation and dropout
+    torch.manual_seed(stream(seed, "teacher"))  # for initialisation and dropout
     network, optimizer = classifier(name, len(data["classes"]), learning_rate, device)
     images = torch.from_numpy(data["train_images"]).to(device)
     labels = torch.from_numpy(data["train_labels"]).to(device)
@@ -93,7 +93,7 @@ def train_classifier(
         network.train()
         correct = 0
         for rows in torch.randperm(len(images), generator=draws).split(batch_size):
-            if len(rows) == 1:  # batch norm has nothing to normalise a single vector by
+            if len(rows) == 1:  # batch norm cannot normalise a single vector
                 continue
             loss, logits = classify(
                 network,
@@ -161,7 +161,7 @@ def classifier(
         momentum=0.9,
         weight_decay=5e-4,
         nesterov=True,
-        fused=True,  # one pass over the weights, which are many for images so small
+        fused=True,  # one pass over the weights, which are many compared with such small images
     )
     return network, optimizer
 
@@ -207,7 +207,7 @@ def accuracy(
     device: torch.device,
     precision: torch.dtype,
 ) -> float:
-    """Return the share of images, in [0, 1], that the classifier names rightly."""
+    """Return the share of images, in [0, 1], that are classified correctly."""
     network.eval()
     correct = 0
     for start in range(0, len(images), batch_size):

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, machine, time and memory."""
+"""Records how a result was made: versions, commit, machine, time and memory."""
 
 import importlib.metadata
 import platform
@@ -35,13 +35,13 @@ def environment(device: "torch.device") -> dict:
 
 
 def git_commit(root: Path = Path(stpm_bench.__file__).parents[1]) -> dict[str, str | None]:
-    """Return `git_commit` of a checkout, '+changes' behind it if dirty.
+    """Return the `git_commit` of a checkout, followed by '+changes' if it is dirty.
 
-    Without one it is None, and `git_commit_missing` says why.
+    If there is none, it is None, and `git_commit_missing` says why.
     """
 
     def git(*arguments: str) -> str:
-        # 'status' would else lock the index, and leave the lock behind where it is killed.
+        # Without this, 'status' locks the index, and leaves the lock if it is killed.
         command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -54,7 +54,7 @@ def git_commit(root: Path = Path(stpm_bench.__file__).parents[1]) -> dict[str, s
     except OSError as error:
         reason = f"git cannot be run ({error.strerror})"
     except subprocess.CalledProcessError as error:
-        # As of another owner's repository, of an unpacked archive, of one without a commit.
+        # Such as a repository of another owner, an unpacked archive, or one without a commit.
         said = error.stderr.strip() or f"status {error.returncode}"
         reason = f"git says of {root}: {said.splitlines()[0]}"
     return {"git_commit": None, "git_commit_missing": reason}
@@ -71,9 +71,9 @@ def processor() -> str:
 
 
 def capability(device: "torch.device") -> str:
-    """Return the class of a device's arithmetic, as PyTorch knows it.
+    """Return the class of a device's arithmetic, as PyTorch reports it.
 
-    Processors of one name, as clouds give it, may differ in it, and with it in their bits.
+    Processors with the same name, as clouds report it, may differ in it, and so in their bits.
     """
     import torch
 
@@ -91,8 +91,8 @@ def capability(device: "torch.device") -> str:
 def host_bytes() -> int:
     """Return this process's peak memory on the host in bytes.
 
-    Linux's VmHWM where it is there: ru_maxrss counts the memory of the process that started this
-    one as its own, and Snakemake, which starts the steps, may hold more than they do.
+    Linux's VmHWM where available: ru_maxrss includes the memory of the process that started this
+    one, and Snakemake, which starts the steps, may use more than they do.
     """
     status = Path("/proc/self/status")
     peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None

@@ -1,4 +1,4 @@
-"""The folder of the results: every path, file name and format of what lies there."""
+"""The results folder: every path, file name and format in it."""
 
 import zipfile
 import zlib
@@ -23,30 +23,30 @@ from stpm_bench.files import (
 from stpm_bench.grid import Cell
 from stpm_bench.methods.interface import Scores, Teacher
 
-# The version of the layout: what lies where, under which name and in which format.
+# The version of the layout: paths, file names and formats.
 LAYOUT = 2
 
 # The arrays of masks in the folder of the prepared test images, by treatment.
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
-OWN_MASKS = "masks_own.npz"  # at their images' own size, one array an image
+OWN_MASKS = "masks_own.npz"  # at their images' own size, one array per image
 
-# The stages of a cell, and the file in which each records its settings, what it rests on and cost:
+# The stages of a cell, and the file in which each records its settings, its inputs and its cost:
 # the first two in the folder of the fit, the last in that of the cell.
 STAGES = {"fit": "fit.json", "score": "score.json", "evaluate": "evaluation.json"}
 # Each stage's other files.
 FIT_FILES = ("model.pt", "history.csv", "split.csv")
 SCORE_FILES = ("level_maps.npz",)
 EVALUATION_FILES = ("metrics.json", "image_scores.csv", "pro_curve.csv", "pro_definitions.csv")
-UNFINISHED = "unfinished.pt"  # the state of a training that goes on, in the folder of the fit
+UNFINISHED = "unfinished.pt"  # the state of an unfinished training, in the folder of the fit
 
 
 def cell_folder(results: str | Path, cell: Cell | str) -> Path:
-    """Return the folder of a cell: its metrics."""
+    """Return the folder of a cell, with its metrics."""
     return Path(results, "cells", cell if isinstance(cell, str) else cell.folder)
 
 
 def fit_folder(results: str | Path, fit: Cell | str) -> Path:
-    """Return the folder of a fit: its model, and the level maps of the test images."""
+    """Return the folder of a fit, with its model and the level maps of the test images."""
     return Path(results, "fits", fit if isinstance(fit, str) else fit.folder)
 
 
@@ -66,16 +66,16 @@ def stage_file(results: str | Path, cell: str, fit: str, stage: str) -> Path:
 
 
 def check_layout(results: str | Path) -> None:
-    """Refuse results of another layout; note that of a new folder.
+    """Reject results with another layout; record the layout of a new folder.
 
     Raises:
-        InputError: another version of this package made what lies there.
+        InputError: another version of this package made these results.
     """
     marker = Path(results, "layout.json")
     if marker.exists():
         found = read_json(marker).get("layout")
     elif Path(results, "cells").is_dir():
-        found = 1  # it was not noted then
+        found = 1  # version 1 did not record it
     else:
         write_json(marker, {"layout": LAYOUT})
         return
@@ -88,7 +88,7 @@ def check_layout(results: str | Path) -> None:
 
 
 def failure_of(fit: Path) -> str | None:
-    """Return why a fit failed, None where it did not.
+    """Return why a fit failed, None if it did not.
 
     Args:
         fit: its folder.
@@ -97,7 +97,7 @@ def failure_of(fit: Path) -> str | None:
 
 
 def write_scores(fit: Path, scores: Scores) -> None:
-    """Write what a method says of the test images to level_maps.npz in the folder of its fit."""
+    """Write a method's scores of the test images to level_maps.npz in the folder of its fit."""
     arrays = dict(scores.level_maps)
     for variant, maps in scores.variants.items():
         arrays |= {f"{variant}/{name}": array for name, array in maps.items()}
@@ -107,7 +107,7 @@ def write_scores(fit: Path, scores: Scores) -> None:
 
 
 def read_scores(fit: Path) -> Scores:
-    """Read what `write_scores` wrote."""
+    """Read the scores that `write_scores` wrote."""
     level_maps, variants = {}, {}
     arrays = load_arrays(fit / "level_maps.npz")
     image_scores = arrays.pop("image_scores", None)
@@ -118,7 +118,7 @@ def read_scores(fit: Path) -> Scores:
 
 
 def read_anomaly_maps(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the level maps on which an evaluated cell rests, and its anomaly maps (N, S, S).
+    """Return the level maps from which a cell was evaluated, and its anomaly maps (N, S, S).
 
     Args:
         cell: its folder.
@@ -131,7 +131,7 @@ def read_anomaly_maps(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def write_teacher(path: Path, content: Mapping, description: dict) -> None:
-    """Write a teacher: its weights and, beside them as JSON, what it is."""
+    """Write a teacher: its weights, and a JSON file next to them that describes it."""
     from stpm_bench.files import sha256, write_tensors
 
     forget_hashes(path.with_suffix(".sha256"))
@@ -163,7 +163,7 @@ def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
 
 
 def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
-    """Return why nothing can be fitted on a teacher: a level that tells nothing apart."""
+    """Return why nothing can be fitted on a teacher: a level that carries no information."""
     reasons = load_tensors(teacher, {"backbone", "weights"}).get("degenerate", {})
     for level in levels:
         if level in reasons:
@@ -186,13 +186,13 @@ def read_model(fit: Path) -> dict:
 
 
 def load_tensors(path: Path, keys: set[str]) -> dict:
-    """Load a file of tensors that a step wrote; `keys` are among its own."""
+    """Load a file of tensors that a step wrote; it must contain `keys`."""
     import torch
 
     verified(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for the many ways to be damaged
+    except Exception as error:  # torch.load raises many kinds of exceptions for damaged files
         raise unreadable(path, str(error).splitlines()[0]) from error
     if not (isinstance(content, dict) and keys <= set(content)):
         raise InputError(f"{path}: is not a file that the steps 'teacher' or 'fit' wrote")
@@ -224,8 +224,7 @@ def read_names(path: Path) -> pd.DataFrame:
 
 
 def read_teachers(results: Path, studies: pd.DataFrame) -> dict[str, list[dict]]:
-    """Return what the draws of each teacher of the studies record of themselves: those that are
-    there."""
+    """Return the records of the draws of each teacher of the studies, as far as they exist."""
     found = {name: [] for name in studies["teacher"].unique()}
     for file, name in grid.teacher_files(studies).items():
         path = results / "teachers" / f"{file}.json"
@@ -235,8 +234,8 @@ def read_teachers(results: Path, studies: pd.DataFrame) -> dict[str, list[dict]]
 
 
 def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | None]:
-    """Return the test accuracy of each teacher of the studies, the mean over its draws; None of one
-    not trained here."""
+    """Return the test accuracy of each teacher of the studies, the mean over its draws; None for a
+    teacher not trained here."""
     found = {}
     for name, records in read_teachers(results, studies).items():
         known = [r["test_accuracy"] for r in records if r.get("test_accuracy") is not None]
@@ -245,13 +244,12 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
 
 
 def user_categories(results: Path, config: dict) -> dict[str, tuple[int, int]]:
-    """Return the categories that have the name of one of MVTec AD's, but not its images.
+    """Return the categories that share a name with one of MVTec AD's but hold other images.
 
-    What was downloaded or unpacked here was checked; of a user's folder the prepared images are
-    counted.
+    Downloaded or unpacked data were checked; for a user's folder the prepared images are counted.
 
     Returns:
-        category -> its numbers of training and of test images.
+        Category -> its numbers of training and of test images.
     """
     from stpm_bench.config import unpacks_mvtec_ad
     from stpm_bench.datasets import mvtec

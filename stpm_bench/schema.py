@@ -1,7 +1,7 @@
-"""JSON Schema in plain words: what a value may be, what is wrong with one, the defaults.
+"""JSON Schema in plain words: which values are allowed, what is wrong with one, the defaults.
 
-`expected` is said by the errors and by docs/configuration.md alike. A schema may carry its own
-words for it, where those of JSON Schema alone do not say it: the key `x-expected`.
+Both the error messages and docs/configuration.md use `expected`. If the words that follow from a
+schema do not suffice, it can have its own in the key `x-expected`.
 """
 
 import difflib
@@ -13,7 +13,7 @@ import jsonschema
 
 from stpm_bench.errors import InputError
 
-# JSON Schema takes 1.0 for an integer and NaN for a number; neither can be meant in a config.
+# JSON Schema accepts 1.0 as an integer and NaN as a number; a config cannot mean either.
 Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -67,12 +67,12 @@ def expected(schema: dict) -> str:
 
 
 def spelled(value: object) -> str:
-    """Return a value as YAML spells it."""
+    """Return a value as YAML text."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def check(value: object, schema: dict) -> None:
-    """Raise an InputError that has a line for each violation of the schema."""
+    """Raise an InputError with one line for each violation of the schema."""
     errors = Validator(schema).iter_errors(value)
     messages = [message(error) for error in sorted(errors, key=lambda e: [str(p) for p in e.path])]
     if messages:
@@ -80,7 +80,7 @@ def check(value: object, schema: dict) -> None:
 
 
 def message(error: jsonschema.ValidationError) -> str:
-    """Return one line for one violation of the schema: the key, what is wrong, what is allowed."""
+    """Return one line on one violation of the schema: the key, the error, the allowed values."""
     key = ".".join(str(part) for part in error.absolute_path)
     name, value, rule = f"config key '{key}'" if key else "the config", error.instance, error.schema
     if error.validator == "additionalProperties":
@@ -99,7 +99,7 @@ def message(error: jsonschema.ValidationError) -> str:
     if error.validator in ("anyOf", "oneOf") and isinstance(value, list):
         lists = [i for i, part in enumerate(error.validator_value) if part.get("type") == "array"]
         if inside := [e for e in error.context if e.schema_path[0] in lists]:
-            return "\n".join(map(message, inside))  # what is wrong in the list
+            return "\n".join(map(message, inside))  # the errors inside the list
     of_name = "propertyNames" in error.absolute_schema_path
     found = f"{name}: found the name {value!r}" if of_name else f"{name} is {value!r}"
     word = "allowed:" if error.validator in ("enum", "oneOf") else "expected"
@@ -108,7 +108,7 @@ def message(error: jsonschema.ValidationError) -> str:
 
 
 def hint_of_type(value: object, wanted: str) -> str:
-    """Return how YAML came to read a value of another type than was meant, or nothing."""
+    """Return why YAML read a value as another type than intended, or nothing."""
     of_text = "a text" in wanted or "a name" in wanted
     if of_text and not isinstance(value, str | dict | list | None):
         return (
@@ -132,7 +132,7 @@ def is_number(text: str) -> bool:
 
 
 def with_defaults(value: dict, schema: dict) -> dict:
-    """Fill in, at every depth, the defaults that the schema names."""
+    """Fill in the defaults of the schema, at every depth."""
     for key, part in schema.get("properties", {}).items():
         if "default" in part:
             default = deepcopy(part["default"])

@@ -1,4 +1,4 @@
-"""How many frames a second each method scores one by one: models loaded and warm, in turns."""
+"""Frames per second of each method, one frame at a time: models loaded, warm, taking turns."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,17 @@ from stpm_bench.methods.interface import Settings
 from stpm_bench.predict import Predictor
 from stpm_bench.report.claims import SPEED_COLUMNS
 
-# The paper's claim is of these two (5b in `report.claims`): without both nothing is timed.
+# The paper's claim compares these two (5b in `report.claims`): without both nothing is timed.
 COMPARED = (methods.DEFAULT, "spade")
 WARM = 2  # frames that each method scores before any is counted
 
 
 def cells(config: dict, main: str) -> list[grid.Cell]:
-    """Return the cells whose fits are timed: one for each method that a study sets beside STPM.
+    """Return the cells whose fits are timed: one for each method that a study compares with STPM.
 
-    They are of the first study with all of `COMPARED` at the main study's teacher and fraction: of
-    it every method, at the first of its categories, layers and seeds. No cell without such a study.
+    They come from the first study that has all of `COMPARED` at the main study's teacher and
+    fraction: every method of it, at its first category, layers and seed. If there is no such study,
+    there are no cells.
 
     Args:
         config: completed. main: name of the main study.
@@ -41,7 +42,7 @@ def cells(config: dict, main: str) -> list[grid.Cell]:
 
 
 def timed(cells: Sequence[grid.Cell], known: Mapping[str, Settings]) -> dict[str, dict]:
-    """Return what the step 'speed' needs to know: method -> `fit`, `layers` and `settings`.
+    """Return the input of the step 'speed': method -> `fit`, `layers` and `settings`.
 
     Args:
         cells: what `cells` returns. known: every method of the config by name.
@@ -60,15 +61,15 @@ def timed(cells: Sequence[grid.Cell], known: Mapping[str, Settings]) -> dict[str
 def frame_seconds(
     predictors: Mapping[str, Predictor], images: np.ndarray, frames: int
 ) -> dict[str, list[float]]:
-    """Return how long each method takes for each of some frames, one frame at a time.
+    """Return the seconds that each method takes for each of some frames, one frame at a time.
 
-    A frame begins as uint8 pixels of the host and ends as an anomaly map and a score there. The
-    methods take turns: each scores a frame before any scores the next. The first `WARM` frames are
-    not counted.
+    A frame starts as uint8 pixels on the host and ends as an anomaly map and a score on the host.
+    The methods take turns: each scores one frame before any scores the next. The first `WARM`
+    frames are not counted.
 
     Args:
         predictors: method -> what `predict.predictor` returns.
-        images: (N, S, S, 3) uint8; they are taken in order, again from the first after the last.
+        images: (N, S, S, 3) uint8; used in order, starting over after the last.
         frames: how many are counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in predictors}
@@ -82,8 +83,8 @@ def frame_seconds(
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the `frames_per_second` (from the median), and the seconds of a frame that half
-    (`p50`) and 95 % (`p95`) of the frames stay below."""
+    """Return `frames_per_second` (from the median) and the median (`p50`) and 95th percentile
+    (`p95`) of the seconds per frame."""
     p50, p95 = np.percentile(seconds, [50, 95])
     return {"frames_per_second": float(1 / p50), "p50": float(p50), "p95": float(p95)}
 

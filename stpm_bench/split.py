@@ -1,4 +1,4 @@
-"""Which training images a fit uses, and which of them validate."""
+"""Which training images a fit uses, and which of them are for validation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ def split(
 ) -> pd.DataFrame:
     """Choose a fraction of the training images and divide it into training and validation.
 
-    Files are ordered by a hash of seed and name, so that the choice is the same on every machine,
+    Files are ordered by a hash of seed and name. So the choice is the same on every machine,
     whatever the order of `files`, and nested: with one seed, the images of a smaller fraction are
-    among those of a larger one. At least two images are chosen and at least one validates; of the
-    smallest MVTec category (60 images) a fraction of 0.05 leaves 2 for training and 1 for
-    validation. A method that holds nothing out is fitted on all of the chosen images, at least one.
+    among those of a larger one. At least two images are chosen and at least one is for validation;
+    for the smallest MVTec category (60 images) a fraction of 0.05 gives 2 for training and 1 for
+    validation. A method without validation is fitted on all of the chosen images, at least one.
 
     Args:
         files: names of the training images, all different.
         fraction: share of the images to use, in (0, 1].
-        validation_fraction: share of the chosen images that validates, in [0, 1).
+        validation_fraction: share of the chosen images for validation, in [0, 1).
         seed: the cell's seed.
 
     Returns:
@@ -56,10 +56,10 @@ def split(
 def divide(
     files: Sequence[str], fraction: float, validation_fraction: float, seed: int
 ) -> tuple[Split, pd.DataFrame]:
-    """Return which rows of `files` train and validate, and what `split` returns.
+    """Return the rows of `files` for training and validation, and what `split` returns.
 
     Args:
-        files, fraction, validation_fraction, seed: as of `split`.
+        files, fraction, validation_fraction, seed: as in `split`.
     """
     chosen = split(files, fraction, validation_fraction, seed)
     full = split(files, 1.0, validation_fraction, seed)

@@ -14,24 +14,24 @@ from stpm_bench.files import sha256
 from stpm_bench.methods.distance import unit
 from stpm_bench.seeds import stream
 
-# A teacher is kept with every level that its backbone or its file has, so that a study can add a
+# A teacher is stored with every level that its backbone or its file has, so that a study can add a
 # level without a new teacher; the classifier is dropped.
 ALL_LEVELS = (1, 2, 3, 4)
-# A level whose unit features deviate less than this (mean square) from one vector tells nothing
-# apart: bfloat16, in which they are kept for training, resolves 2^-9 of a value.
+# A level whose unit features deviate from one vector by less than this (mean square) carries no
+# information: bfloat16, in which features are kept for training, resolves 2^-9 of a value.
 CONSTANT = 1e-6
 
 
 def untrained(name: str, seed: int) -> dict[str, torch.Tensor]:
-    """Return an untrained backbone's weights, drawn from the teacher's own stream of `seed`."""
+    """Return an untrained backbone's weights, drawn from the teacher's random stream of `seed`."""
     return backbone.state(backbone.create(name, ALL_LEVELS, stream(seed, "teacher")))
 
 
 def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torch.Tensor]:
-    """Return the backbone's weights out of a file of tensors under torchvision's names.
+    """Return the backbone's weights from a file of tensors under torchvision's names.
 
     Args:
-        expected: the file's sha256; '' does not check.
+        expected: the file's sha256; '' skips the check.
 
     Raises:
         InputError: the file is missing, has another hash, is not a PyTorch file of tensors, or
@@ -50,7 +50,7 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds for the many ways to be wrong
+    except Exception as error:  # torch.load raises many kinds of exceptions for invalid files
         raise InputError(
             f"{path}: cannot be read as a file of tensors ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}); expected what torch.save(network.state_dict(), path) "
@@ -86,19 +86,19 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
 
 
 def from_package() -> dict[str, torch.Tensor]:
-    """Return the weights of mobilenet_v2 that ship with this package, levels 1 to 3.
+    """Return the weights of mobilenet_v2 that are part of this package, levels 1 to 3.
 
     Raises:
-        InputError: the file is missing or is not the one that was released.
+        InputError: the file is missing or differs from the released one.
     """
     weights = {key: torch.from_numpy(array) for key, array in embedded.read().items()}
     return fitted("mobilenet_v2", weights, str(embedded.FILE))
 
 
 def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    """Return those of `weights` that the backbone's levels need, checked for name and shape.
+    """Return the part of `weights` that the backbone's levels need, with name and shape checked.
 
-    Levels above the first whose weights are not there are left out: see `levels_in`.
+    Levels above the first one with missing weights are left out: see `levels_in`.
     """
     network = backbone.create(name, levels_in(name, weights) or ALL_LEVELS[:1], seed=0)
     backbone.load(network, weights, source)
@@ -106,7 +106,7 @@ def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str
 
 
 def levels_in(name: str, weights: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    """Return the levels that weights are enough for: all up to the first that lacks a tensor."""
+    """Return the levels that the weights suffice for: all below the first that lacks a tensor."""
     found = ()
     for level in ALL_LEVELS:
         needed = backbone.state(backbone.create(name, [level], seed=0))
@@ -125,17 +125,17 @@ def level_report(
 ) -> list[dict]:
     """Describe a teacher's features on a few photographs, level by level.
 
-    A student that matches a level without information perfectly looks well trained, and every
-    metric of it is noise: `degenerate` says why a level is such a one.
+    If a level carries no information, a student that matches it perfectly looks well trained, and
+    all its metrics are noise: `degenerate` gives the reason for such a level.
 
     Args:
         images: (N, S, S, 3) uint8, photographs of several things.
-        levels: those that the weights have.
+        levels: the levels that the weights have.
 
     Returns:
-        for each level `level`, `channels`, `dead_share` (of positions whose features are all 0),
+        For each level `level`, `channels`, `dead_share` (of positions whose features are all 0),
         `spread` (mean squared deviation of the unit features from their mean over positions and
-        images, in [0, 1]; 0: all are one vector) and `degenerate` ('' or the reason).
+        images, in [0, 1]; 0 means that all are one vector) and `degenerate` ('' or the reason).
     """
     network = backbone.create(name, levels, seed=0)
     backbone.load(network, weights, name)

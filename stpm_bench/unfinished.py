@@ -1,4 +1,4 @@
-"""The state of a training between two epochs: written as it goes on, and taken up after a kill."""
+"""The state of a training between two epochs: saved regularly, and resumed after a kill."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ import torch
 
 from stpm_bench.files import forget_hashes, record_hashes, verified, write_tensors
 
-# A training of many short epochs writes its state no more often than this; a kill costs as much.
+# Shortest time between two saves when epochs are short; a kill loses at most as much time.
 SAVE_SECONDS = 20.0
 
 
 def save(
     file: Path, described: dict, parts: Mapping, draws: torch.Generator, progress: dict
 ) -> None:
-    """Write all that the next epoch depends on.
+    """Write everything that the next epoch depends on.
 
     Args:
-        described: settings and data; only a training of the same may go on from this.
-        parts: what has a `state_dict`, by name.
-        draws: the generator of batch order and flips; dropout draws from PyTorch's own.
+        described: settings and data; only a training with the same may resume from this.
+        parts: objects with a `state_dict`, by name.
+        draws: the generator of batch order and flips; dropout uses PyTorch's global one.
         progress: what else the next epoch needs: texts, numbers, tensors, lists of them.
     """
     state = {
@@ -38,9 +38,9 @@ def save(
 
 
 def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) -> dict:
-    """Restore what `save` wrote and return its `progress`; {} where there is none.
+    """Restore what `save` wrote and return its `progress`; {} if there is nothing to resume.
 
-    A file of other settings or other data, or one that cannot be read, is passed over.
+    A file with other settings or data, or one that cannot be read, is ignored.
     """
     try:
         state = torch.load(verified(file), map_location="cpu", weights_only=True)
@@ -64,7 +64,7 @@ def remove(file: Path) -> None:
 
 
 def record_of(file: Path) -> Path:
-    """Return where the checksum of an unfinished state lies."""
+    """Return the path of an unfinished state's checksum."""
     return file.with_name(f"{file.name}.sha256")
 
 

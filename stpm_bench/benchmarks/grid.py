@@ -1,7 +1,7 @@
-"""What a grid costs beside training: its dry run, Snakemake's own work, its long tables and tables.
+"""The costs of a grid besides training: its dry run, Snakemake's overhead, and its tables.
 
-No student is trained: Snakemake's work is timed with a script in the place of `python` that makes
-each step's files, empty, at once; the tables are made of metrics that are drawn at random.
+No student is trained. To time Snakemake, a script in place of `python` creates each step's files at
+once, empty; the tables are made from random metrics.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05")
 PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.OWN_MASKS]
-# What a step makes: the option that names the place, and the files there.
+# The files that a step makes: the option that names their place, and their names.
 MADE = {
     "download": ("output", ["download.json"]),
     "studies": ("output", ["config.yaml", "studies.csv"]),
@@ -48,17 +48,17 @@ def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) ->
         runs: how often each is timed; the table gives medians.
         full: config of the grid whose dry run and tables are timed.
         paper: config of the grid whose jobs Snakemake runs.
-        seed: of the made-up metrics.
+        seed: of the random metrics.
 
     Returns:
-        A row per command with the columns `command`, `cells`, `seconds`, `ms a cell`, `GB` (the
+        One row per command with the columns `command`, `cells`, `seconds`, `ms a cell`, `GB` (the
         highest memory of one of its processes), `runs`.
     """
     python = [sys.executable, "-m"]
     snakemake = [*python, "snakemake", "--nolock", "--drop-metadata", "--configfile"]
     with tempfile.TemporaryDirectory() as folder:
         made_up = Path(folder) / "made_up"
-        # By a process of its own: what it took would count as the memory of those that are timed.
+        # In a separate process: otherwise its memory would be counted for the timed processes.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             config = read(full) | {"results": str(made_up)}
             cells = pool.submit(make_up, config, seed).result()
@@ -94,7 +94,7 @@ def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) ->
 
 
 def note() -> str:
-    """Return what the table was measured on, besides the processor."""
+    """Return how the table was measured, besides the processor."""
     return (
         "made-up metrics of workflow/config/full.yaml; Snakemake runs workflow/config/paper.yaml "
         "as far as metrics.csv, on all cores"
@@ -102,21 +102,21 @@ def note() -> str:
 
 
 def into(results: Path) -> list[str]:
-    """Return the option that names the folder of the results."""
+    """Return the option that sets the results folder."""
     return ["--results", str(results)]
 
 
 def redirected(config: Path, folder: Path) -> str:
-    """Write a config that makes all that it makes in a folder; return its path."""
+    """Write a config whose outputs are all in one folder; return its path."""
     path = folder / "config.yaml"
     content = yaml.safe_load(config.read_text())
-    data = content["data"] | {"folder": str(folder / "data")}  # no marker of a download in yours
+    data = content["data"] | {"folder": str(folder / "data")}  # leaves the user's folder as it is
     path.write_text(yaml.safe_dump(content | {"results": str(folder / "results"), "data": data}))
     return str(path)
 
 
 def timing(command: Sequence[str], idle: Path) -> tuple[float, float]:
-    """Run a command, with `idle` in the place of the steps' Python.
+    """Run a command, with `idle` in place of the steps' Python.
 
     Returns:
         Seconds, and the highest memory of a process in 10^9 bytes.
@@ -142,7 +142,7 @@ def timing(command: Sequence[str], idle: Path) -> tuple[float, float]:
 
 
 def stand_in(folder: Path) -> Path:
-    """Write a script `python` that makes the files of `MADE`, empty; return its folder."""
+    """Write a script `python` that creates the files of `MADE`, empty; return its folder."""
     cases = "\n".join(
         f'  {step}) mkdir -p "${option}" && cd "${option}" && touch {" ".join(names)};;'
         for step, (option, names) in MADE.items()
@@ -167,7 +167,7 @@ esac
 
 
 def make_up(config: dict, seed: int) -> int:
-    """Write what the cells of a completed config would have written, as far as tables need it.
+    """Write random results for the cells of a completed config, as far as tables need them.
 
     Returns:
         How many cells there are.
@@ -200,7 +200,7 @@ def make_up(config: dict, seed: int) -> int:
 
 
 def put(folder: Path, record: str, contents: dict[str, str]) -> None:
-    """Write files and what `files.record_hashes` would record, without waiting for the disk."""
+    """Write files and the record of `files.record_hashes`, without waiting for the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
     contents = contents | {record: "".join(f"{value}  {n}\n" for n, value in hashes.items())}

@@ -1,4 +1,4 @@
-"""How many frames teacher and student score a second, and how long one frame takes."""
+"""Frames per second of teacher and student, and the time of a single frame."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from stpm_bench.methods.stpm import METHODS, level_maps
 
 __all__ = ["note", "run"]
 
-# STPM v1 (arXiv 2103.04257v1) claims 100 frames a second at 256 x 256, on a GPU.
+# STPM v1 (arXiv 2103.04257v1) claims 100 frames per second at 256 x 256, on a GPU.
 CLAIM = 100
 LATENCIES = 20
 
@@ -22,18 +22,18 @@ def run(
 ) -> pd.DataFrame:
     """Time teacher, student and anomaly map together, in float32, and return one table.
 
-    A frame starts as uint8 pixels of the host and ends as an anomaly map of the host. The batch
+    A frame starts as uint8 pixels on the host and ends as an anomaly map on the host. The batch
     sizes take turns; a first round warms up and is not counted.
 
     Args:
         runs: how often each batch size is timed, batches of 1 `LATENCIES` times as often.
         batches: the batch sizes.
         size: side of a frame in pixels.
-        name: of the backbone.
+        name: the backbone's name.
 
     Returns:
-        A row a batch size: `batch`, `frames/s` (from the median), `p50 ms`, `p95 ms`, `p99 ms`
-        (of a batch of 1; NaN elsewhere), `the paper's claim, frames/s`.
+        One row per batch size: `batch`, `frames/s` (from the median), `p50 ms`, `p95 ms`, `p99 ms`
+        (for a batch of 1; NaN elsewhere), `the paper's claim, frames/s`.
     """
     set_up()
     device = choose_device("auto")

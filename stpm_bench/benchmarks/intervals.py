@@ -1,4 +1,4 @@
-"""How often a "95 %" interval of a mean over categories holds the true mean."""
+"""How often a "95 %" interval of a mean over categories contains the true mean."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from scipy import stats
 from stpm_bench.report.statistics import LEVEL, mean_interval
 
 # Differences between settings: about the same everywhere, or skewed, since a few categories change
-# a lot. Each has a mean of 0; beside it its skewness.
+# a lot. Each distribution has a mean of 0; its skewness is given with it.
 DISTRIBUTIONS: dict[str, tuple[float, Callable]] = {
     "normal": (0.0, lambda rng, shape: rng.normal(size=shape)),
     "gamma, shape 4": (1.0, lambda rng, shape: rng.gamma(4, size=shape) - 4),
@@ -19,10 +19,10 @@ DISTRIBUTIONS: dict[str, tuple[float, Callable]] = {
     ),
     "exponential": (2.0, lambda rng, shape: rng.exponential(size=shape) - 1),
 }
-CATEGORIES = (6, 15)  # the fewest that are compared, and MVTec AD's
-SAMPLES = 1000  # of each distribution and size, a run
+CATEGORIES = (6, 15)  # the smallest number that is compared, and that of MVTec AD
+SAMPLES = 1000  # per distribution, size and run
 RESAMPLES = 1000
-# What the command says the table consists of.
+# The command's description of the table.
 SUMMARY = f"shares of {SAMPLES} samples a run, {{runs}} runs"
 
 
@@ -32,7 +32,7 @@ def sample(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
 
 
 def run(runs: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Simulate the coverage of each interval; all are given the same samples.
+    """Simulate the coverage of each interval; all get the same samples.
 
     Args:
         runs: `SAMPLES` samples each.
@@ -40,8 +40,8 @@ def run(runs: int = 5, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         One row per interval, distribution and number of categories: `interval`, `differences`,
-        `skewness`, `n`, `coverage` (the share of intervals that hold the true mean), `low above
-        the mean` and `high below the mean` (the shares that miss on either side, 0.025 where the
+        `skewness`, `n`, `coverage` (the share of intervals that contain the true mean), `low above
+        the mean` and `high below the mean` (the shares that miss on either side, 0.025 each if the
         two are equal), `width` (the median, in standard deviations of the distribution).
     """
     rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def run(runs: int = 5, seed: int = 0) -> pd.DataFrame:
 
 
 def intervals(samples: np.ndarray, rng: np.random.Generator) -> dict[str, tuple]:
-    """Return label -> (low, high), each (samples,), of samples (samples, n).
+    """Return label -> (low, high), each (samples,), for samples (samples, n).
 
     Source of the bootstrap intervals: Efron and Tibshirani, An Introduction to the Bootstrap,
     1993, chapters 12 to 14.
@@ -93,5 +93,5 @@ def resampled(values: np.ndarray, draws: np.ndarray, tail: float) -> tuple:
 
 
 def note() -> str:
-    """Return what the table rests on, besides the number of runs."""
+    """Return how the table was computed, besides the number of runs."""
     return f"{RESAMPLES} resamples of each bootstrap; nominal coverage {LEVEL}"

@@ -1,7 +1,7 @@
-"""What each method costs: its fit, its frames a second, its memory and its model on disk.
+"""The cost of each method: its fit, frames per second, memory and model size on disk.
 
-Fits and scores run in processes of their own, as the workflow has them, so that the peak memory of
-each is its own.
+Fits and scores run in separate processes, as in the workflow, so that the peak memory of each can
+be measured.
 """
 
 import tempfile
@@ -30,20 +30,20 @@ def run(
     """Fit each method and score frames one by one, and return one table.
 
     The methods take turns: each run fits and scores with every method before the next run begins.
-    The teacher is an untrained ResNet-18, which computes what a trained one does; the images are
-    crops of one photograph. A fit's time begins with the teacher and the images in memory, and a
-    frame's is that of `speed.frame_seconds`: models loaded, the first frames not counted.
+    The teacher is an untrained ResNet-18, which takes as long as a trained one; the images are
+    crops of one photograph. A fit is timed from when teacher and images are in memory, and a frame
+    as in `speed.frame_seconds`: models loaded, the first frames not counted.
 
     Args:
         runs: how often each method is fitted and scores; the table gives medians.
         size: side of the images in pixels.
-        train: on how many images a method is fitted. 50 are as many as SPADE compares a frame with:
-            with fewer it is faster than it is on a whole category.
+        train: the number of images for a fit. SPADE compares a frame with 50 images; with fewer
+            than that it would be faster than it is on a whole category.
         frames: how many are scored in a run.
-        epochs: of a student; 0 for its own number.
+        epochs: of a student; 0 for the method's setting.
 
     Returns:
-        A row per quantity and method: `quantity`, `method`, `median`, `lowest`, `highest` of the
+        One row per quantity and method: `quantity`, `method`, `median`, `lowest`, `highest` of the
         runs, `ratio to stpm` (of the medians).
     """
     chosen = {}
@@ -70,7 +70,7 @@ def run(
 
 
 def note() -> str:
-    """Return what the table rests on, besides the processor."""
+    """Return how the table was measured, besides the processor."""
     from stpm_bench.benchmarks.training import note as device
 
     return (
@@ -80,13 +80,13 @@ def note() -> str:
 
 
 def apart(function: Callable, *arguments) -> dict[str, float]:
-    """Call a function in a process of its own."""
+    """Call a function in a separate process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def fit(settings: Settings, model: Path, size: int, train: int) -> dict[str, float]:
-    """Fit a method and write its model; return what it took, for `QUANTITIES`.
+    """Fit a method and write its model; return the cost, for `QUANTITIES`.
 
     Raises:
         RuntimeError: the fit failed.
@@ -125,7 +125,7 @@ def fit(settings: Settings, model: Path, size: int, train: int) -> dict[str, flo
 
 
 def score(settings: Settings, model: Path, size: int, frames: int) -> dict[str, float]:
-    """Score frames one by one; return what it took, for `QUANTITIES`."""
+    """Score frames one by one; return the cost, for `QUANTITIES`."""
     import torch
 
     from stpm_bench.predict import predictor
@@ -163,7 +163,7 @@ def teacher_of(settings: Settings):
 def crops(size: int, count: int, seed: int) -> np.ndarray:
     """Return square crops at random places of a photograph: (count, size, size, 3) uint8.
 
-    Real structure, and not noise: how long PatchCore chooses its bank depends on the patches.
+    Real structure rather than noise: the time of PatchCore's selection depends on the patches.
     """
     from PIL import Image
     from skimage.data import brick

@@ -1,4 +1,4 @@
-"""How long a category's metrics take, beside one sort of its pixels and what others use."""
+"""The time of a category's metrics, compared with one sort of its pixels and with other code."""
 
 import importlib
 import importlib.metadata
@@ -21,7 +21,7 @@ SORT = "one np.sort of the pixels"
 def run(images: int = 167, size: int = 256, runs: int = 5, seed: int = 0) -> pd.DataFrame:
     """Time the metrics on a synthetic category and return one table.
 
-    The methods take turns, so that a slow spell of the machine falls on all of them.
+    The methods take turns, so that a slow phase of the machine affects all of them.
 
     Args:
         images: number of test images; MVTec AD's largest category has 167.
@@ -30,7 +30,7 @@ def run(images: int = 167, size: int = 256, runs: int = 5, seed: int = 0) -> pd.
         seed: of the synthetic maps.
 
     Returns:
-        A row per method with the columns `method`, `computes`, `seconds`, `ratio to np.sort`,
+        One row per method with the columns `method`, `computes`, `seconds`, `ratio to np.sort`,
         `runs` and `note`.
     """
     masks, maps = synthetic(images, size, seed)
@@ -88,7 +88,7 @@ def run(images: int = 167, size: int = 256, runs: int = 5, seed: int = 0) -> pd.
 
 
 def note() -> str:
-    """Return what the table was measured on, besides the processor."""
+    """Return how the table was measured, besides the processor."""
     return "one process"
 
 
@@ -96,8 +96,8 @@ def synthetic(images: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray
     """Return masks and maps of a synthetic category with the heavy tails of STPM.
 
     A map is the product of three positive smooth fields of 1/4, 1/8 and 1/16 of its resolution,
-    upsampled bilinearly, each raised where the defect lies. Defects are blobs: a smooth field
-    above a quantile. Five images in six have one, as in MVTec AD's largest category.
+    upsampled bilinearly, each raised at the defect. Defects are blobs: a smooth field above a
+    quantile. Five images in six have one, as in MVTec AD's largest category.
 
     Returns:
         masks: (images, size, size) bool.
@@ -129,7 +129,7 @@ def upsample(fields: np.ndarray, size: int) -> np.ndarray:
 def threshold_loop(masks: np.ndarray, maps: np.ndarray) -> list[tuple[float, float]]:
     """Return (fpr, overlap) of a few thresholds, each from scratch.
 
-    Nothing is kept from one threshold to the next, regions included: this is what makes the
+    Nothing is kept from one threshold to the next, not even the regions: this is what makes the
     published loops slow, and what is timed.
     """
     points = []

@@ -1,4 +1,4 @@
-"""How many images a second are prepared, beside a plain loop of Pillow's own calls."""
+"""Images prepared per second, compared with a plain loop of Pillow's own calls."""
 
 import os
 import tempfile
@@ -15,8 +15,8 @@ from stpm_bench.datasets.prepare import prepare
 def run(images: int = 480, size: int = 1024, runs: int = 5, seed: int = 0) -> pd.DataFrame:
     """Time the preparation of generated PNG files and return one table.
 
-    480 images of 1024 x 1024 are about MVTec AD's largest category, hazelnut or screw, at its
-    size. The methods take turns, so that a slow spell of the machine falls on all of them.
+    480 images of 1024 x 1024 are about the size of MVTec AD's largest categories, hazelnut and
+    screw. The methods take turns, so that a slow phase of the machine affects all of them.
 
     Args:
         images: number of files.
@@ -25,7 +25,7 @@ def run(images: int = 480, size: int = 1024, runs: int = 5, seed: int = 0) -> pd
         seed: of the generated images.
 
     Returns:
-        A row per method with the columns `method`, `threads`, `seconds`, `images/s`, `runs`.
+        One row per method with the columns `method`, `threads`, `seconds`, `images/s`, `runs`.
     """
     cores = os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
@@ -55,14 +55,14 @@ def run(images: int = 480, size: int = 1024, runs: int = 5, seed: int = 0) -> pd
 
 
 def note() -> str:
-    """Return what the table was measured on, besides the processor."""
+    """Return how the table was measured, besides the processor."""
     return "generated RGB PNG files of 1024 x 1024 to 256 x 256, from the page cache"
 
 
 def write(folder: Path, images: int, size: int, seed: int) -> None:
     """Write RGB PNG files that compress as photographs do: smooth fields with sensor noise.
 
-    Eight of them are generated, the others are copies of their bytes: decoding does not know.
+    Eight of them are generated, the others are copies of their bytes: decoding takes as long.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""How many images a second a teacher is pretrained on, beside the usual way of doing it."""
+"""Images per second in the pretraining of a teacher, compared with the usual way of doing it."""
 
 import itertools
 import time
@@ -20,7 +20,7 @@ CLASSES = 10
 
 
 class Images(Dataset):
-    """Images as torchvision's sets give them: each through PIL and the usual transforms."""
+    """Images in the form of torchvision's sets: each goes through PIL and the usual transforms."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, size: int):
         self.images, self.labels = images, labels
@@ -50,16 +50,16 @@ def run(
 ) -> pd.DataFrame:
     """Time the training of a classifier on random images and return one table.
 
-    The ways take turns, so that a slow spell of the machine falls on both; the first turn of each
-    is a warm-up and not counted.
+    The two ways take turns, so that a slow phase of the machine affects both; the first turn of
+    each is a warm-up and not counted.
 
     Args:
-        batches: timed in one turn.
+        batches: number of batches timed in one turn.
         size: side of the images in pixels, which is also the `input_size`.
         runs: turns; the table gives medians.
 
     Returns:
-        A row per way with the columns `way`, `images/s`, `ratio`, `runs`.
+        One row per way with the columns `way`, `images/s`, `ratio`, `runs`.
     """
     device = choose_device("auto")
     precision = choose_precision("auto", device)
@@ -95,7 +95,7 @@ def run(
 def plain(
     name: str, images: np.ndarray, labels: np.ndarray, batch_size: int, size: int
 ) -> Iterator[None]:
-    """Train for ever in the way of most tutorials, one step a turn."""
+    """Train without end in the way of most tutorials, one step per turn."""
     device = choose_device("auto")
     network = torchvision.models.get_model(name, num_classes=CLASSES).to(device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
@@ -119,7 +119,7 @@ def ours(
     device: torch.device,
     precision: torch.dtype,
 ) -> Iterator[None]:
-    """Train for ever as `pretrain.train_classifier` does, one step a turn."""
+    """Train without end in the same way as `pretrain.train_classifier`, one step per turn."""
     network, optimizer = pretrain.classifier(name, CLASSES, 0.1, device)
     pixels = torch.from_numpy(images).to(device)
     targets = torch.from_numpy(labels).to(device)
@@ -137,5 +137,5 @@ def ours(
 
 
 def note() -> str:
-    """Return what the table rests on."""
+    """Return how the table was measured."""
     return "one process; random images of 32 x 32; the DataLoader without workers"

@@ -1,4 +1,4 @@
-"""What a benchmark found, as JSON: the numbers, and the machine and versions they were found on."""
+"""The results of a benchmark as JSON: the numbers, and the machine and versions."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ def record(name: str, table: pd.DataFrame, device, runs: int, settings: Mapping)
     """Return the record of a benchmark, for `files.write_json`.
 
     Args:
-        name: of the benchmark.
-        table: what it found; a gap becomes null.
-        device: torch.device that computed, or None of a benchmark without torch.
+        name: the benchmark's name.
+        table: its results; a gap becomes null.
+        device: torch.device that was used, or None for a benchmark without torch.
         runs: how often each row was measured.
         settings: what else the numbers depend on: sizes, numbers of images.
 
@@ -49,7 +49,7 @@ def record(name: str, table: pd.DataFrame, device, runs: int, settings: Mapping)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the `median`, the `lowest` and the `highest` of what several runs measured."""
+    """Return the `median`, the `lowest` and the `highest` of the values of several runs."""
     return {
         "median": float(np.median(values)),
         "lowest": float(np.min(values)),
@@ -64,5 +64,5 @@ def cores() -> int:
 
 
 def plain(value: object) -> object:
-    """Return a number of NumPy's as Python has it, which JSON can say; anything else as it is."""
+    """Return a NumPy number as a Python number, for JSON; anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""How many images a student trains on a second, and what each thing done for it adds."""
+"""Images per second in the training of a student, and the effect of each optimisation."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ LEVELS = (1, 2, 3)
 PAPER = METHODS["stpm"]
 PLAIN = "plain loop in the authors' manner"
 OURS = "stpm_bench student"
-# Each row does what the rows above it do, and one thing more.
+# Each row does the same as the row above it, plus one more thing.
 LADDER = (
     (PLAIN, {}),
     ("+ both networks cut at the deepest level", {"cut": True}),
@@ -47,21 +47,21 @@ START = {
 def run(
     runs: int = 5, batch_size: int = 32, size: int = 256, matrix: int = 2048, name: str = "resnet18"
 ) -> pd.DataFrame:
-    """Time a training step, from the authors' manner to ours, and return one table.
+    """Time a training step, from the authors' way to ours, and return one table.
 
-    The rows take turns, so that a slow spell of the machine falls on all of them; a first round
-    warms up and is not counted. The authors' manner: both networks as far as their last stage, in
-    float32 and contiguous, the teacher in every step. 'stpm_bench student' is `student.train` as
-    the suite calls it, an epoch of one batch: it also validates (one image) and copies the weights
-    that it keeps; the teacher's pass, once a student, is not in it. bfloat16 is left out where the
-    hardware has it not natively. All rows keep freed memory (`device.keep_freed_memory`): what one
-    row left behind would serve the next anyhow.
+    The rows take turns, so that a slow phase of the machine affects all of them; a first round
+    warms up and is not counted. The authors' way: both networks up to their last stage, in float32
+    and contiguous, the teacher in every step. 'stpm_bench student' is `student.train` as the suite
+    calls it, an epoch of one batch: it also validates (one image) and copies the weights that it
+    keeps; it does not include the teacher's pass, which is made once per student. bfloat16 is left
+    out if the hardware does not support it natively. All rows keep freed memory
+    (`device.keep_freed_memory`), since memory kept by one row would serve the next in any case.
 
     Args:
         runs: how often each row is timed; the table gives medians.
-        batch_size, size: images a step, and their side in pixels.
+        batch_size, size: images per step, and their side in pixels.
         matrix: side of the square matrices whose product measures the peak.
-        name: of the backbone.
+        name: the backbone's name.
 
     Returns:
         Columns `step`, `images/s` (of the median), `ratio to the row above`, `ratio to the plain
@@ -112,7 +112,7 @@ def run(
 
 
 def note() -> str:
-    """Return what the table was measured on, besides the processor."""
+    """Return how the table was measured, besides the processor."""
     return where(choose_device("auto"))
 
 
@@ -136,7 +136,7 @@ def step_of(
 ) -> Callable[[], None]:
     """Return a function that takes one training step on a batch of images (N, S, S, 3) uint8."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    levels = LEVELS if cut else (*LEVELS, 4)  # the authors run the last stage, and do not use it
+    levels = LEVELS if cut else (*LEVELS, 4)  # the authors run the last stage without using it
     teacher, network = (
         backbone.create(name, levels, seed).to(device, memory_format=layout) for seed in (0, 1)
     )
@@ -167,14 +167,14 @@ def step_of(
 
 
 def whole_batch(target: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """Squared distance of unit vectors, all images at once, as a plain loop has it."""
+    """Squared distance of unit vectors, all images at once, as in a plain loop."""
     return torch.sum((target - F.normalize(student.float(), dim=1)) ** 2, 1)
 
 
 def epoch_seconds(
     name: str, images: np.ndarray, device: torch.device, precision: torch.dtype
 ) -> float:
-    """Return how long the second epoch of `student.train` takes; the last image validates."""
+    """Return the seconds of the second epoch of `student.train`; the last image validates."""
     teacher, network = (backbone.create(name, LEVELS, seed) for seed in (0, 1))
     batch = len(images) - 1
     trained = student.train(

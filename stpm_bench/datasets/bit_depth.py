@@ -1,4 +1,4 @@
-"""Images with more than 8 bits a channel: their values, and how they become images of 8."""
+"""Images with more than 8 bits per channel: their values, and their conversion to 8 bits."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,14 +21,14 @@ from stpm_bench.errors import InputError
 def to_8_bits(
     image: Image.Image, path: Path, intensity: tuple[float, float] | None = None
 ) -> Image.Image:
-    """Return an image in mode 'L' or 'RGB': more bits scaled, transparency dropped.
+    """Return an image in mode 'L' or 'RGB': more than 8 bits are scaled, transparency is dropped.
 
     Args:
-        intensity: of an image with more than 8 bits a channel, the values that become 0 and 255;
+        intensity: for an image with more than 8 bits per channel, the values that become 0 and 255;
             None: 0 and 65535.
 
     Raises:
-        InputError: it has a mode that is not converted; names `path`.
+        InputError: its mode cannot be converted; names `path`.
     """
     levels = deep_levels(image)
     if levels is not None:
@@ -36,16 +36,16 @@ def to_8_bits(
         # Pillow's own conversion to 8 bits clips at 255. In float64 every value is exact.
         scaled = (np.clip(levels, low, high).astype(np.float64) - low) * (255 / (high - low))
         return Image.fromarray(np.floor(scaled + 0.5).astype(np.uint8))
-    # A palette's indices must not be interpolated, nor a colour be mixed with its transparency:
-    # so the mode is converted before the size. Grey stays grey until after: the same, but faster.
+    # Indices of a palette must not be interpolated, and colours not mixed with transparency, so the
+    # mode is converted before resizing. Grey stays grey until after: the same result, but faster.
     return image if image.mode == "L" else convert(image, path, "RGB")
 
 
 def deep_levels(image: Image.Image) -> np.ndarray | None:
-    """Return the values of an image with more than 8 bits a channel, None of any other.
+    """Return the values of an image with more than 8 bits per channel, None for any other.
 
     Returns:
-        (H, W) or (H, W, 3): uint16, or int32 or float32 where a pixel has 32 bits.
+        (H, W) or (H, W, 3): uint16, or int32 or float32 if a pixel has 32 bits.
     """
     if is_16_bit(image):
         return np.asarray(image).astype(np.uint16)
@@ -58,7 +58,7 @@ def deep_levels(image: Image.Image) -> np.ndarray | None:
 
 
 def extremes_of(image: Image.Image, path: Path) -> tuple[float, float] | None:
-    """Return the lowest and highest value of an image with more than 8 bits, None of any other.
+    """Return the lowest and highest value of an image with more than 8 bits, None for any other.
 
     Raises:
         InputError: a value is NaN or infinite; names `path`.
@@ -85,9 +85,9 @@ def training_extremes(
 def deep_extremes(
     files: Iterable[Path], max_megapixels: float = DEFAULT_OPTIONS.max_megapixels
 ) -> dict[Path, tuple[float, float] | None]:
-    """Return `extremes_of` files; only those of deep images are decoded, None stands for others.
+    """Return `extremes_of` of files; only images with more bits are decoded, None for the others.
 
-    What cannot be read counts as not deep, and is left to whoever reads all.
+    A file that cannot be read gives None here; the code that reads all files reports it.
     """
     found = {}
     for path in files:
@@ -104,7 +104,7 @@ def deep_extremes(
 
 
 def span(extremes: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:
-    """Return the lowest and the highest of all values; None where none is, or they are the same."""
+    """Return the lowest and highest of all values; None if there are none or they are equal."""
     known = [pair for pair in extremes if pair is not None]
     if not known:
         return None
@@ -119,14 +119,14 @@ def depths(
     extremes: Mapping[Path, tuple[float, float] | None],
     read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> list[Problem]:
-    """Say how images with more than 8 bits a channel become images of 8.
+    """Report how images with more than 8 bits per channel become images of 8 bits.
 
-    The range is the training images', or the config's: no test image has a say in it.
+    The range comes from the training images or the config, never from a test image.
 
     Args:
-        folder: of the category.
-        split: whose images `extremes` are.
-        trained, extremes: image -> `extremes_of` it: of the training images, of a split's.
+        folder: the category's.
+        split: the split that `extremes` belongs to.
+        trained, extremes: image -> its `extremes_of`, for the training images and for the split.
     """
     deep = {path: pair for path, pair in extremes.items() if pair is not None}
     if not deep:
@@ -174,5 +174,5 @@ def depths(
 
 
 def _full_scale(value: float) -> str:
-    """Return the highest value of the fewest bits that hold `value`, as 4095."""
+    """Return the highest value of the smallest number of bits that holds `value`, such as 4095."""
     return f"{2 ** int(value).bit_length() - 1}" if value > 1 else "1"

@@ -1,4 +1,4 @@
-"""A look at a whole data set before anything is made of it: what is there, and what is wrong."""
+"""Checks a whole data set before anything is made from it: its content, and any problems."""
 
 import hashlib
 import itertools
@@ -34,9 +34,9 @@ COLUMNS = ("category", "split", "defect", "images", "masks", "sizes", "modes")
 
 
 class CheckedImage(NamedTuple):
-    """One image after reading: size and mode are None and pixels '' where it cannot be read.
+    """One image after reading: size and mode are None and pixels '' if it cannot be read.
 
-    extremes: as of `bit_depth.extremes_of`. marked: of its mask, as of `masks.doubtful_masks`.
+    extremes: as in `bit_depth.extremes_of`. marked: of its mask, as in `masks.doubtful_masks`.
     """
 
     split: str
@@ -59,27 +59,27 @@ def check_folder(
     image_size: int = 256,
     read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read every image and mask of a data set as `prepare.prepare` does, and go on after an error.
+    """Read every image and mask of a data set as `prepare.prepare` does, continuing after errors.
 
-    Besides what `prepare` refuses, it looks across files: an image of the test set that is a
-    training image too, or both good and defective (both by their pixels, whatever the format), and
-    images of several sizes in one category (a warning: they are squashed to one), and folders with
-    images that are no category (a warning).
+    In addition to the errors of `prepare`, it compares files. Errors: an image of the test set that
+    is a training image too, or is both good and defective (both by their pixels, whatever the
+    format). Warnings: images of several sizes in one category (all are squashed to one size), and
+    folders with images that are not a category.
 
     Args:
         root: folder of the data set.
         layout: a key of `layouts.LAYOUTS`.
         workers: threads that decode; the processor's cores by default.
-        progress: show a progress bar where the output is a terminal.
-        every: split -> of its images every so many are read, see `layouts.thinned`.
-        image_size: the side in pixels at which defects must show in their masks.
+        progress: show a progress bar if the output is a terminal.
+        every: split -> read one image in this many, see `layouts.thinned`.
+        image_size: the side in pixels at which defects must be visible in their masks.
         read_options: how the set's files are read.
 
     Returns:
-        table: columns `COLUMNS`, a row for each category, split and defect: the numbers of images
+        table: columns `COLUMNS`, one row for each category, split and defect: the numbers of images
             and of masks; their size (width x height, upright), or how many sizes there are, and
             Pillow's modes, as text.
-        problems: each once, errors first.
+        problems: without duplicates, errors first.
     """
     root = Path(root)
     rows, problems, jobs = [], [], []
@@ -149,7 +149,7 @@ def _look(
             mode = f"{image.mode};16" if "low_bytes" in image.info else image.mode
             one = one._replace(size=image.size, mode=mode)
             one = one._replace(extremes=extremes_of(image, folder / row.file))
-            # A deep image's range is known when all are read: until then its values speak for it.
+            # A deep image's range is known after all are read; until then its values are compared.
             values = deep_levels(image)
             if values is None:
                 values = np.asarray(to_8_bits(image, folder / row.file).convert("RGB"))
@@ -163,7 +163,7 @@ def _look(
         except InputError as error:
             one = one._replace(problem=str(error))
         found.append(one)
-        if one.size is None:  # of what lies in the same file nothing more can be read
+        if one.size is None:  # nothing more can be read from the same file
             break
     return found
 
@@ -186,13 +186,13 @@ def _summary(category: str, group: list[CheckedImage]) -> list[tuple]:
 
 
 def _sized(sizes: list[tuple[int, int]]) -> str:
-    """Return '448 x 448' where all are that, '13 sizes' where they differ, '' where none is."""
+    """Return '448 x 448' if all sizes are equal, '13 sizes' if they differ, '' if there is none."""
     different = set(sizes)
     return f"{len(different)} sizes" if len(different) > 1 else "".join(map(_size, different))
 
 
 def _counted(values) -> str:
-    """Return 'A' where all are A, 'A (9), B (1)' where they differ, '' where there is none."""
+    """Return 'A' if all values are A, 'A (9), B (1)' if they differ, '' if there are none."""
     counts = Counter(values).most_common()
     if len(counts) == 1:
         return str(counts[0][0])
@@ -200,10 +200,10 @@ def _counted(values) -> str:
 
 
 def _same_pixels(folder: Path, group: list[CheckedImage], layout: str) -> list[Problem]:
-    """Find images with the pixels of an earlier one; the training images come first.
+    """Find images with the same pixels as an earlier one; the training images come first.
 
-    Images inside larger files are the published set's, and cannot be taken out: there it is one
-    warning for all.
+    Images inside larger files belong to the published set and cannot be removed: there is one
+    warning for all of them.
     """
     first: dict[str, CheckedImage] = {}
     problems = []
@@ -231,9 +231,9 @@ def _same_pixels(folder: Path, group: list[CheckedImage], layout: str) -> list[P
 
 
 def in_columns(table: pd.DataFrame, width: int = 80) -> str:
-    """Return a table as lines of at most `width` characters, where its texts can be folded so far.
+    """Return a table as lines of at most `width` characters, as far as its texts can be wrapped.
 
-    Numbers are right-aligned; the widest columns of texts are folded.
+    Numbers are right-aligned; the widest text columns are wrapped.
     """
     cells = [list(table.columns), *table.astype(str).to_numpy().tolist()]
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
@@ -255,7 +255,7 @@ def in_columns(table: pd.DataFrame, width: int = 80) -> str:
 
 
 def _sizes(folder: Path, group: list[CheckedImage]) -> list[Problem]:
-    """Warn where the images of a category have several sizes."""
+    """Warn if the images of a category have several sizes."""
     counts = Counter(one.size for one in group if one.size)
     if len(counts) < 2:
         return []
@@ -280,7 +280,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def _no_categories(root: Path, categories: Sequence[str]) -> list[Problem]:
-    """Warn of folders with images beside the categories, which are passed over."""
+    """Warn of folders with images that are not among the categories and are ignored."""
     return [
         Problem(
             "warning",

@@ -42,22 +42,22 @@ PUBLISHED = {
 }
 BATCHES = {"train": tuple(PUBLISHED)[:5], "test": tuple(PUBLISHED)[5:]}
 SIDE = 32
-IMAGES = {"train": 5000, "test": 10_000}  # of a category: its class, and every class
+IMAGES = {"train": 5000, "test": 10_000}  # of a category: its class only, and all classes
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
     """Return a batch's images, (N, 32, 32, 3) uint8, and its N labels.
 
     Raises:
-        InputError: it cannot be read, or is no batch of CIFAR-10.
+        InputError: it cannot be read, or is not a batch of CIFAR-10.
     """
     try:
         with open(path, "rb") as file:
             content = _Arrays(file, encoding="bytes").load()
-        # Python 2, which wrote the published files, did not tell bytes from text.
+        # The published files were written by Python 2, which did not separate bytes from text.
         content = {key.decode() if isinstance(key, bytes) else key: content[key] for key in content}
         planes, labels = np.asarray(content["data"]), [int(label) for label in content["labels"]]
-    except Exception as error:  # a damaged pickle raises many kinds
+    except Exception as error:  # a damaged pickle raises many kinds of exceptions
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: cannot be read ({reason}). Expected a batch of CIFAR-10 for Python; unpack "
@@ -74,10 +74,10 @@ def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads arrays, and runs nothing else that a file asks for."""
+    """Reads arrays; refuses to run anything else that a file asks for."""
 
     def find_class(self, module: str, name: str):
-        """Return what an array is made with; refuse all else."""
+        """Return the functions that arrays are made with; reject all others."""
         array = module.startswith("numpy.") or module == "numpy"
         if (array and name in ("_reconstruct", "ndarray", "dtype", "_frombuffer")) or (
             (module, name) == ("_codecs", "encode")

@@ -4,10 +4,10 @@ Crops of scikit-image's bundled photographs brick, grass and gravel; nothing is 
 part of each photograph gives the training crops, the right part the test crops. The defects are
 those of real surfaces: cracks, foreign patches, smears, stains and threads.
 
-Every image has its own random generator, seeded by what it is (seed, category, split, defect,
-index), so that another number of images leaves the others as they were. The arithmetic keeps to
-what IEEE 754 rounds exactly (+ - * / sqrt; no sin, exp, BLAS or float sums), because libraries
-differ there in the last bit from machine to machine, and the demo is to be the same on all.
+Every image has its own random generator, seeded by its identity (seed, category, split, defect,
+index), so that changing the number of images leaves the others unchanged. The arithmetic uses only
+operations that IEEE 754 rounds exactly (+ - * / sqrt; no sin, exp, BLAS or float sums): the results
+of others differ in the last bit between machines, and the demo must be the same on all.
 """
 
 from collections.abc import Iterator
@@ -26,27 +26,27 @@ TRAIN_GOOD = 40
 TEST_GOOD = 20
 PER_DEFECT = 5
 
-# The photographs are 512 x 512. Grass and gravel are halved: at their own scale a crop holds few
-# stones and leaves, each of which is an event; halved it is a texture.
+# The photographs are 512 x 512. Grass and gravel are halved: at full scale a crop holds few stones
+# and leaves, so that each one stands out; at half scale they form a texture.
 _SHRINK = {"brick": 1, "grass": 2, "gravel": 2}
 # The first column of the test crops. Split by columns, not rows: the bricks grow towards the
-# viewer, and mirrored they lean the other way, so that left crops with their mirror images cover
-# right ones.
+# viewer. Mirrored bricks lean the other way, so left crops and their mirror images resemble right
+# ones.
 _BORDER = {"brick": 320, "grass": 128, "gravel": 128}
-# Which have no top: their crops are turned by quarters as well as mirrored.
+# Textures without an upright direction: their crops are also rotated by multiples of 90 degrees.
 _TURNED = {"brick": False, "grass": True, "gravel": True}
 _SIZES = (64, 128)
-_MIDDLE = 118  # the photographs' mean grey level, nearly
-# A defect's images run from small to large; the rest of a defect is left to chance.
+_MIDDLE = 118  # roughly the photographs' mean grey level
+# The images of a defect go from small to large; everything else about a defect is random.
 _SCALES = (0.6, 0.8, 1.0, 1.2, 1.5)
-# A patch shows where its texture is unlike the one around it.
+# A patch is visible because its texture differs from the one around it.
 _FOREIGN = {"brick": "gravel", "grass": "brick", "gravel": "brick"}
 
 
 class Crop(NamedTuple):
-    """One image of the demo: which one, and the pixels [top:bottom, left:right] it is cut from.
+    """One image of the demo: its identity, and the pixels [top:bottom, left:right] of its crop.
 
-    They are those of the photograph at the scale of its category.
+    The pixels are those of the photograph at the scale of its category.
     """
 
     category: str
@@ -77,7 +77,8 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
 
     `folder`/CATEGORY/train/good/000.png, test/good/000.png, test/DEFECT/000.png and
     ground_truth/DEFECT/000_mask.png (0 or 255), for each of `CATEGORIES`. The same size and seed
-    give the same pixels on every machine. Each file appears whole; existing ones are replaced.
+    give the same pixels on every machine. Each file is written atomically; existing ones are
+    replaced.
 
     Args:
         folder: made if it does not exist.
@@ -99,7 +100,7 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
 
 
 def crops(category: str, size: int = 128, seed: int = 0) -> list[Crop]:
-    """List the images of a category with the boxes of the photograph they are cut from.
+    """List the images of a category with the boxes of the photograph that they are cut from.
 
     Raises:
         InputError: an unknown category, or `size` or `seed` out of range.
@@ -136,7 +137,7 @@ def draw(crop: Crop, seed: int = 0) -> Sample:
     noise = rng.uniform(-2.5, 2.5, pixels.shape)
 
     def expose(scene: np.ndarray) -> np.ndarray:
-        # The defect lies on the surface, so exposure and sensor noise come after it.
+        # The defect is on the surface, so exposure and sensor noise are applied after it.
         grey = (scene - _MIDDLE) * gain + _MIDDLE + offset + noise
         return np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
 
@@ -175,7 +176,7 @@ def _patch(scene, rng, scale, category):
 
 
 def _smear(scene, rng, scale, category):
-    """An area wiped in one direction, along which its texture is gone."""
+    """An area wiped in one direction, along which its texture is lost."""
     rows, columns = _grid(scene)
     tries = []
     for _ in range(8):
@@ -184,12 +185,12 @@ def _smear(scene, rng, scale, category):
         reach = range(-9, 10)
         wiped = sum(_bilinear(scene, rows + k * dy, columns + k * dx) for k in reach) / len(reach)
         tries.append((scene + weight * (_box_mean(wiped, 1) - scene), weight > 0.15))
-    # The one that shows most: between joints, or along one, there is nothing to wipe away.
+    # Use the most visible one: between joints, or along one, there is nothing to wipe away.
     return max(tries, key=lambda tried: _mean(np.abs(tried[0] - scene)[tried[1]]))
 
 
 def _stain(scene, rng, scale, category):
-    """A blot that darkens or bleaches what lies under it."""
+    """A blot that darkens or bleaches the surface under it."""
     weight = _blob(scene, rng, 15 * scale, softness=0.4)
     target = 10 if rng.random() < 0.5 else 235
     strength = rng.uniform(0.6, 0.75) * (0.85 + 0.15 * _clouds(scene, rng, 10))
@@ -208,7 +209,7 @@ def _thread(scene, rng, scale, category):
 
 
 DEFECTS = {"crack": _crack, "patch": _patch, "smear": _smear, "stain": _stain, "thread": _thread}
-# Of a category: split -> how many images.
+# Split -> number of images of a category.
 IMAGES = {"train": TRAIN_GOOD, "test": TEST_GOOD + len(DEFECTS) * PER_DEFECT}
 
 
@@ -227,12 +228,12 @@ def _generator(seed: int, *name) -> np.random.Generator:
 @cache
 def _photograph(category: str) -> np.ndarray:
     """Return a photograph at the scale of its category: float64, 0 to 255."""
-    import skimage.data  # not above: Snakemake reads this module, and need not have it
+    import skimage.data  # not above: Snakemake's environment reads this module and may lack it
 
     photograph = getattr(skimage.data, category)().astype(np.float64)
     shrink = _SHRINK[category]
     side = photograph.shape[0] // shrink
-    # Sums of at most four whole numbers, a power of two of them: exact.
+    # Sums of at most four integers, divided by a power of two: exact.
     photograph = photograph.reshape(side, shrink, side, shrink).mean(axis=(1, 3))
     photograph.setflags(write=False)
     return photograph
@@ -270,7 +271,7 @@ def _bent(rng: np.random.Generator, direction: tuple[float, float], most: float)
 def _walk(
     rng: np.random.Generator, start: tuple, direction: tuple, steps: int, length: float, bend: float
 ) -> list[tuple[float, float]]:
-    """The points of a line of so many steps of about `length` pixels, each bent at random."""
+    """The points of a line with this many steps of about `length` pixels, each bent at random."""
     points = [start]
     for _ in range(steps):
         direction = _bent(rng, direction, bend)

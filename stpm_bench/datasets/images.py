@@ -1,4 +1,4 @@
-"""The images of a data set, read whole and checked."""
+"""Reads the images of a data set, with checks of each file."""
 
 import io
 import stat
@@ -15,7 +15,7 @@ from stpm_bench.datasets.interface import DEFAULT_OPTIONS, INSIDE, SET_KEY, Read
 from stpm_bench.datasets.layouts import LAYOUTS, container_of
 from stpm_bench.errors import InputError
 
-# What Pillow raises on damaged files, by format and by where the damage lies.
+# The exceptions that Pillow raises on damaged files, by format and place of the damage.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -27,7 +27,7 @@ DECODING_ERRORS = (
     struct.error,
     zlib.error,
 )
-# Pillow's limit is one for all files; `ReadOptions.max_megapixels` is compared instead.
+# Pillow has one limit for all files; `ReadOptions.max_megapixels` is used instead.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -42,12 +42,12 @@ def groups(files: Sequence[str], layout: str) -> list[list[int]]:
 def read_images(
     folder: Path, files: Sequence[str], layout: str, read_options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[bytes, Image.Image]]:
-    """Yield the bytes and the image of each file of one of `groups`.
+    """Yield the bytes and the image of each file in one of `groups`.
 
-    Of an image inside a larger file the bytes are its RGB values.
+    For an image inside a larger file, the bytes are its RGB values.
 
     Raises:
-        InputError: as `read_image`; or as the layout's `inside`.
+        InputError: as in `read_image`; or as in the layout's `inside`.
     """
     if not (container := container_of(files[0], layout)):
         yield from (read_image(folder / file, read_options.max_megapixels) for file in files)
@@ -60,14 +60,14 @@ def read_images(
 def read_image(
     path: Path, max_megapixels: float = DEFAULT_OPTIONS.max_megapixels
 ) -> tuple[bytes, Image.Image]:
-    """Return a file's bytes and its image, decoded whole and upright, in its own mode.
+    """Return a file's bytes and its image, decoded completely and upright, in its own mode.
 
-    Of colours with 16 bits a channel, of which Pillow keeps the high 8, `info["low_bytes"]` is the
-    image of the low ones.
+    For colours with 16 bits per channel Pillow keeps only the high 8; `info["low_bytes"]` is then
+    an image of the low ones.
 
     Raises:
-        InputError: it cannot be read, is no regular file, is empty, truncated or damaged, is no
-            image or several, or has more pixels than `max_megapixels`.
+        InputError: it cannot be read, is not a regular file, is empty, truncated or damaged, is
+            not an image or holds several, or has more pixels than `max_megapixels`.
     """
     content = _read_bytes(path)
     return content, _decode(content, path, max_megapixels)
@@ -75,7 +75,7 @@ def read_image(
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        # A named pipe would be waited for until somebody writes into it.
+        # Opening a named pipe would block until another process writes to it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(
                 f"{path}: is no regular file, but a pipe, socket or device. Expected an image; "
@@ -93,9 +93,9 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
-    """Decode an image whole and turn it as its EXIF data says."""
+    """Decode an image and rotate it as its EXIF data says."""
     try:
-        # Pillow reads past a PNG's wrong checksums; only verify() looks at them, and it leaves
+        # Pillow reads past a PNG's wrong checksums; only verify() checks them, and it leaves
         # the image unusable, hence the second open.
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > max_megapixels * 1e6:
@@ -131,10 +131,10 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
                 low.load()
                 image.info["low_bytes"] = ImageOps.exif_transpose(low)
         return image
-    except InputError:  # it is a ValueError, as some of those of decoders are
+    except InputError:  # it is a ValueError, like some of the decoders' errors
         raise
     except DECODING_ERRORS as error:
-        unknown = isinstance(error, UnidentifiedImageError)  # its text names a memory address
+        unknown = isinstance(error, UnidentifiedImageError)  # its text contains a memory address
         reason = "no known format" if unknown else error
         raise InputError(
             f"{path}: is no whole image ({reason}). "
@@ -143,9 +143,9 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
 
 
 def _frames(image: Image.Image) -> int:
-    """Return how many images a file holds, smaller copies of its first not counted."""
+    """Return how many images a file holds, without smaller copies of the first."""
     frames = getattr(image, "n_frames", 1)
-    if image.format == "MPO":  # a camera's JPEG with its preview behind it
+    if image.format == "MPO":  # a camera's JPEG followed by its preview
         return 1
     if image.format == "TIFF" and frames > 1:
         reduced = 0
@@ -158,11 +158,11 @@ def _frames(image: Image.Image) -> int:
 
 
 def other_rawmodes(image: Image.Image) -> list | None:
-    """Return what to set as `args` of an image's tiles to decode the low bytes of its channels.
+    """Return the `args` for an image's tiles with which the low bytes of its channels are decoded.
 
-    Pillow keeps the high byte of colours with 16 bits a channel. Told that the bytes lie in the
-    other order, it keeps the low one. None of an image that is not of that kind, [] of one whose
-    low bytes cannot be had.
+    Pillow keeps the high byte of colours with 16 bits per channel. If it is told that the bytes are
+    in the opposite order, it keeps the low one. None for an image of another kind, [] for one whose
+    low bytes cannot be obtained.
     """
     other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     found = []
@@ -181,7 +181,7 @@ def other_rawmodes(image: Image.Image) -> list | None:
 def convert(image: Image.Image, path: Path, mode: str) -> Image.Image:
     """Return an image in mode 'RGB' or 'RGBA'."""
     try:
-        # By way of RGBA, because Pillow warns when it drops a palette's transparency.
+        # Through RGBA, because Pillow warns when it drops a palette's transparency.
         return image.convert("RGBA").convert(mode) if image.mode == "P" else image.convert(mode)
     except DECODING_ERRORS as error:
         raise InputError(
@@ -191,5 +191,5 @@ def convert(image: Image.Image, path: Path, mode: str) -> Image.Image:
 
 
 def is_16_bit(image: Image.Image) -> bool:
-    # Before version 11 Pillow gave a 16-bit PNG the 32-bit mode "I".
+    # Before version 11 Pillow used the 32-bit mode "I" for a 16-bit PNG.
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")

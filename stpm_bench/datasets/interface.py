@@ -1,4 +1,4 @@
-"""What a layout says of a data set: its images, what is wrong with them, and how they are read."""
+"""The interface of a layout: a set's images, its problems, and how its files are read."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-# 'video.avi#25' is the image 25, counted from 0, inside the file video.avi.
+# 'video.avi#25' is image 25, counted from 0, inside the file video.avi.
 INSIDE = "#"
 
 
@@ -24,9 +24,9 @@ class Row(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something that is wrong with a data set; the text begins with the file.
+    """A problem of a data set; the text begins with the file.
 
-    With an error nothing is prepared; a warning is what deserves a look.
+    After an error nothing is prepared; a warning deserves a look.
     """
 
     severity: str
@@ -37,12 +37,13 @@ ScanResult = tuple[list[Row], list[Problem]]
 
 
 class ReadOptions(NamedTuple):
-    """How a set's files are read, where its files alone do not say it: keys of a set in a config.
+    """How a set's files are read if the files alone do not tell: keys of a set in a config.
 
-    mask_colour: the RGB values of a defect in the masks, each 0 to 255; None: what is not black.
-    intensity: of images with more than 8 bits a channel, the values that become 0 and 255; None:
+    mask_colour: the RGB values of a defect in the masks, each 0 to 255; None: every colour but
+        black.
+    intensity: for images with more than 8 bits per channel, the values that become 0 and 255; None:
         the lowest and the highest value of the training images.
-    max_megapixels: an image of more, in millions of pixels, is refused before it is decoded.
+    max_megapixels: an image with more pixels, in millions, is rejected before it is decoded.
     """
 
     mask_colour: tuple[int, int, int] | None = None
@@ -51,23 +52,24 @@ class ReadOptions(NamedTuple):
 
 
 DEFAULT_OPTIONS = ReadOptions()
-# Where a user says how a set's files are read, for messages.
+# The place where a user says how a set's files are read, for messages.
 SET_KEY = "at the set under the config key 'data.sets' (check-data: {option})"
 
 
 class Layout(NamedTuple):
-    """What one layout needs to say.
+    """The functions and facts that define one layout.
 
-    categories: root -> the names of its categories; [] where there is none.
-    scan: root, category, 'train' or 'test' -> every image of it, and every problem; opens no image.
-    sources: the same arguments -> the files and folders that the split is made of.
-    nonzero: masks hold the number of a kind of defect: any non-zero pixel is a defect.
+    categories: root -> the names of its categories; [] if there are none.
+    scan: root, category, 'train' or 'test' -> its images and all problems; opens no image.
+    sources: the same arguments -> the files and folders that the split is made from.
+    nonzero: masks contain the number of a kind of defect: any non-zero pixel is a defect.
     folder: root, category -> the folder to which its rows are relative.
     inside: a file that holds many images or masks, and ascending indices -> those, as (H, W, 3) or
-        (H, W) arrays; None where every image is a file of its own.
-    annotation: what is known of a test image. 'regions': its defects, each of which counts (PRO);
-        'pixels': which pixels are anomalous; 'image': only whether it is, and there are no masks.
-    expected: what a root holds, for the error where it does not; '' for a folder a category.
+        (H, W) arrays; None if every image is a separate file.
+    annotation: what is known about a test image. 'regions': its defects, which count separately
+        (PRO); 'pixels': which pixels are anomalous; 'image': only whether it is anomalous, and
+        there are no masks.
+    expected: what a root should contain, for the error message; '' for one folder per category.
     good_masks: root, category -> masks of anomaly-free test images, which must mark nothing.
     """
 

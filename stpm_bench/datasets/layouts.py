@@ -1,4 +1,4 @@
-"""Which images a data set has: the registry of the layouts on disk, and what is asked of each.
+"""The images of a data set: the registry of the layouts on disk, and functions that use them.
 
 mvtec, mpdd, btad   folders: mvtec_folders.py
 visa                a table: visa.py
@@ -29,7 +29,7 @@ LAYOUTS = {
     "cifar10_oneclass": cifar10.LAYOUT,
     "shanghaitech": shanghaitech.LAYOUT,
 }
-# Split -> of its images every so many are taken (see `thinned`).
+# Split -> use one image in this many (see `thinned`).
 NOT_THINNED = MappingProxyType({"train": 1, "test": 1})
 
 
@@ -44,19 +44,19 @@ def list_categories(root: str | Path, layout: str = "mvtec") -> list[str]:
 def count_images(root: str | Path, category: str, layout: str = "mvtec") -> tuple[int, int]:
     """Return the numbers of training and of test images.
 
-    It opens no image and never raises: what is missing counts as 0.
+    It opens no image and never raises; for a missing folder the count is 0.
     """
     train, test = (scan(root, category, split, layout)[0] for split in ("train", "test"))
     return len(train), len(test)
 
 
 def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> ScanResult:
-    """Return the images of one split of a category, sorted by file, and what is wrong with them.
+    """Return the images of one split of a category, sorted by file, and the problems found.
 
     Args:
         root: folder of the data set.
         category: one of `list_categories`.
-        split: 'train' or 'test'. A training split is found without a look at any test file.
+        split: 'train' or 'test'. A training split is found without reading any test file.
         layout: a key of `LAYOUTS`.
     """
     if split not in ("train", "test"):
@@ -65,7 +65,7 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     known = LAYOUTS[layout].categories(root)
     if category not in known:
         return [], [Problem("error", no_category(root, layout, category))]
-    # What lies inside larger files has the names of a published set.
+    # Files inside larger files have the names of a published set.
     if not LAYOUTS[layout].inside and (reason := wrong_category(category)):
         return [], [Problem("error", f"{root / category}: {reason}; rename the folder.")]
     rows, problems = LAYOUTS[layout].scan(root, category, split)
@@ -86,26 +86,26 @@ def list_images(
 ) -> pd.DataFrame:
     """List the images of one split of a category, in an order that is the same on every machine.
 
-    In the layouts made of folders 'train' looks into train/good and nowhere else, 'test' into
-    test/ and ground_truth/. There a mask belongs to an image by its name:
+    In the layouts made of folders 'train' reads only train/good, 'test' only test/ and
+    ground_truth/. There a mask belongs to an image by its name:
     ground_truth/DEFECT/X_mask.png or X.png for the image test/DEFECT/X.png, whatever the two
-    suffixes. Hidden files and files that are no images by their suffix are passed over, and so is
-    ground_truth/good.
+    suffixes. Hidden files, files whose suffix is not that of an image, and ground_truth/good are
+    ignored.
 
     Args:
         root: folder of the data set.
         category: name of a category in it.
         split: 'train' or 'test'.
         layout: a key of `LAYOUTS`.
-        every: as of `thinned`.
+        every: as in `thinned`.
 
     Returns:
-        One row an image, sorted by file, all columns strings: those of `Row`.
+        One row per image, sorted by file, all columns strings: those of `Row`.
 
     Raises:
         InputError: no such category; no training image; a test split without images, without good
-            ones or without defects; a mask missing, ambiguous or without its image; images where
-            the layout has none; names that differ only in case.
+            ones or without defects; a mask that is missing, ambiguous or without its image; images
+            where the layout has none; names that differ only in case.
     """
     rows, problems = taken(root, category, split, layout, every)
     tell(problems)
@@ -115,7 +115,7 @@ def list_images(
 def taken(
     root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
 ) -> ScanResult:
-    """Return what `scan` finds, thinned, and what is wrong with the images that are left."""
+    """Return the images that `scan` finds, thinned, and the problems of those that are left."""
     found, problems = scan(root, category, split, layout)
     rows = thinned(found, layout, every)
     if any(problem.severity == "error" for problem in problems):
@@ -137,7 +137,7 @@ def taken(
 
 
 def tell(problems: Iterable[Problem]) -> None:
-    """Raise the errors among `problems` as `refuse` does; give the warnings as Python's."""
+    """Raise the errors among `problems` as `refuse` does; issue the others as Python warnings."""
     problems = list(problems)
     refuse([problem.text for problem in problems if problem.severity == "error"])
     for problem in problems:
@@ -150,7 +150,7 @@ def thinned(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
     for row in rows:
         container = container_of(row.file, layout)
         places[container or row.file.rpartition("/")[0]].append(row)
-    # By number: where there are more than 1,000 frames, '1000' comes after '999'.
+    # By number: with more than 1,000 frames, '1000' must come after '999'.
     ordered = [
         sorted(place, key=lambda row: (len(row.file), row.file)) for place in places.values()
     ]
@@ -158,19 +158,19 @@ def thinned(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
 
 
 def container_of(file: str, layout: str) -> str:
-    """Return the file inside which an image or mask lies, '' where it is a file of its own."""
+    """Return the file that contains an image or mask, '' if it is a separate file."""
     return file.rpartition(INSIDE)[0] if LAYOUTS[layout].inside else ""
 
 
 def refuse(errors: Sequence[str]) -> None:
-    """Raise one InputError that names the first ten of `errors`; do nothing where there is none."""
+    """Raise one InputError with the first ten of `errors`; do nothing if there are none."""
     if errors:
         more = [f"... and {len(errors) - 10} more."] if len(errors) > 10 else []
         raise InputError("\n".join([*errors[:10], *more]))
 
 
 def no_category(root: Path, layout: str, category: str = "") -> str:
-    """Say that `root` has no such category, or none at all, and what there is instead."""
+    """Return that `root` has no such category, or none at all, and what it contains instead."""
     known = list_categories(root, layout)
     if not root.is_dir():
         found = "There is no such folder."
@@ -194,8 +194,8 @@ def no_category(root: Path, layout: str, category: str = "") -> str:
 
 
 def _is_text(name: str) -> bool:
-    """Return whether a file's name could be decoded and has no control character.
+    """Return whether a file's name could be decoded and contains no control characters.
 
-    Python keeps what it could not decode as surrogates.
+    Python represents bytes that it cannot decode as surrogates.
     """
     return not any(unicodedata.category(character) in ("Cs", "Cc") for character in name)

@@ -1,4 +1,4 @@
-"""What lies in a data set's folders: files and folders by name, none of them opened."""
+"""Lists the files and folders of a data set by name, without opening any."""
 
 import os
 import unicodedata
@@ -11,17 +11,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 def folders(path: Path) -> list[Path]:
-    """Return the visible folders in a folder, sorted; [] where there is no such folder."""
+    """Return the visible folders in a folder, sorted; [] if there is no such folder."""
     if not path.is_dir():
         return []
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted; [] where there is no such folder.
+    """Return the image files directly in a folder, sorted; [] if there is no such folder.
 
-    A link that leads nowhere counts as an image, so that reading it fails with its name: left out
-    in silence it would change the numbers.
+    A broken link counts as an image, so that reading it fails with its name: if it were silently
+    left out, the results would change.
     """
     if not folder.is_dir():
         return []
@@ -35,7 +35,7 @@ def image_files(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> list[Path]:
     """Return the image files at any depth below a folder's own folders, sorted.
 
-    Links to folders are followed, each folder once; hidden folders are passed over.
+    Links to folders are followed, each folder once; hidden folders are ignored.
     """
 
     def fail(error: OSError) -> None:
@@ -56,7 +56,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def same_but_for_case(paths: Iterable[Path]) -> list[Problem]:
-    """Find paths that are one path on Windows and macOS, where one overwrites the other."""
+    """Find paths that are the same on Windows and macOS, where one would overwrite the other."""
     first: dict[str, Path] = {}
     return [
         Problem(
@@ -77,7 +77,7 @@ def composed(name: str) -> str:
 def both_kinds(
     path: Path, kinds: set[str], good: str, good_place: str, defect_place: str
 ) -> list[Problem]:
-    """Find that a test split has no good images, or no others."""
+    """Report a test split without good images, or without defective ones."""
     if good not in kinds:
         text = (
             f"{path}: has no good images (found only {', '.join(sorted(kinds))}). Expected "

@@ -1,4 +1,4 @@
-"""Masks: read and checked against their images, and brought to the maps' size."""
+"""Masks: read, checked against their images, and resized to the maps' size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +22,8 @@ def nearest(mask: np.ndarray, size: int) -> np.ndarray:
 def bilinear_any(mask: np.ndarray, size: int) -> np.ndarray:
     """Resize a mask (H, W) bilinearly, without antialiasing; any non-zero pixel is a defect.
 
-    What the STPM authors' code does to 8-bit masks; a defect grows by up to a pixel of the small
-    mask.
+    The same as the STPM authors' code does to 8-bit masks; a defect grows by up to one pixel of
+    the small mask.
     """
     grey = resize(
         np.where(mask, np.float32(255), np.float32(0)),
@@ -36,7 +36,7 @@ def bilinear_any(mask: np.ndarray, size: int) -> np.ndarray:
     return np.rint(grey) > 0
 
 
-# How a mask at its image's own size comes to the maps' size: the methods' field `masks`.
+# How a mask is resized from its image's size to the maps' size: the methods' field `masks`.
 TREATMENTS = {"nearest": nearest, "bilinear_any": bilinear_any}
 
 
@@ -48,12 +48,12 @@ def read_mask(
 ) -> np.ndarray:
     """Return a mask at its own size, as (H, W) bool, after checking it against its image.
 
-    A coloured mask is black and one other colour, which marks the defect; where it is not black,
-    `read_options` says which colour does.
+    A coloured mask is black and one other colour, which marks the defect; if its background is not
+    black, `read_options` says which colour marks the defect.
 
     Raises:
-        InputError: as `read_image`; it has another size than its image, is partly transparent, has
-            other values or colours than the above (in a layout whose masks have no numbers), or
+        InputError: as in `read_image`; its size differs from its image's, it is partly transparent,
+            has other values or colours than the above (in a layout whose masks have no numbers), or
             marks no defect.
     """
     values = _mask_values(path, layout, read_options)
@@ -78,8 +78,8 @@ def doubtful_masks(
     """Find masks that cover most of their image, and defects that vanish at the chosen size.
 
     Args:
-        folder: of the category.
-        marked: mask -> the share of its pixels that are a defect, and how many are at
+        folder: the category's.
+        marked: mask -> the share of its pixels that are a defect, and how many are a defect at
             `image_size` x `image_size`, sampled by `nearest`.
     """
     problems = []
@@ -114,7 +114,7 @@ def doubtful_masks(
 def marked_good(
     root: str | Path, category: str, layout: str, read_options: ReadOptions = DEFAULT_OPTIONS
 ) -> list[Problem]:
-    """Find masks of anomaly-free test images that mark a defect all the same."""
+    """Find masks of anomaly-free test images that nevertheless mark a defect."""
     wrong, problems = [], []
     for path in LAYOUTS[layout].good_masks(Path(root), category):
         try:
@@ -135,12 +135,12 @@ def marked_good(
 
 
 def _mask_values(path: Path, layout: str, read_options: ReadOptions) -> np.ndarray:
-    """Return the values of a mask, (H, W), or (H, W, 3) uint8 of one with colours."""
+    """Return the values of a mask, (H, W), or (H, W, 3) uint8 if it is coloured."""
     if container := container_of(path.name, layout):
         index = int(path.name.rpartition(INSIDE)[2])
         return next(LAYOUTS[layout].inside(path.with_name(container), [index]))
     _, mask = read_image(path, read_options.max_megapixels)
-    # A palette's colours say nothing of the numbers of kinds.
+    # In a palette, colours do not tell the numbers of the kinds of defect.
     numbered = LAYOUTS[layout].nonzero and mask.mode == "P"
     if numbered or is_16_bit(mask) or mask.mode in ("1", "L", "I", "F"):
         return np.asarray(mask)
@@ -158,16 +158,16 @@ def _mask_values(path: Path, layout: str, read_options: ReadOptions) -> np.ndarr
 def _marked(
     values: np.ndarray, path: Path, nonzero: bool, colour: tuple[int, int, int] | None
 ) -> np.ndarray:
-    """Return where the values of a mask are a defect, (H, W) bool.
+    """Return where the values of a mask mark a defect, (H, W) bool.
 
     Raises:
-        InputError: that is uncertain; names `path`.
+        InputError: it is ambiguous; names `path`.
     """
     if colour is None and nonzero:
         return values.any(axis=2) if values.ndim == 3 else values > 0
     if colour is None and values.ndim == 2:
-        # 0/1, 0/255 or its like in 16 bits. Anything else is a soft edge, a lossy format or a map
-        # of several classes, and to guess a threshold would move the numbers.
+        # 0/1, 0/255 or the same in 16 bits. Anything else is a soft edge, a lossy format or a map
+        # of several classes, and guessing a threshold would change the results.
         found = np.unique(values).tolist()
         if not any(set(found) <= {0, defect} for defect in (1, 255, 65535)):
             raise InputError(
@@ -204,6 +204,6 @@ def _marked(
 
 
 def percent(share: float) -> str:
-    """Return a share as '6.2%'; what is nearly all is not rounded to all."""
+    """Return a share as '6.2%'; a share just below 1 is not rounded to 100%."""
     percent = 100 * float(share)
     return f"{percent:.2g}%" if percent < 99 else f"{percent:.4g}%"

@@ -1,12 +1,12 @@
 """MVTec AD: its categories, how many images each has, and its download.
 
-`download` leaves the data set's folder ready to be read. What it writes into the folder, in this
-order, so that it can be killed at any point and go on when called again:
+`download` leaves the data set's folder ready to be read. It writes the following, in this order, so
+that it can be killed at any point and resumes when called again:
 
     ARCHIVE.part     what has arrived; continued by HTTP range
-    .extracting/     the archive's content, until it is whole and counted
+    .extracting/     the archive's content, until it is complete and counted
     CATEGORY/        renamed from there
-    download.json    where the data came from: the marker that they are whole
+    download.json    where the data came from; its existence means that they are complete
 """
 
 import datetime
@@ -83,21 +83,22 @@ def download(
     room: Mapping[Path, int] | None = None,
     urls: Sequence[str] = (),
 ) -> None:
-    """Make `folder` hold all categories, and folder/download.json say whence.
+    """Make `folder` hold all categories, and record their source in folder/download.json.
 
-    Nothing is downloaded where the folder holds them already, or where `archive` is given or lies
-    in it under its own name; that one is checked and never deleted. Categories that are there and
-    whole are kept as they are. A second process that is given the same folder waits for the first.
+    Nothing is downloaded if the folder already holds them, or if `archive` is given or is in the
+    folder under its original name; that archive is checked and never deleted. Complete categories
+    that exist already are kept unchanged. A second process with the same folder waits for the
+    first.
 
     Args:
-        folder: made where it does not exist; its file system needs room for the archive and its
+        folder: made if it does not exist; its file system needs space for the archive and its
             content, twice the archive's size.
         mirrors: tried in turn; those of mirrors.csv by default.
-        counts: category -> numbers of train and test images to be found in the end.
+        counts: category -> numbers of train and test images to be found at the end.
         progress: show progress bars.
         archive: the user's copy of the archive, anywhere.
         room: folder -> bytes that something else will need there; checked beforehand too.
-        urls: the user's own places of the published archive (http, https, file), tried first.
+        urls: the user's own URLs of the published archive (http, https, file), tried first.
 
     Raises:
         InputError: no mirror serves the archive; the folder cannot be written or its disk is too
@@ -105,7 +106,7 @@ def download(
             archive is damaged, reaches outside its folder, or does not hold the right counts.
     """
     mirrors = mirrors or list_mirrors("mvtec_ad")
-    # Whatever a copy is called, its part is continued from the next place.
+    # Whatever name a copy has, a partial download is continued from the next mirror.
     name = Path(urlsplit(mirrors[0].url).path).name
     mirrors = [*(mirrors[0]._replace(url=url) for url in urls), *mirrors]
     folder = Path(folder)
@@ -156,7 +157,7 @@ def download(
                 "sha256": digest,
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "counts": {category: list(numbers) for category, numbers in counts.items()},
-                "own": own,  # what was there before
+                "own": own,  # categories that were there before
             },
         )
 
@@ -164,9 +165,9 @@ def download(
 def categories_before_download(
     folder: str | Path, counts: Mapping[str, tuple[int, int]] = COUNTS
 ) -> set[str]:
-    """Return the categories that a folder has, or had, whole without this download.
+    """Return the categories that a folder has, or had, complete without this download.
 
-    They are used as they are: for them nothing is downloaded.
+    They are used unchanged: nothing is downloaded for them.
     """
     marker = Path(folder) / "download.json"
     if marker.exists():
@@ -178,13 +179,13 @@ def categories_before_download(
 def _wrong_counts(
     folder: Path, counts: Mapping[str, tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
-    """Return the categories whose numbers of images are not those expected, with their numbers."""
+    """Return the categories with unexpected numbers of images, with these numbers."""
     found = {category: layouts.count_images(folder, category) for category in counts}
     return {category: found[category] for category in counts if found[category] != counts[category]}
 
 
 def _refuse_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
-    """Never overwrite what may be a user's own: an incomplete category is an error."""
+    """Never overwrite a user's data: an incomplete category is an error."""
     for category, (train, test) in _wrong_counts(folder, counts).items():
         if (folder / category).exists():
             raise InputError(
@@ -212,7 +213,7 @@ def _unpack(
     limit: int,
     progress: bool,
 ) -> None:
-    """Extract an archive beside its place, count its images, and rename its parts into place."""
+    """Extract an archive next to its destination, count its images, and rename its parts."""
     temporary = folder / ".extracting"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

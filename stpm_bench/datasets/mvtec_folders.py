@@ -1,12 +1,13 @@
-"""The layout of MVTec AD, MPDD and BTAD: folders say what an image is.
+"""The layout of MVTec AD, MPDD and BTAD: the folder of an image tells its kind.
 
 CATEGORY/train/good/*.png
 CATEGORY/test/good/*.png
 CATEGORY/test/DEFECT/*.png
 CATEGORY/ground_truth/DEFECT/*_mask.png
 
-BTAD has 'ok' instead of 'good', and 'ko' as the only defect; its CATEGORY/ground_truth/ko/* has its
-images' names. MPDD: Jezek et al., 2021. BTAD: Mishra et al., 2021.
+BTAD has 'ok' instead of 'good', and 'ko' as the only defect; the files in its
+CATEGORY/ground_truth/ko/ have the same names as its images. MPDD: Jezek et al., 2021. BTAD: Mishra
+et al., 2021.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,12 @@ from stpm_bench.datasets.listing import (
     same_but_for_case,
 )
 
-# How a mask's name goes on behind its image's, where the two lie side by side.
+# What is appended to an image's name for its mask, if the two are in the same folder.
 MASK_ENDINGS = ("_mask", "_gt", "_label")
 
 
 def layout(good: str) -> Layout:
-    """Return the layout of folders whose anomaly-free images lie in folders called `good`."""
+    """Return the layout of folders whose anomaly-free images are in folders called `good`."""
     return Layout(
         _categories,
         partial(_scan, good=good),
@@ -53,7 +54,7 @@ def _sources(root: Path, category: str, split: str) -> list[Path]:
 
 
 def _scan(root: Path, category: str, split: str, *, good: str) -> ScanResult:
-    """Scan a category whose anomaly-free images lie in folders called `good`."""
+    """Scan a category whose anomaly-free images are in folders called `good`."""
     scan_split = _scan_train if split == "train" else _scan_test
     return scan_split(root / category, good)
 
@@ -165,7 +166,7 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
 def _match_masks(
     images: list[Path], masks: list[Path], test: Path, truth: Path
 ) -> tuple[list[tuple[Path, Path | None]], list[Problem]]:
-    """Pair each image of one defect with its mask, by name; None where it has none."""
+    """Pair each image of one defect with its mask, by name; None if it has none."""
     problems = []
     by_stem: dict[str, Path] = {}
     for image in images:
@@ -200,7 +201,7 @@ def _match_masks(
 
 
 def _unexpected(folder: Path) -> list[Problem]:
-    """Find what would be passed over in a folder of images, and names alike but for case."""
+    """Find ignored files in a folder of images, and names that differ only in case."""
     problems = same_but_for_case(image_files(folder))
     if nested := images_below(folder):
         text = (
@@ -223,7 +224,7 @@ def _unexpected(folder: Path) -> list[Problem]:
 
 
 def _misplaced_masks(truth: Path) -> list[Problem]:
-    """Find masks that no image's mask is looked for among: loose ones, and too deep ones."""
+    """Find masks where no image's mask is searched: directly in the folder, or too deep."""
     problems = []
     if loose := image_files(truth):
         text = (
@@ -244,9 +245,9 @@ def _misplaced_masks(truth: Path) -> list[Problem]:
 
 
 def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
-    """Find masks among a folder's images: X_mask beside X, but for the stems `masked`.
+    """Find masks among a folder's images: X_mask next to X, except for the stems `masked`.
 
-    Those have a mask of their own, and so are images.
+    Files with those stems have a mask themselves, and so are images.
     """
     stems = {composed(image.stem) for image in images}
     beside = [
@@ -266,7 +267,7 @@ def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
 
 
 def _and_more(paths: Sequence[Path]) -> str:
-    """Return ', and N more like it', '' where there is one."""
+    """Return ', and N more like it', or '' if there is only one."""
     return f", and {len(paths) - 1} more like it" if len(paths) > 1 else ""
 
 

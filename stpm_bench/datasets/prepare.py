@@ -1,4 +1,4 @@
-"""A category's images and masks as arrays, once for all cells."""
+"""Reads a category's images and masks into arrays, once for all cells."""
 
 import hashlib
 import os
@@ -33,16 +33,16 @@ def prepare(
 ) -> tuple[np.ndarray, dict[str, np.ndarray | list] | None, pd.DataFrame]:
     """Read one split of a category into arrays.
 
-    Images are squashed to a square whatever their shape, as the field does, by antialiased
-    bilinear interpolation. Greyscale, palette, CMYK and 16-bit images become RGB with 8 bits,
-    transparency is dropped and EXIF rotation applied. 16 bits are scaled over the range of the
-    training images, or that of `read_options`, and not by each image's own values: equal numbers
-    stay equal, in both splits. What lies outside is clipped.
+    Images of any shape are squashed to a square, as is usual in the field, by antialiased bilinear
+    interpolation. Greyscale, palette, CMYK and 16-bit images become RGB with 8 bits, transparency
+    is dropped and EXIF rotation applied. 16 bits are scaled over the range of the training images,
+    or that of `read_options`, and not by each image's own values: equal values stay equal, in both
+    splits. Values outside the range are clipped.
 
-    Masks are brought to the size by each of `TREATMENTS`. Sampled at the nearest pixels' centres
-    they are never thickened, but a defect so small that no sample falls on it vanishes; the image
-    stays a defective one in the table, its `defect_pixels` is 0 and a warning names it. So take an
-    image's label from `defect`, not from its mask.
+    Masks are resized by each of `TREATMENTS`. Sampled at the nearest pixels' centres they are never
+    thickened, but a defect so small that no sample falls on it vanishes; in the table the image
+    remains defective, its `defect_pixels` is 0 and a warning names it. So take an image's label
+    from `defect`, not from its mask.
 
     The result does not depend on the number of workers.
 
@@ -52,26 +52,26 @@ def prepare(
         split: 'train' or 'test'.
         image_size: side S of the square, in pixels.
         workers: threads that decode; the processor's cores by default.
-        progress: show a progress bar where the output is a terminal.
+        progress: show a progress bar if the output is a terminal.
         layout: a key of `layouts.LAYOUTS`.
-        every: as of `layouts.thinned`.
+        every: as in `layouts.thinned`.
         read_options: how the set's files are read.
 
     Returns:
         images: (N, S, S, 3) uint8, RGB.
-        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect, (0, S, S) of a set
-            without masks; under 'own' the N masks (H, W) bool at their images' own size, none of a
+        masks: for each of `TREATMENTS`, (N, S, S) bool, True on a defect, (0, S, S) for a set
+            without masks; under 'own' the N masks (H, W) bool at their images' own size, none for a
             set without regions (see `interface.Layout`); None for 'train'.
         table: N rows in the images' order: the columns of `list_images`, then `sha256` of the
-            image file's bytes (inside a larger file, of the image's RGB values), then, where there
-            are masks, `defect_pixels`, how many pixels of the nearest one are True, then, of a set
+            image file's bytes (inside a larger file, of the image's RGB values), then, if there are
+            masks, `defect_pixels`, how many pixels of the nearest one are True, then, for a set
             with regions, `regions` and `regions_left`, see `regions.count_regions`.
 
     Raises:
-        InputError: whatever `list_images` raises; an image or mask that cannot be read, is
-            truncated or empty, or holds several images; a mask of another size than its image, not
-            binary, transparent or without a defect; a mask that marks an anomaly-free image. All
-            files with a problem are found; the first ten are named.
+        InputError: any error of `list_images`; an image or mask that cannot be read, is truncated
+            or empty, or holds several images; a mask that differs in size from its image, or is
+            not binary, transparent or without a defect; a mask that marks an anomaly-free image.
+            All files with a problem are found; the first ten are named.
     """
     folder = LAYOUTS[layout].folder(Path(root), category)
     annotation = LAYOUTS[layout].annotation
@@ -121,7 +121,7 @@ def prepare(
             desc=f"{category} {split}",
             total=len(table),
             unit="image",
-            disable=None if progress else True,  # None: only where there is a terminal
+            disable=None if progress else True,  # None: only if there is a terminal
         ) as bar,
     ):
         for rows, problem in zip(together, executor.map(read, together), strict=True):
@@ -129,7 +129,7 @@ def prepare(
             bar.update(len(rows))
 
     refuse(problems)
-    # The workers finish in any order, and the first of each kind is named.
+    # The workers finish in any order, but the first problem of each kind is named.
     extremes = {path: extremes[path] for file in table["file"] if (path := folder / file)}
     marked = {path: marked[path] for mask in table["mask"] if mask and (path := folder / mask)}
     found = depths(folder, split, trained, extremes, read_options)
@@ -151,14 +151,14 @@ def prepare(
 def refuse_leak(
     train: pd.DataFrame, test: pd.DataFrame, root: str | Path, category: str, layout: str = "mvtec"
 ) -> None:
-    """Raise an InputError where a test image is a training image too, by `sha256`.
+    """Raise an InputError if a test image is a training image too, by `sha256`.
 
-    Images that lie inside larger files are the published set's, and cannot be taken out: there it
-    is a warning.
+    Images inside larger files belong to the published set and cannot be removed: for them it is a
+    warning.
 
     Args:
         train, test: the tables that `prepare` returns.
-        root, category, layout: as of `prepare`.
+        root, category, layout: as in `prepare`.
     """
     folder = LAYOUTS[layout].folder(Path(root), category)
     trained = dict(zip(train["sha256"], train["file"], strict=True))
@@ -174,7 +174,7 @@ def refuse_leak(
 
 
 def shared(test: Path, train: Path) -> str:
-    """Say that a test image is a training image too."""
+    """Return the message that a test image is a training image too."""
     return (
         f"{test}: is the same image as {train}. Expected no training image in the test set: the "
         "numbers would be too good; remove one of the two."
@@ -184,15 +184,15 @@ def shared(test: Path, train: Path) -> str:
 def as_prepared(
     image: Image.Image, path: Path, size: int, intensity: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Return an image that `read_image` read as `prepare` has it: (size, size, 3) uint8, RGB.
+    """Convert an image from `read_image` in the same way as `prepare`: (size, size, 3) uint8, RGB.
 
     Args:
-        path, intensity: as of `bit_depth.to_8_bits`.
+        path, intensity: as in `bit_depth.to_8_bits`.
     """
     return _resized(to_8_bits(image, path, intensity), size)
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
-    """Return an image of mode 'L' or 'RGB' as a (size, size, 3) uint8 array."""
+    """Return an image in mode 'L' or 'RGB' as a (size, size, 3) uint8 array."""
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image.convert("RGB"))

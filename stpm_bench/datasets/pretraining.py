@@ -1,4 +1,4 @@
-"""What a teacher is trained on: the labelled images of a source, whole in memory."""
+"""The sets on which teachers are trained: the labelled images of a source, all in memory."""
 
 import socket
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from stpm_bench.datasets.bit_depth import deep_extremes, span, to_8_bits
 from stpm_bench.datasets.images import read_image
 from stpm_bench.errors import InputError
 
-_SIDE = 32  # of digits, as CIFAR and SVHN have it
-_SEED = 0  # of what a source leaves open (its split): the same for every teacher
+_SIDE = 32  # of digits, the same as in CIFAR and SVHN
+_SEED = 0  # of random choices for a source (its split): the same for every teacher
 
-# Photographs in scikit-image's wheel, of several things.
+# Photographs of several things, from scikit-image's wheel.
 _PHOTOGRAPHS = (
     "astronaut",
     "camera",
@@ -38,7 +38,7 @@ _PHOTOGRAPHS = (
     "text",
 )
 
-# What torchvision expects below its root, for those who put it there by hand.
+# The files that torchvision expects below its root, for users who put them there by hand.
 _TORCHVISION_FILES = {
     "mnist": "MNIST/raw/{train-images-idx3,train-labels-idx1,t10k-images-idx3,t10k-labels-idx1}"
     "-ubyte",
@@ -71,12 +71,12 @@ def load(source: str, folder: str | Path | None = None) -> Pretraining:
 
     Args:
         source: a name in `SOURCES`.
-        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; digits need
-            none.
+        folder: where mnist, cifar10, cifar100 and svhn are, or are downloaded to; not needed for
+            digits.
 
     Raises:
-        InputError: an unknown source; a folder that is needed and not given; files that are absent
-            and cannot be downloaded, or cannot be read.
+        InputError: an unknown source; no `folder` where one is needed; files that are missing and
+            cannot be downloaded, or cannot be read.
     """
     if source not in SOURCES:
         raise InputError(f"pretraining source {source!r} is unknown. Allowed: {', '.join(SOURCES)}")
@@ -91,7 +91,7 @@ def load_digits(folder: str | Path | None = None) -> Pretraining:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # The source counts from 0 to 16.
+    # The values of the source go from 0 to 16.
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = _stack([_resize(Image.fromarray(image), _SIDE) for image in grey])
     return _split(images, digits.target.astype(np.int64), 0.2, list(_DIGITS))
@@ -105,13 +105,13 @@ def photographs(size: int = 256) -> np.ndarray:
 def load_folder(path: str | Path, size: int = 32) -> Pretraining:
     """Load `path`/train/CLASS/* and `path`/test/CLASS/*, images of any mode and size.
 
-    Images become RGB and are resized to `size` x `size`, their aspect ratio not kept; more than 8
-    bits a channel are scaled by the range of the images in train/. Without a test folder a tenth of
-    each class is held out, always the same. Files without an image's suffix are passed over.
+    Images become RGB and are resized to `size` x `size`, without keeping their aspect ratio; more
+    than 8 bits per channel are scaled by the range of the images in train/. Without a test folder a
+    tenth of each class is held out, always the same. Files without an image suffix are ignored.
 
     Raises:
         InputError: no train folder, fewer than two classes, a class without images, a class that
-            train/ lacks, a single image in a class that is to be split, an unreadable image.
+            train/ lacks, a single image in a class that must be split, an unreadable image.
     """
     path = Path(path)
     expected = f"Expected {path}/train/CLASS/*.png (or .jpg, ...), and the same below test/"
@@ -155,9 +155,9 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
 
 
 def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
-    """Load mnist, cifar10, cifar100 or svhn below `folder`; download what is absent."""
+    """Load mnist, cifar10, cifar100 or svhn below `folder`; download missing files."""
     folder = _required(source, folder)
-    # Here, because torchvision takes seconds to import and digits do without.
+    # Imported here: torchvision takes seconds to import, and digits do not need it.
     from torchvision import datasets
 
     make, parts = {
@@ -169,12 +169,12 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
     try:
         try:
             train, test = (make(root=folder, **part) for part in parts)
-        except RuntimeError:  # torchvision's word for absent or damaged files
+        except RuntimeError:  # torchvision raises this for missing or damaged files
             folder.mkdir(parents=True, exist_ok=True)
-            # The second job to come finds the files there.
+            # A second job that waited for the lock finds the files there.
             with transfer.locked(folder / f".{source}.lock"), _impatient():
                 train, test = (make(root=folder, download=True, **part) for part in parts)
-    # Besides network and disk errors, what its readers make of damaged files.
+    # Network and disk errors, and the exceptions of torchvision's readers for damaged files.
     except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -183,7 +183,7 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
             "name another folder with the config key 'data.folder'."
         ) from error
     if source == "svhn":
-        # (N, 3, H, W); torchvision has already made its label 10 the digit 0.
+        # (N, 3, H, W); torchvision has already changed its label 10 to the digit 0.
         arrays = [(part.data.transpose(0, 2, 3, 1), part.labels) for part in (train, test)]
     elif source == "mnist":
         arrays = [(_rgb(part.data.numpy()), part.targets) for part in (train, test)]
@@ -219,7 +219,7 @@ def _required(source: str, folder: str | Path | None) -> Path:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Give up on a server that sends nothing, for which torchvision would wait for ever."""
+    """Time out if a server sends nothing; torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(transfer.READ_TIMEOUT)
     try:

@@ -1,4 +1,4 @@
-"""The regions of a mask, of which PRO takes the mean: how many are left at the maps' size."""
+"""Counts the regions of a mask, over which PRO averages, and those left at the maps' size."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +11,15 @@ from stpm_bench.metrics.ordering import EIGHT_NEIGHBOURS
 
 
 def count_regions(mask: np.ndarray, size: int) -> tuple[int, int]:
-    """Count the regions of a mask, and those of which a pixel is left at a smaller size.
+    """Count the regions of a mask, and those that keep at least one pixel at a smaller size.
 
     Args:
         mask: (H, W) bool, at its image's own size.
         size: the side to which it is resized, by nearest neighbour (`masks.nearest`).
 
     Returns:
-        The number of 8-connected regions, and how many of them are sampled. Regions that only come
-        to touch each other count each.
+        The number of 8-connected regions, and how many of them are sampled. Regions that touch only
+        after resizing still count separately.
     """
     from scipy import ndimage
 
@@ -31,10 +31,10 @@ def count_regions(mask: np.ndarray, size: int) -> tuple[int, int]:
 def vanished_regions(
     folder: Path, regions: Mapping[str, tuple[int, int]], image_size: int
 ) -> list[Problem]:
-    """Find masks of which some regions vanish on resizing and others stay.
+    """Find masks in which some regions vanish on resizing and others remain.
 
     Args:
-        folder: of the category. regions: mask -> what `count_regions` returns.
+        folder: the category's. regions: mask -> what `count_regions` returns.
     """
     some = [mask for mask, (before, after) in regions.items() if 0 < after < before]
     if not some:

@@ -1,11 +1,11 @@
-"""ShanghaiTech Campus: videos of a campus, some of whose frames show something unusual.
+"""ShanghaiTech Campus: videos of a campus in which some frames show something unusual.
 
-training/videos/SCENE_CLIP.avi              normal: every frame may train
-testing/frames/SCENE_CLIP/*.jpg             a folder a clip, 000.jpg and so on
+training/videos/SCENE_CLIP.avi              normal: every frame can be used for training
+testing/frames/SCENE_CLIP/*.jpg             one folder per clip, 000.jpg and so on
 testing/test_pixel_mask/SCENE_CLIP.npy      (frames, H, W), 0 or 1; any 1 makes the frame anomalous
-testing/test_frame_mask/SCENE_CLIP.npy      (frames,), 0 or 1; compared, where it is there
+testing/test_frame_mask/SCENE_CLIP.npy      (frames,), 0 or 1; compared with it, if present
 
-The 13 scenes are one category, 'all', as the field trains and evaluates them (Liu et al., 2018,
+The 13 scenes are one category, 'all', as is usual in the field (Liu et al., 2018,
 'Future Frame Prediction for Anomaly Detection'): one model, one AUROC over all frames.
 """
 
@@ -26,12 +26,12 @@ FRAMES, PIXEL_MASKS, FRAME_MASKS = (
 
 
 def count_frames(path: Path) -> int:
-    """Return how many frames a video's header promises, less the last.
+    """Return the number of frames in a video's header, minus the last frame.
 
-    Encoders that pack two frames into one count a last one that does not decode.
+    Encoders that pack two frames into one count a last one that cannot be decoded.
 
     Raises:
-        InputError: PyAV is not installed, or the file is no video.
+        InputError: PyAV is not installed, or the file is not a video.
     """
     av = _pyav()
     try:
@@ -47,7 +47,7 @@ def decode(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield the frames of a video at ascending indices, each (H, W, 3) uint8, RGB.
 
     Raises:
-        InputError: as `count_frames`; the video is damaged, or ends before the last index.
+        InputError: as in `count_frames`; the video is damaged, or ends before the last index.
     """
     av = _pyav()
     wanted = iter(indices)
@@ -87,10 +87,10 @@ def _undecodable(path: Path, reason: object) -> InputError:
 
 
 def read_masks(path: Path, frames: int | None = None) -> np.ndarray:
-    """Return the masks of a clip, (frames, H, W), not yet read into memory.
+    """Return the masks of a clip, (frames, H, W), without reading them into memory yet.
 
     Raises:
-        InputError: the file cannot be read, has another shape, or another number of frames.
+        InputError: the file cannot be read, or has a wrong shape or number of frames.
     """
     try:
         masks = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -173,7 +173,7 @@ def _scan_test(root: Path) -> ScanResult:
 
 
 def _scan_clip(root: Path, name: str) -> ScanResult:
-    # By number: where there are more than 1,000, '1000' comes after '999'.
+    # By number: with more than 1,000 frames, '1000' must come after '999'.
     frames = sorted(image_files(root / FRAMES / name), key=lambda path: (len(path.stem), path.stem))
     if not frames:
         raise InputError(
@@ -194,7 +194,7 @@ def _scan_clip(root: Path, name: str) -> ScanResult:
 
 
 def _compare_frame_mask(path: Path, anomalous: list[bool]) -> list[Problem]:
-    """Find that the set's labels of frames, where it has them, are not those of its pixels."""
+    """Compare the set's frame labels, if it has them, with its pixel masks."""
     if not path.exists():
         return []
     try:

@@ -1,4 +1,4 @@
-"""Files from the network, whole or not at all: mirrors, resuming, disk space, extraction."""
+"""Downloads files completely or not at all: mirrors, resuming, disk space, extraction."""
 
 import csv
 import lzma
@@ -21,15 +21,15 @@ import urllib3
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
 
-CONNECT_TIMEOUT = 5.0  # seconds for each of the host's addresses: without a route, fail soon
+CONNECT_TIMEOUT = 5.0  # seconds for each of the host's addresses: fail early without a route
 READ_TIMEOUT = 60.0  # seconds without a byte
-TRIES = 5  # in a row without coming any further
+TRIES = 5  # in a row without receiving more
 BACKOFF = 1.0  # seconds before the second try; doubled before each further one
 CHUNK = 1 << 16
 
 
 class Mirror(NamedTuple):
-    """Where an archive can be had, and what it must be."""
+    """Where an archive can be downloaded, and its expected size and hash."""
 
     url: str
     sha256: str
@@ -51,11 +51,11 @@ class _Failed(Exception):
 
 
 class _Refused(_Failed):
-    """It will not do so either when asked again."""
+    """The same request would fail again."""
 
 
 class _Unreachable(_Failed):
-    """No connection: worth waiting for only where there was one just before."""
+    """No connection: worth waiting only if there was one just before."""
 
 
 def fetch(
@@ -65,22 +65,23 @@ def fetch(
     advice: str = "",
     progress: bool = True,
 ) -> Mirror:
-    """Download one file to `path`, from the first mirror that serves it whole.
+    """Download one file to `path`, from the first mirror that serves it completely.
 
-    What `path` already holds is continued. It may hold a part of the file after an error.
+    If `path` already holds a part of the file, it is continued; after an error a part may remain.
 
     Args:
         mirrors: tried in turn.
         path: in a folder that exists.
         title: what it is, for the progress bar and the message.
-        advice: what a user can do instead, the end of the message.
+        advice: what a user can do instead; ends the message.
         progress: show a progress bar.
 
     Returns:
         The mirror from which the file came; its hash has been checked.
 
     Raises:
-        InputError: no mirror served it (each one's reason is named), or `path` cannot be written.
+        InputError: no mirror served it (the message gives each one's reason), or `path` cannot be
+            written.
     """
     path = Path(path)
     reasons = []
@@ -102,14 +103,14 @@ def fetch(
 
 
 def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
-    """Fetch a file from one mirror and check its hash; raise _Failed when it cannot be had."""
-    from tqdm import tqdm  # not above: Snakemake reads this module, and need not have it
+    """Fetch a file from one mirror and check its hash; raise _Failed if it is not available."""
+    from tqdm import tqdm  # not above: Snakemake's environment reads this module and may lack it
 
     if size_of(path) > mirror.bytes:
         path.unlink()
     while True:
         continued = path.exists()
-        # Into a log file a line every half minute; on a terminal, a living bar.
+        # In a log file one line every half minute; on a terminal, a live bar.
         interval = 0.2 if sys.stderr.isatty() else 30
         with tqdm(
             desc=title,
@@ -126,13 +127,13 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
         if digest == mirror.sha256:
             return
         path.unlink()
-        # The wrong bytes may stem from an earlier call or another mirror: then once more.
+        # The wrong bytes may come from an earlier call or another mirror: then try once more.
         if not continued:
             raise _Refused(f"sent a file with sha256 {digest} instead of {mirror.sha256}")
 
 
 def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
-    """Ask a mirror again, with growing pauses, for as long as each few tries come further."""
+    """Retry a mirror, with growing pauses, until `TRIES` in a row receive nothing new."""
     furthest, failures, connected = size_of(path), 0, False
     while size_of(path) < mirror.bytes:
         try:
@@ -150,12 +151,12 @@ def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
 
 
 def _receive(mirror: Mirror, path: Path, bar) -> None:
-    """Make one request and write what comes behind what `path` holds, or over it."""
+    """Make one request; append the data to the content of `path`, or replace it."""
     start = size_of(path)
     if urlsplit(mirror.url).scheme == "file":
         _copy(mirror, path, start, bar)
         return
-    # A server may otherwise compress, and lengths and ranges would count other bytes.
+    # Otherwise a server may compress, and lengths and ranges would count other bytes.
     headers = {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -165,7 +166,7 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
         )
     except requests.ConnectionError as error:
         if error.args and isinstance(error.args[0], urllib3.exceptions.ProtocolError):
-            raise _Failed(_reason(error)) from error  # it was reached, and hung up
+            raise _Failed(_reason(error)) from error  # it was reached, and closed the connection
         raise _Unreachable(_reason(error)) from error
     except requests.ReadTimeout as error:
         raise _Failed(f"no answer within {READ_TIMEOUT:g} s") from error
@@ -174,7 +175,7 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
 
     with response:
         status = f"HTTP status {response.status_code} {response.reason}"
-        if response.status_code == 416:  # what `path` holds cannot be the file's beginning
+        if response.status_code == 416:  # the content of `path` cannot be the file's beginning
             path.unlink()
             raise _Failed(status)
         if response.status_code == 429 or response.status_code >= 500:
@@ -185,7 +186,7 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise _Refused("sent another range than the one asked for")
-        # Before the first byte is written, so that an error page never replaces a good part.
+        # Checked before writing anything, so that an error page never replaces a good part.
         kind = response.headers.get("Content-Type", "unknown type")
         length = response.headers.get("Content-Length", "")
         if kind.startswith("text/html") or (
@@ -198,7 +199,7 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
 
 
 def _copy(mirror: Mirror, path: Path, start: int, bar) -> None:
-    """Copy what comes behind `start` of a file that a file:// URL names."""
+    """Copy the bytes after `start` of the file in a file:// URL."""
     source = Path(url2pathname(urlsplit(mirror.url).path))
     try:
         found = source.stat().st_size
@@ -252,10 +253,10 @@ def size_of(path: Path) -> int:
 
 
 def check_space(*needs: Mapping[Path, int]) -> None:
-    """Compare what is needed with what is free, on each disk that the folders lie on."""
+    """Compare the required space with the free space, on each disk that the folders are on."""
     by_disk: dict[int, tuple[Path, int]] = {}
     for folder, needed in (item for need in needs for item in need.items()):
-        # A folder that is still to be made lies on the disk of the one above it.
+        # A folder that does not exist yet will be on the disk of its parent.
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         disk = there.stat().st_dev
         first, sum_so_far = by_disk.get(disk, (there, 0))
@@ -318,14 +319,14 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file that the system takes back when the process ends, however it ends.
+    """Lock a file; the system releases the lock when the process ends, however it ends.
 
-    Whoever comes second says so on stderr and waits. On a file system without such locks (NFS or
-    Lustre, as they are mounted) nothing is held.
+    A second process prints a message to stderr and waits. If the file system has no such locks (NFS
+    or Lustre, as they are mounted), nothing is locked.
     """
-    from filelock import FileLock, Timeout  # not above: Snakemake reads this module
+    from filelock import FileLock, Timeout  # not above: Snakemake's environment may lack it
 
-    # Its fallback is the mere existence of a file, which a killed process leaves behind.
+    # Its fallback is the existence of a file, which a killed process would leave behind.
     lock = FileLock(path, fallback_to_soft=False)
     try:
         try:

@@ -1,10 +1,10 @@
-"""VisA's layout: a table says where each image and mask lies, and what it is.
+"""VisA's layout: a table gives the path and the kind of each image and mask.
 
-split_csv/1cls.csv: columns object, split, label, image, mask; its images and masks lie where it
-says, CATEGORY/Data/{Images,Masks}/...
+split_csv/1cls.csv: columns object, split, label, image, mask; its images and masks are at the paths
+given there, CATEGORY/Data/{Images,Masks}/...
 
-Zou et al., 2022, github.com/amazon-science/spot-diff, whose utils/prepare_data.py also says what
-its masks mean: any non-zero pixel is a defect, the numbers are kinds of defect.
+Zou et al., 2022, github.com/amazon-science/spot-diff, whose utils/prepare_data.py also defines the
+values of masks: any non-zero pixel is a defect, the numbers are kinds of defect.
 """
 
 import csv
@@ -101,7 +101,7 @@ def read_split_csv(root: Path) -> tuple[list[dict[str, str]], list[Problem]]:
 
 
 def _below(category: str, file: str) -> str | None:
-    """Return a file of the table relative to its category's folder; None where it is elsewhere."""
+    """Return a file of the table relative to its category's folder; None if it is outside."""
     parts = PurePosixPath(file.strip()).parts
     if len(parts) < 2 or parts[0] != category or ".." in parts:
         return None

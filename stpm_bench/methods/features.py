@@ -1,4 +1,4 @@
-"""What the methods without a student share: the teacher's features, and how a fit ends."""
+"""Shared by the methods without a student: the teacher's features, and the result of a fit."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from stpm_bench import backbone
 from stpm_bench.methods.interface import Fitted, Teacher, no_history
 
-# At once through the teacher: more are no faster on a CPU, and take the memory.
+# Images per pass through the teacher: more are no faster on a CPU, and take more memory.
 BATCH = 16
 
 
@@ -26,16 +26,16 @@ def feature_maps(
 ) -> Iterator[tuple[slice, tuple[torch.Tensor, ...]]]:
     """Yield the teacher's maps of `images[rows]` in batches, in float32.
 
-    Never in less: a distance is a small difference of large features, and a bfloat16 pass moves
-    the features by more than neighbours of one another differ.
+    Always float32: a distance is a small difference of large features, and a bfloat16 pass changes
+    the features by more than the difference between neighbours.
 
     Args:
         images: (N, S, S, 3) uint8.
-        rows: indices into them, in the order wanted.
+        rows: indices into them, in the desired order.
         title, progress: of the progress bar, and whether there is one.
 
     Yields:
-        which of `rows` the batch is, as a slice, and one (B, C_l, H_l, W_l) tensor a level.
+        Which of `rows` the batch contains, as a slice, and one (B, C_l, H_l, W_l) tensor per level.
     """
     rows = np.asarray(rows)
     starts = range(0, len(rows), BATCH)
@@ -46,29 +46,29 @@ def feature_maps(
 
 
 def join(maps: Sequence[torch.Tensor], mode: str) -> torch.Tensor:
-    """Bring maps (B, C_l, H_l, W_l) to the finest one's resolution, and join their channels.
+    """Resize maps (B, C_l, H_l, W_l) to the finest one's resolution, and join their channels.
 
     Args:
         mode: 'nearest' or 'bilinear' (pixel centres aligned).
 
     Returns:
-        (B, H, W, sum of C_l): one feature vector a position, contiguous.
+        (B, H, W, sum of C_l): one feature vector per position, contiguous.
     """
     size = max(m.shape[-2:] for m in maps)
     options = {"mode": mode} | ({"align_corners": False} if mode == "bilinear" else {})
     enlarged = [m if m.shape[-2:] == size else F.interpolate(m, size, **options) for m in maps]
-    # Each vector's channels side by side in memory, as matrix products and gathers want them.
+    # Each vector's channels are contiguous in memory, as matrix products and gathers need them.
     return torch.cat([m.permute(0, 2, 3, 1) for m in enlarged], dim=3)
 
 
 def fitted(model: dict, images: int, start: float, failure: str | None = None) -> Fitted:
-    """Return what a fit without epochs gives.
+    """Return the result of a fit without epochs.
 
     Args:
-        model: tensors on any device; dropped where the fit failed.
+        model: tensors on any device; dropped if the fit failed.
         images: how many it was fitted on.
         start: `time.perf_counter()` when it began.
-        failure: what was seen, or None.
+        failure: what went wrong, or None.
     """
     kept = {} if failure else {name: tensor.cpu() for name, tensor in model.items()}
     seconds = time.perf_counter() - start
@@ -78,7 +78,7 @@ def fitted(model: dict, images: int, start: float, failure: str | None = None) -
 def not_finite(mean: torch.Tensor) -> str | None:
     """Return why features with this mean over training images cannot be fitted, or None.
 
-    A feature that is NaN or infinite makes its mean so.
+    If a feature is NaN or infinite, so is its mean.
     """
     bad = int((~torch.isfinite(mean)).sum())
     if not bad:

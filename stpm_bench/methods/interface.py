@@ -1,18 +1,18 @@
-"""What a method is: a dataclass of settings and two functions, `fit` and `score`.
+"""The interface of a method: a dataclass of settings and two functions, `fit` and `score`.
 
 A method is one file of this package with the names
 
 - `METHODS`: name of a built-in method -> its `Settings`;
 - `fit(teacher, images, split, *, levels, settings, seed, device, precision, title, progress,
-  unfinished) -> Fitted`: sees training images alone, all of them anomaly-free;
-- `score(teacher, model, images, *, levels, settings, device) -> Scores`: `model` is that of
+  unfinished) -> Fitted`: sees only training images, all of them anomaly-free;
+- `score(teacher, model, images, *, levels, settings, device) -> Scores`: `model` is the one in
   `Fitted`, read from its file;
-- `scorer(teacher, model, *, levels, settings, device)`, if it likes: returns `score` as a function
-  of the images alone, with all that can be done before an image is there done: the model on the
-  device. For images that come one after the other; see `methods.scorer`.
+- `scorer(teacher, model, *, levels, settings, device)`, optional: returns `score` as a function of
+  the images alone, after doing everything that needs no image, such as moving the model to the
+  device. For images that arrive one after the other; see `methods.scorer`.
 
-It is imported where the Snakefile is parsed, without torch, which is slow to start: a method
-imports torch inside its functions.
+A method is imported when the Snakefile is parsed, without torch, which is slow to start: it imports
+torch inside its functions.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ HISTORY = ["epoch", "train_loss", "validation_loss", "validation_map", "seconds"
 
 
 class Teacher(NamedTuple):
-    """A frozen network, on the device that computes.
+    """A frozen network on the device that is used.
 
     Attributes:
         backbone: torchvision's name, a key of `levels.LEVELS`.
-        network: an nn.Module in evaluation mode: (N, 3, H, W) float32 images, as
-            `backbone.normalise` gives them, to a tuple with one (N, C_l, H_l, W_l) feature map for
-            each level asked for, in their order.
+        network: an nn.Module in evaluation mode that maps (N, 3, H, W) float32 images, as
+            `backbone.normalise` returns them, to a tuple with one (N, C_l, H_l, W_l) feature map
+            for each requested level, in their order.
     """
 
     backbone: str
@@ -43,9 +43,9 @@ class Split(NamedTuple):
     """Which of the training images a fit uses.
 
     Attributes:
-        training, validation: indices into the images; a method that holds nothing out has no
-            validation.
-        full: how many images would train at a fraction of 1.0.
+        training, validation: indices into the images; a method that does not validate has no
+            validation images.
+        full: the number of training images at a fraction of 1.0.
     """
 
     training: Sequence[int]
@@ -54,16 +54,16 @@ class Split(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a fit gives.
+    """The result of a fit.
 
     Attributes:
         model: what `score` needs besides the teacher: tensors, numbers and texts by name, as
-            `torch.load(weights_only=True)` reads them; empty where the fit failed.
-        history: columns `HISTORY`, one row per epoch; no row of a method without epochs.
-        images: how many images the fit processed, each epoch's counted.
+            `torch.load(weights_only=True)` reads them; empty if the fit failed.
+        history: columns `HISTORY`, one row per epoch; no rows for a method without epochs.
+        images: how many images the fit processed, counting every epoch.
         seconds: of the work itself.
-        failure: what was seen, or None.
-        steps: how many optimiser steps were taken; None of a method that takes none.
+        failure: what went wrong, or None.
+        steps: the number of optimiser steps; None for a method that takes none.
     """
 
     model: dict
@@ -80,15 +80,15 @@ def no_history() -> pd.DataFrame:
 
 
 class Scores(NamedTuple):
-    """What a method says of N test images; higher is more anomalous.
+    """A method's scores for N test images; higher is more anomalous.
 
     Attributes:
         level_maps: name of a level, or of levels that were joined ('1+2+3') -> (N, H_l, W_l)
             float32, at the features' resolution.
-        image_scores: (N,) float32 of a method that has its own; None where an image's score is the
-            maximum of its anomaly map.
-        variants: other level maps of the same images by name, as 'last_epoch'; their metrics stand
-            beside the others as NAME_METRIC.
+        image_scores: (N,) float32 for a method that computes them; None where an image's score is
+            the maximum of its anomaly map.
+        variants: other level maps of the same images by name, such as 'last_epoch'; their metrics
+            are reported as NAME_METRIC.
     """
 
     level_maps: dict[str, np.ndarray]
@@ -100,20 +100,20 @@ def option(default, *, evaluation: bool = False, **schema):
     """Return a field of settings.
 
     Args:
-        default: its value; the type of the config key follows from it.
-        evaluation: whether the evaluation alone reads it. All other fields are read by `fit` or
-            `score`: cells that differ in one of them share nothing.
-        schema: bounds in the words of JSON Schema, as `minimum=1` or `enum=[...]`.
+        default: its value; it also determines the type of the config key.
+        evaluation: whether only the evaluation reads it. All other fields are read by `fit` or
+            `score`: cells that differ in one of them share no fit.
+        schema: bounds as JSON Schema keywords, such as `minimum=1` or `enum=[...]`.
     """
     return field(default=default, metadata={"evaluation": evaluation, "schema": schema})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The fields that every method has; a method's own dataclass adds its own.
+    """The fields that every method has; a method's dataclass adds more.
 
-    masks: how masks are brought to the size of the maps: nearest; or bilinear_any: bilinearly, and
-        any non-zero pixel is a defect (see `datasets.masks.TREATMENTS`).
+    masks: how masks are resized to the size of the maps: nearest; or bilinear_any: bilinearly, and
+        every non-zero pixel counts as a defect (see `datasets.masks.TREATMENTS`).
     smoothing: standard deviation in pixels, at 256 x 256, of the Gaussian filter over the anomaly
         map; scaled with the image's size, 0 for none.
     """
@@ -121,23 +121,23 @@ class Settings:
     masks: str = option("nearest", evaluation=True, enum=["nearest", "bilinear_any"])
     smoothing: float = option(0.0, evaluation=True, minimum=0)
 
-    # Name of the method's file. The levels that the method takes where a study says 'default'.
+    # Name of the method's file. The levels that the method uses where a study says 'default'.
     module: ClassVar[str]
     levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    # Whether a fit computes in the config's precision; others are in float32 always.
+    # Whether a fit computes in the config's precision; other methods always use float32.
     reads_precision: ClassVar[bool] = False
-    # About how many seconds a test image of 256 x 256 takes on one core, beside what STPM's takes.
+    # About how many seconds more than STPM a test image of 256 x 256 takes on one core.
     extra_seconds: ClassVar[float] = 0.0
-    # Whether its models are kept by default, and whether a fit depends on its seed by itself.
+    # Whether its models are kept by default, and whether a fit itself depends on its seed.
     keeps_model: ClassVar[bool] = False
     draws: ClassVar[bool] = True
 
     def held_out(self) -> float:
-        """Return the share of the chosen images that validates, in [0, 1)."""
+        """Return the share of the chosen images that is used for validation, in [0, 1)."""
         return 0.0
 
     def fit_part(self, fraction: float) -> dict:
-        """Return the fields that `fit` or `score` reads: of equal ones the fit is shared.
+        """Return the fields that `fit` or `score` reads: if they are equal, the fit is shared.
 
         Args:
             fraction: of the training images.
@@ -149,7 +149,7 @@ class Settings:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["evaluation"]}
 
     def fit_images(self, full: int, fraction: float) -> int:
-        """Return about how many images a fit processes, each epoch's counted.
+        """Return about how many images a fit processes, counting every epoch.
 
         Args:
             full: how many training images the category has.
@@ -157,15 +157,15 @@ class Settings:
         return max(1, round(full * fraction))
 
     def map_levels(self, levels: Sequence[int]) -> list[int]:
-        """Return the level at whose resolution each of the stored level maps is."""
+        """Return for each stored level map the level that has its resolution."""
         return [min(levels)]
 
     def networks(self) -> int:
-        """Return of how many networks, cut at the deepest level, a model holds the weights."""
+        """Return how many networks, cut at the deepest level, a model holds the weights of."""
         return 0
 
     def images_per_second(self, backbone: str) -> float:
-        """Return about how many images per second a fit processes at 256 x 256: on one core, in
+        """Return about how many images per second a fit processes at 256 x 256 on one core, in
         float32, on a busy machine."""
         raise NotImplementedError
 

@@ -15,12 +15,12 @@ from stpm_bench.levels import CHANNELS, FORWARD
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Teacher, option
 from stpm_bench.seeds import stream
 
-# The paper's random choices, by how many channels the levels 1 to 3 have together: of ResNet-18,
-# and of Wide-ResNet-50.
+# The number of channels that the paper draws, by how many the levels 1 to 3 have together: for
+# ResNet-18 and for Wide-ResNet-50.
 CHOSEN = {448: 100, 1792: 550}
-# Positions whose covariances are made at once, in float64.
+# How many positions' covariances are computed at once, in float64.
 POSITIONS = 128
-# Memory of a batch, for each channel: measured, 1.2 with ResNet-18, 1.0 with Wide-ResNet-50.
+# Memory of a batch per channel, as measured: 1.2 with ResNet-18, 1.0 with Wide-ResNet-50.
 BATCH_MB = 1.2
 
 
@@ -28,9 +28,9 @@ BATCH_MB = 1.2
 class Padim(Settings):
     """The settings of PaDiM.
 
-    channels: how many channels of all levels are drawn, all where there are no more; 0 is the
-        paper's choice for this many (see `CHOSEN`), or of any other number the same share as of
-        ResNet-18, 100 / 448.
+    channels: how many channels, out of those of all levels, are drawn at random; all if there are
+        no more. 0 is the paper's number for this many channels (see `CHOSEN`), or, where the paper
+        gives none, the same share as for ResNet-18, 100 / 448.
     regularisation: added to the diagonal of each covariance.
     """
 
@@ -43,19 +43,19 @@ class Padim(Settings):
     def memory_mb(self, backbone: str, images: int) -> float:
         """Return about how many MB a fit's arrays take at 256 x 256, at the levels 1 to 3.
 
-        The chosen features of all images, one matrix a position, and a batch on its way.
+        Counts the chosen features of all images, one matrix per position, and a batch in progress.
         """
         channels = sum(CHANNELS[backbone][:3])
         chosen = count_chosen(channels, self.channels)
         return BATCH_MB * channels + 64 * 64 * chosen * (images + chosen) * 4 / 1e6
 
     def model_mb(self, backbone: str, images: int) -> float:
-        """Return how many MB the means and one matrix a position take, at the levels 1 to 3."""
+        """Return how many MB the means and one matrix per position take, at the levels 1 to 3."""
         chosen = count_chosen(sum(CHANNELS[backbone][:3]), self.channels)
         return 64 * 64 * chosen * (chosen + 1) * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
-        """Return about how many images a second are fitted: measured, 20 with ResNet-18."""
+        """Return about how many images per second are fitted: 20 as measured with ResNet-18."""
         return 0.7 * FORWARD[backbone]
 
 
@@ -63,7 +63,7 @@ METHODS = {"padim": Padim()}
 
 
 def count_chosen(channels: int, wanted: int) -> int:
-    """Return how many of `channels` are drawn where the setting says `wanted`."""
+    """Return how many of `channels` are drawn if the setting is `wanted`."""
     return min(wanted or CHOSEN.get(channels) or max(1, round(channels * 100 / 448)), channels)
 
 
@@ -83,19 +83,19 @@ def fit(
 ) -> Fitted:
     """Fit a Gaussian at each position; always in float32, see `features.feature_maps`.
 
-    The covariance is the sample covariance, divided by images - 1 (of one image it is zero), plus
+    The covariance is the sample covariance, divided by images - 1 (zero for one image), plus
     `regularisation` on its diagonal: section III.B. It is inverted in float64.
 
     The model has `channels` (C,) int64, indices into the channels of all levels joined; `means`
-    (P, C) and `whitening` (P, C, C), both float32: (x - mean) @ whitening has the Mahalanobis
-    distance for its norm.
+    (P, C) and `whitening` (P, C, C), both float32: the norm of (x - mean) @ whitening is the
+    Mahalanobis distance.
     """
     import torch
 
     from stpm_bench.methods.features import feature_maps, fitted, join, not_finite
 
     start, count = time.perf_counter(), len(split.training)
-    features = None  # (P, N, C): filled in place, since a list of batches needs the memory twice
+    features = None  # (P, N, C): filled in place, since a list of batches needs twice the memory
     for rows, maps in feature_maps(teacher, images, split.training, device, title, progress):
         joined = join(maps, "nearest")
         if features is None:
@@ -116,7 +116,7 @@ def fit(
         centred -= centred.mean(1, keepdim=True)
         covariance = centred.mT @ centred / max(count - 1, 1) + settings.regularisation * identity
         factor, _ = torch.linalg.cholesky_ex(covariance)  # lower L, covariance = L L^T
-        # Of a singular matrix a pivot is rounding alone, or no pivot is found: NaN or zero.
+        # If the matrix is singular, a pivot is mere rounding error, or not found: NaN or zero.
         pivots = factor.diagonal(dim1=1, dim2=2).square()
         smallest = covariance.diagonal(dim1=1, dim2=2).amax(1) * len(channels) * 2**-50
         singular = ~(pivots.amin(1) > smallest)

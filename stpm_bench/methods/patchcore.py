@@ -1,4 +1,4 @@
-"""PatchCore: the distance of each patch to the nearest of a reduced bank of training patches.
+"""PatchCore: the distance of each patch to the nearest in a reduced bank of training patches.
 
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, arXiv 2106.08265.
 """
@@ -14,7 +14,7 @@ from stpm_bench.levels import CHANNELS, FORWARD
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Teacher, option
 from stpm_bench.seeds import stream
 
-# Memory of a batch, for each channel: measured, 0.55 with ResNet-18, 0.4 with Wide-ResNet-50.
+# Memory of a batch per channel, as measured: 0.55 with ResNet-18, 0.4 with Wide-ResNet-50.
 BATCH_MB = 0.55
 
 
@@ -24,10 +24,10 @@ class Patchcore(Settings):
 
     neighbourhood: side of the square over which each level's features are averaged; odd.
     coreset: share of the training patches that the bank keeps.
-    projection: to how many random dimensions the patches are projected while the bank is chosen;
-        0, or no fewer than a patch has, for none.
-    neighbours: how many bank entries beside the nearest one (itself counted) reweight an image's
-        score; 1 for no reweighting.
+    projection: number of random dimensions to which the patches are projected while the bank is
+        chosen; no projection for 0, or if a patch has no more dimensions than that.
+    neighbours: number of bank entries, the one nearest to the patch and those closest to it, that
+        reweight an image's score; 1 for no reweighting.
     """
 
     smoothing: float = option(4.0, evaluation=True, minimum=0)
@@ -42,7 +42,7 @@ class Patchcore(Settings):
     def memory_mb(self, backbone: str, images: int) -> float:
         """Return about how many MB a fit's arrays take at 256 x 256, at the levels 2 and 3.
 
-        All patches, their projections, the bank, and a batch on its way.
+        Counts all patches, their projections, the bank, and a batch in progress.
         """
         channels = sum(CHANNELS[backbone][1:3])
         values = channels * (1 + self.coreset) + min(self.projection, channels)
@@ -53,9 +53,9 @@ class Patchcore(Settings):
         return self.coreset * images * 32 * 32 * sum(CHANNELS[backbone][1:3]) * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
-        """Return about how many images a second are fitted: measured, 6 of bottle with ResNet-18.
+        """Return about how many images per second are fitted: 6 as measured, bottle and ResNet-18.
 
-        The bank's choice, most of it, grows with the square of the images.
+        Most of the time goes into choosing the bank, which grows with the square of the images.
         """
         return FORWARD[backbone] / 4
 
@@ -79,8 +79,8 @@ def fit(
 ) -> Fitted:
     """Choose a bank of patches; always in float32, see `features.feature_maps`.
 
-    The model has `centre` (C,), the mean of all training patches, and `bank` (B, C), less that
-    mean, in the order of the choice; both float32.
+    The model has `centre` (C,), the mean of all training patches, and `bank` (B, C), from which
+    that mean is subtracted, in the order in which it was chosen; both float32.
     """
     import torch
 
@@ -88,7 +88,7 @@ def fit(
     from stpm_bench.neighbours import k_centre
 
     start, count = time.perf_counter(), len(split.training)
-    bank = None  # filled in place, since a list of batches needs the memory twice
+    bank = None  # filled in place, since a list of batches needs twice the memory
     for rows, maps in feature_maps(teacher, images, split.training, device, title, progress):
         some = patches(maps, settings.neighbourhood)
         if bank is None:
@@ -115,8 +115,8 @@ def fit(
 def patches(maps, neighbourhood: int):
     """Return (B, H, W, sum of C_l): each level's local averages, joined at the finest resolution.
 
-    What lies beyond the border counts as zeros, as in the authors' code; deeper levels are
-    enlarged bilinearly.
+    Values beyond the border count as zeros, as in the authors' code; deeper levels are enlarged
+    bilinearly.
     """
     from torch.nn.functional import avg_pool2d
 
@@ -132,7 +132,7 @@ def score(
 
     An image's score is the largest distance s, of patch q to bank entry m, times
     1 - exp(s) / sum exp ||q - n||, over m and the entries n nearest to it, `neighbours` in all:
-    equations 6 and 7. Of one neighbour it is s, where the formula would give zero.
+    equations 6 and 7. With one neighbour it is s, where the formula would give zero.
     """
     return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
 
@@ -147,7 +147,7 @@ def scorer(
     from stpm_bench.methods.features import feature_maps
     from stpm_bench.neighbours import nearest
 
-    def apart(one, many):  # from differences, see `neighbours.nearest`
+    def apart(one, many):  # computed from differences, see `neighbours.nearest`
         return torch.cdist(one[None], many, compute_mode="donot_use_mm_for_euclid_dist")[0]
 
     centre, bank = model["centre"].to(device), model["bank"].to(device)

@@ -1,4 +1,4 @@
-"""SPADE: the nearest training images of a test image, and of each position the nearest in them.
+"""SPADE: finds a test image's nearest training images, and for each position the nearest in them.
 
 Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv
 2005.02357.
@@ -15,7 +15,7 @@ from stpm_bench.errors import InputError
 from stpm_bench.levels import CHANNELS, FORWARD
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Teacher, option
 
-# Memory of a batch, for each channel: measured, 0.5 with ResNet-18, 0.4 with Wide-ResNet-50.
+# Memory of a batch per channel, as measured: 0.5 with ResNet-18, 0.4 with Wide-ResNet-50.
 BATCH_MB = 0.5
 
 
@@ -23,9 +23,10 @@ BATCH_MB = 0.5
 class Spade(Settings):
     """The settings of SPADE.
 
-    neighbours: how many of the training images are retrieved for a test image, all where there
-        are no more.
-    retrieval: the level whose average over an image finds them, 0 for the deepest.
+    neighbours: how many of the training images are retrieved for a test image; all if there are no
+        more.
+    retrieval: the level whose features, averaged over the image, are used to retrieve them; 0 for
+        the deepest.
     """
 
     smoothing: float = option(4.0, evaluation=True, minimum=0)
@@ -39,7 +40,7 @@ class Spade(Settings):
     def memory_mb(self, backbone: str, images: int) -> float:
         """Return about how many MB a fit's arrays take at 256 x 256, at the levels 1 to 3.
 
-        Each image's maps, as the teacher gives them, and a batch on its way.
+        Counts each image's maps at the resolution of the teacher's levels, and a batch in progress.
         """
         return BATCH_MB * sum(CHANNELS[backbone][:3]) + self.model_mb(backbone, images)
 
@@ -50,7 +51,7 @@ class Spade(Settings):
         return images * values * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
-        """Return about how many images a second are fitted: measured, 26 with ResNet-18."""
+        """Return about how many images per second are fitted: 26 as measured with ResNet-18."""
         return FORWARD[backbone]
 
 
@@ -74,8 +75,8 @@ def fit(
     """Keep the features of all training images; always in float32, see `features.feature_maps`.
 
     The model has, for each level l, `centre_l` (C_l,), the mean feature, and `features_l`
-    (N, H_l, W_l, C_l), less that mean, at the level's own resolution: a quarter of the memory that
-    they take at the finest one's. Both are float32.
+    (N, H_l, W_l, C_l), less that mean. Each level keeps its own resolution, which takes a quarter
+    of the memory that the finest resolution would. Both are float32.
 
     Raises:
         InputError: `retrieval` is not one of the levels.
@@ -93,7 +94,7 @@ def fit(
     for rows, maps in feature_maps(teacher, images, split.training, device, title, progress):
         for level, m in zip(levels, maps, strict=True):
             m, name = m.permute(0, 2, 3, 1), f"features_{level}"
-            if name not in model:  # filled in place: a list of batches needs the memory twice
+            if name not in model:  # filled in place: a list of batches needs twice the memory
                 model[name] = m.new_empty(count, *m.shape[1:])
             model[name][rows] = m
     for level in levels:
@@ -107,10 +108,10 @@ def fit(
 def score(
     teacher: Teacher, model: dict, images: np.ndarray, *, levels, settings: Spade, device
 ) -> Scores:
-    """Return each position's distance to the nearest position of the images retrieved.
+    """Return each position's distance to the nearest position in the retrieved images.
 
     Positions are those of the finest level, to which the others are enlarged bilinearly. An
-    image's score is its mean distance to the images retrieved, by the averaged features.
+    image's score is its mean distance to the retrieved images, by the averaged features.
     """
     return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
 
@@ -138,7 +139,7 @@ def scorer(
             joined = join(centred, "bilinear")
             if distances is None:
                 distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
-            # From differences: a matrix product would round away what tells two images apart.
+            # From differences: a matrix product would round away the difference of similar images.
             to_images = torch.cdist(
                 centred[deepest].mean((2, 3)),
                 of_images,
@@ -153,7 +154,7 @@ def scorer(
                 strict=True,
             ):
                 least = queries.new_full((len(queries),), torch.inf)
-                for one in retrieved:  # an image at a time: its enlarged features are then let go
+                for one in retrieved:  # one at a time, so that its enlarged features are freed
                     gallery = join([level[one : one + 1] for level in bank], "bilinear")
                     least = torch.minimum(least, nearest(queries, gallery.flatten(0, 2))[0])
                 distances[i] = least.view(joined.shape[1:3]).cpu().numpy()

@@ -2,8 +2,8 @@
 
 Wang, Han, Ding, Huang: Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021
 (arXiv 2103.04257). The paper, its authors' code and anomalib give different numbers under this
-name; `METHODS` is the one place that says in what they differ. The training is in `student.py`,
-what is compared of two feature maps in `distance.py`.
+name; `METHODS` defines their differences. The training is in `student.py`, the distance of two
+feature maps in `distance.py`.
 """
 
 import functools
@@ -23,32 +23,32 @@ from stpm_bench.seeds import stream
 
 @dataclass(frozen=True)
 class Stpm(Settings):
-    """Everything in which readings of STPM differ; the defaults are the paper's.
+    """All settings in which implementations of STPM differ; the defaults are the paper's.
 
-    How masks are resized the paper does not state: nearest leaves a defect as large as it is.
+    The paper does not say how masks are resized; nearest keeps the size of a defect.
 
     distance: between the feature vectors of teacher and student, in the loss and in the maps (see
-        `distance.DISTANCES`). angle is in radians; 1 - cosine is half of normalised_l2, and no
-        loss of its own.
-    factor: of the distance.
+        `distance.DISTANCES`). angle is in radians; 1 - cosine is half of normalised_l2, and so not
+        a separate loss.
+    factor: multiplies the distance.
     reduction: of the loss over the batch, after the mean over an image's positions.
     level_weights: of levels 1 to 4 in the loss, which is summed over levels. STPM, section 3: all
         weights are 1.
-    fusion: how the levels' maps, enlarged, become one (see `anomaly_map.FUSIONS`).
-    map_resolution: where they are fused: at the image's size, or at the finest level's (64 x 64 at
-        256), from where the result is enlarged.
-    checkpoint: the epoch that is kept: of the lowest validation_loss, of the lowest mean of the
-        fused maps of the validation images (validation_map), or the last.
-    epochs: how many times the training images are seen.
+    fusion: how the enlarged maps of the levels are combined (see `anomaly_map.FUSIONS`).
+    map_resolution: where they are combined: at the image's size, or at the finest level's (64 x 64
+        at 256), after which the result is enlarged.
+    checkpoint: the epoch that is kept: that of the lowest validation_loss, that of the lowest mean
+        of the fused maps of the validation images (validation_map), or the last.
+    epochs: how many times the student sees all training images.
     schedule: epochs, or steps: as many optimiser steps as a fraction of 1.0 would take in these
         epochs (5% of bottle is one step per epoch).
-    batch_size: images of a step.
+    batch_size: images per step.
     learning_rate: of SGD, constant.
     momentum: of SGD.
     weight_decay: of SGD.
-    validation_fraction: share of the training images that validates.
-    last_epoch: whether the weights of the last epoch are kept too, and their metrics stand beside
-        those of the kept epoch as last_epoch_METRIC.
+    validation_fraction: share of the training images that is used for validation.
+    last_epoch: whether the weights of the last epoch are kept too; their metrics are then reported
+        as last_epoch_METRIC, next to those of the kept epoch.
     """
 
     distance: str = option("normalised_l2", enum=list(DISTANCES))
@@ -80,7 +80,7 @@ class Stpm(Settings):
         part = super().fit_part(fraction)
         if fraction == 1:  # both schedules take the same steps
             part["schedule"] = "epochs"
-        if self.checkpoint == "validation_map":  # made of the fused maps
+        if self.checkpoint == "validation_map":  # computed from the fused maps
             part |= {"fusion": self.fusion, "map_resolution": self.map_resolution}
         return part
 
@@ -107,8 +107,8 @@ class Stpm(Settings):
 class Cost(NamedTuple):
     """A student's cost on one core, at 256 x 256 in float32, measured on a busy machine."""
 
-    batch_mb: int  # memory while a batch of 32 is trained on
-    image_mb: float  # and of an image, whose features are kept
+    batch_mb: int  # memory during the training on a batch of 32
+    image_mb: float  # memory per image, whose features are kept
     images_per_second: int
 
 
@@ -123,20 +123,20 @@ COST = {
 METHODS = {
     # The paper, as far as its figures, tables and later readers tell.
     "stpm": Stpm(),
-    # The authors' released main.py: no 1/2; maps of 64 x 64 multiplied, then enlarged; the epoch
-    # whose validation map has the lowest mean; masks resized bilinearly, any non-zero pixel a
-    # defect. 100 epochs are main.py's default, its README's command has 200.
+    # The authors' released main.py: no factor 1/2; maps of 64 x 64 are multiplied, then enlarged;
+    # the epoch whose validation map has the lowest mean is kept; masks are resized bilinearly, any
+    # non-zero pixel a defect. 100 epochs are main.py's default; its README's command has 200.
     "stpm_authors": Stpm(
         factor=1.0,
         map_resolution="finest",
         checkpoint="validation_map",
         masks="bilinear_any",
     ),
-    # anomalib's stfpm: the loss sums over the batch, weight decay is ten times the paper's. It
-    # trains on all of train/good and stops early on a metric of the *test* images: a leak that is
-    # not reproduced. Instead, as the paper, 20% validate and the lowest validation loss is kept, of
-    # at most 100 epochs, as its example config has. Its teacher is another: timm's resnet18, by
-    # default of the tag a1_in1k, not torchvision's IMAGENET1K_V1; here the study's is taken.
+    # anomalib's stfpm: the loss sums over the batch; weight decay is ten times the paper's. It
+    # trains on all of train/good and stops early on a metric of the *test* images: this leak is
+    # not reproduced. Instead, as in the paper, 20% validate and the lowest validation loss is kept,
+    # out of at most 100 epochs as in its example config. Its teacher also differs: timm's resnet18,
+    # by default with the tag a1_in1k, not torchvision's IMAGENET1K_V1; here the study's is used.
     "stpm_anomalib": Stpm(reduction="sum", weight_decay=1e-3),
 }
 
@@ -145,8 +145,8 @@ def optimiser_steps(settings: Stpm, training: int, full: int) -> int:
     """Return how many optimiser steps a student takes.
 
     Args:
-        training: how many images train it.
-        full: how many would at a fraction of 1.0.
+        training: the number of training images.
+        full: their number at a fraction of 1.0.
     """
     images = full if settings.schedule == "steps" else training
     return settings.epochs * math.ceil(images / settings.batch_size)
@@ -168,13 +168,13 @@ def fit(
 ) -> Fitted:
     """Train a student; see `interface` for the arguments, `student.train` for the training.
 
-    The model holds `weights` and, where the settings ask for it, `last_epoch_weights`: tensors
-    under torchvision's names.
+    The model holds `weights` and, if the settings ask for it, `last_epoch_weights`: tensors under
+    torchvision's names.
     """
     from stpm_bench import backbone
     from stpm_bench.methods import student
 
-    # One stream for each purpose: cells that differ in one axis share the draws of the others.
+    # One random stream per purpose: cells that differ in one axis share the draws of the others.
     network = backbone.create(teacher.backbone, levels, stream(seed, "student"))
     training = functools.partial(
         student.train,
@@ -202,7 +202,7 @@ def score(
     settings: Stpm,
     device,
 ) -> Scores:
-    """Compare teacher and student on test images, in float32 whatever the student trained in."""
+    """Compare teacher and student on test images, in float32 whatever the training precision."""
     return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
 
 
@@ -237,14 +237,14 @@ def level_maps(
     """Return the distances of two networks' features: one (N, H_l, W_l) float32 array per level.
 
     Args:
-        teacher, student: networks that give the same levels, on `device`.
+        teacher, student: networks with the same levels, on `device`.
         images: (N, S, S, 3) uint8.
     """
     import torch
 
     teacher.eval()
     student.eval()
-    # Filled in place: of a video's thousands of frames a list of batches takes the memory twice.
+    # Filled in place: for a video's thousands of frames, a list of batches needs twice the memory.
     result: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):

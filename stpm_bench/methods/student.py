@@ -1,4 +1,4 @@
-"""Training of STPM's student: it learns to give the teacher's features on anomaly-free images."""
+"""Training of STPM's student: it learns the teacher's features on anomaly-free images."""
 
 import math
 import time
@@ -37,25 +37,25 @@ def train(
     progress: bool = True,
     unfinished_file: Path | None = None,
 ) -> Fitted:
-    """Train `student` to match `teacher` and keep the epoch that the settings' checkpoint names.
+    """Train `student` to match `teacher` and keep the epoch chosen by the `checkpoint` setting.
 
-    Images are not augmented, so that the teacher's features never change: they are computed once.
-    A training fails if a loss is not finite, or if the kept epoch's validation loss is not below
-    that of the untrained student; it is deterministic, so that a failure is a result.
+    Images are not augmented, so the teacher's features never change and are computed once. A
+    training fails if a loss is not finite, or if the kept epoch's validation loss is not below that
+    of the untrained student. Training is deterministic, so a failure is a result.
 
     Args:
-        teacher, student: networks that give the same levels.
+        teacher, student: networks with the same levels.
         images: (N, S, S, 3) uint8, all anomaly-free.
         levels: those of the networks, for the weights of the loss.
-        seed: orders the batches; the same order for every subset of levels.
+        seed: determines the order of the batches, which is the same for every subset of levels.
         precision: of the student's convolutions; the teacher's features, weights, loss and
             optimiser are float32.
         title, progress: of the progress bar, and whether there is one.
-        unfinished_file: holds the state of the training as it goes on; a training of the same
-            settings and data goes on from it, to the same bits. The caller removes it.
+        unfinished_file: stores the state during training; a training with the same settings and
+            data resumes from it and gives the same bits. The caller removes it.
 
     Returns:
-        The model holds `weights` of the kept epoch, and `last_epoch_weights` where the settings ask
+        The model holds `weights` of the kept epoch, and `last_epoch_weights` if the settings ask
         for them. In the history epoch 0 is the untrained student (its `train_loss` NaN),
         `validation_map` is the mean of the fused maps (NaN unless the checkpoint asks for it),
         `kept` is True in the row of the kept epoch. Losses are means over images, whatever the
@@ -158,7 +158,7 @@ def train(
             "validation_map": validation_map,
             "last": -epoch,
         }[settings.checkpoint]
-        # A step's loss that is not finite stays so in the sum over the epoch.
+        # If one step's loss is not finite, neither is the sum over the epoch.
         if not all(map(math.isfinite, (train_loss, validation_loss, criterion))):
             failure = (
                 f"the loss is not finite at epoch {epoch} (training {train_loss}, "
@@ -195,7 +195,7 @@ def train(
 
 
 def within_memory(train: Callable[[Stpm], Fitted], settings: Stpm, device: torch.device) -> Fitted:
-    """Train; where memory runs out, find by trying which batch size would fit.
+    """Train; if memory runs out, find the batch size that would fit by trying smaller ones.
 
     Args:
         train: settings -> what `train` returns.
@@ -210,7 +210,7 @@ def within_memory(train: Callable[[Stpm], Fitted], settings: Stpm, device: torch
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        torch.cuda.empty_cache()  # here the failed attempt's tensors are gone; nothing on a CPU
+        torch.cuda.empty_cache()  # the failed attempt's tensors are freed by now; no effect on CPU
         return None
 
     trained = attempt(settings)
@@ -236,18 +236,17 @@ def within_memory(train: Callable[[Stpm], Fitted], settings: Stpm, device: torch
 def teacher_features(
     teacher: nn.Module, pixels: torch.Tensor, kind: str, batch_size: int
 ) -> list[torch.Tensor]:
-    """Return what the distance `kind` compares of all images: a (N, C, H, W) float32 tensor per
-    level.
+    """Return the features that the distance `kind` compares, for all images: one (N, C, H, W)
+    float32 tensor per level.
 
-    In float32 whatever the student trains in: a pass in bfloat16 moves unit features by up to
-    2e-2 (squared distance), which would enter the targets, the validation loss and with it the
-    choice of the epoch that is kept.
+    Always in float32: a pass in bfloat16 changes unit features by up to 2e-2 (squared distance),
+    which would affect the targets, the validation loss and so the choice of the epoch that is kept.
     """
     teacher.eval()
     levels: list[torch.Tensor] = []
     for start in range(0, len(pixels), batch_size):
         outputs = teacher(backbone.normalise(pixels[start : start + batch_size]))
-        if not levels:  # filled in place: a list of batches would need the memory twice
+        if not levels:  # filled in place: a list of batches would need twice the memory
             levels = [
                 torch.empty(
                     (len(pixels), *output.shape[1:]),

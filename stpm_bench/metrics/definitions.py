@@ -1,13 +1,13 @@
-"""The definitions that go by the name PRO, side by side.
+"""The definitions that are all called PRO.
 
-Each function takes masks and maps as `stpm_bench.metrics.pro` does and, to save a second sorting,
-what `order_maps` returns of them; it raises what `stpm_bench.metrics.pro` raises. It returns what
-the published code named in its docstring would, up to that code's rounding: that works in float32
-in places, here all rates, areas and thresholds are float64. Regions are 8-connected, and the limit
-of the false-positive rate is 0.3 throughout.
+Each function takes masks and maps as `stpm_bench.metrics.pro` does and, to avoid sorting twice,
+the result of `order_maps` on them; it raises the same errors as `stpm_bench.metrics.pro`. It
+returns the same as the published code named in its docstring, up to that code's rounding: parts of
+that code use float32, whereas here all rates, areas and thresholds are float64. Regions are
+8-connected, and the limit of the false-positive rate is 0.3 throughout.
 
-Where the published code stops with an error or divides zero by zero, the result is NaN. That
-happens when all scores are equal, and when too few thresholds lie below the limit to span an area.
+If the published code stops with an error or divides zero by zero, the result is NaN. That happens
+when all scores are equal, and when too few thresholds are below the limit to span an area.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ LIMIT = 0.3
 
 
 def mvtec(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
-    """Every distinct score a threshold, the last segment interpolated at 0.3, area over 0.3.
+    """Every distinct score is a threshold, the last segment is interpolated at 0.3, area over 0.3.
 
     Source: the evaluation code MVTec publishes with MVTec AD (`pro_curve_util.py` and the
-    `trapezoid` of `generic_util.py`); anomalib from 2.3 computes the same, but where a whole image
-    is defective (a difference of 0.18 was found).
+    `trapezoid` of `generic_util.py`); anomalib from 2.3 computes the same, except where a whole
+    image is defective (a difference of 0.18 was found).
     """
     fpr, overlap, _ = vertices(ordering or order_maps(masks, anomaly_maps))
     return area(fpr, overlap, LIMIT) / LIMIT
@@ -34,8 +34,8 @@ def mvtec(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
 def mvtec_3d(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """100 thresholds, evenly spaced among the sorted background scores.
 
-    A threshold's false-positive rate is taken from its position, so that tied scores are told
-    apart, and a score counts as positive above the threshold only. Area to 0.3, over 0.3.
+    A threshold's false-positive rate is computed from its position, so that tied scores get
+    different rates, and a score counts as positive only above the threshold. Area to 0.3, over 0.3.
 
     Source: the evaluation code MVTec publishes with MVTec 3D-AD (`compute_pro`, which
     `evaluate_experiment.py` calls with 100 thresholds).
@@ -51,8 +51,8 @@ def mvtec_3d(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
 def linear_4000_both_rescaled(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """4000 thresholds linear in score, from the maximum down; both axes rescaled to [0, 1].
 
-    What has a false-positive rate up to 0.3 is kept, and both the rates and the overlaps kept are
-    min-max rescaled: the overlap at the cut becomes 1 whatever it was.
+    Points with a false-positive rate up to 0.3 are kept, and both their rates and their overlaps
+    are min-max rescaled: the overlap at the cut becomes 1 whatever it was.
 
     Source: `evaluate.py` of the authors of STPM, which names DFR's `anoseg_dfr.py` as its model;
     DFR rescales the false-positive rate alone.
@@ -68,8 +68,8 @@ def linear_4000_both_rescaled(masks, anomaly_maps, ordering: Ordering | None = N
 def linear_200_fpr_rescaled(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
     """200 thresholds linear in score, from the minimum up; false-positive rate rescaled to [0, 1].
 
-    What has a false-positive rate below 0.3 is kept, and its rates are min-max rescaled: the part
-    of the curve left of the first rate kept counts nothing, and that up to 0.3 is not made up.
+    Points with a false-positive rate below 0.3 are kept, and their rates are min-max rescaled: the
+    part of the curve left of the first point kept is ignored, and the part up to 0.3 not filled in.
 
     Source: `cal_pro_score` of MuSc (`utils/metrics.py`), ADer (`util/metric.py`, 200 by default)
     and many others. They refer to CFLOW's `train.py`, which takes 1000 thresholds from the
@@ -95,7 +95,7 @@ def bins_1000(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
 
 
 def bins_50(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
-    """50 bins linear in score, otherwise as `bins_1000`.
+    """50 bins linear in score, otherwise the same as `bins_1000`.
 
     Source: ADer (`util/metric.py`), which calls adeval with `nstrips=50`.
     """
@@ -103,22 +103,22 @@ def bins_50(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
 
 
 def averaged_endpoint(masks, anomaly_maps, ordering: Ordering | None = None) -> float:
-    """One ROC a region, resampled by index and averaged, over the averaged last rate.
+    """One ROC per region, resampled by index and averaged, over the averaged last rate.
 
     A region's ROC is that of its own pixels against the background, cut at 0.3 with the last
-    point interpolated. Its points are numbered, the numbers stretched to as many as the ROC of
-    all pixels has up to 0.3, and rates and overlaps read off at the whole numbers; the average
-    over regions of both is integrated and divided by the average's last rate.
+    point interpolated. Its points are numbered, the numbers are stretched to as many as the ROC of
+    all pixels has up to 0.3, and rates and overlaps are read off at the integers; the average of
+    both over regions is integrated and divided by the average's last rate.
 
-    Stretching by number shifts the regions' curves against one another, and the last point may
-    fall left of those before it: the points are sorted by rate before the integration but the
-    last in number remains the divisor, so that the result can exceed 1.
+    Stretching by number shifts the regions' curves relative to one another, and the last point may
+    fall left of those before it: the points are sorted by rate before the integration, but the
+    divisor remains the point with the last number, so that the result can exceed 1.
 
-    NaN where the highest background score alone is shared by more than 0.3 of the background,
-    where the published code reads off a curve whose numbers are not in order.
+    NaN if the highest background score alone is shared by more than 0.3 of the background: there
+    the published code reads off a curve whose numbers are not in order.
 
-    Source: `AUPRO` of anomalib up to 2.2 (`src/anomalib/metrics/aupro.py`). That the published
-    code passes scores outside [0, 1] through a sigmoid first, in float32, is left out.
+    Source: `AUPRO` of anomalib up to 2.2 (`src/anomalib/metrics/aupro.py`). The published code
+    first passes scores outside [0, 1] through a sigmoid, in float32; that is left out here.
     """
     defect, background, region = split_maps(masks, anomaly_maps)
     by_region = np.split(defect[np.argsort(region, kind="stable")], np.bincount(region).cumsum())
@@ -187,8 +187,8 @@ def rates(ordering: Ordering, thresholds, inclusive: bool = False):
     A score is positive above a threshold; or, if `inclusive`, also where it equals it.
     """
     dtype = ordering.background.dtype
-    # A float64 threshold between two float32 scores is moved to the one on the side that leaves
-    # every comparison as it was; searching would else copy all scores to float64.
+    # A float64 threshold between two float32 scores is moved to the score on the side that leaves
+    # every comparison unchanged; otherwise the search would copy all scores to float64.
     moved = thresholds.astype(dtype)
     if inclusive:
         side, wrong, away = "left", moved < thresholds, np.inf
@@ -202,14 +202,14 @@ def rates(ordering: Ordering, thresholds, inclusive: bool = False):
 
 
 def rescaled(values: np.ndarray) -> np.ndarray:
-    """Return ascending values moved and scaled to [0, 1]; NaN where all are equal."""
+    """Return ascending values shifted and scaled to [0, 1]; NaN if all are equal."""
     if values.size == 0 or values[0] == values[-1]:
         return np.full(values.shape, np.nan)
     return (values - values[0]) / (values[-1] - values[0])
 
 
 def trapezoids(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the area under a curve; NaN where it has fewer than two points."""
+    """Return the area under a curve; NaN if it has fewer than two points."""
     return float(np.trapezoid(y, x)) if x.size > 1 else float("nan")
 
 
@@ -232,11 +232,11 @@ def region_curve(scores: np.ndarray, steps: np.ndarray, cut: int, close: bool):
         scores: (A,) the region's scores.
         steps: (D,) the distinct background scores, ascending.
         cut: how many of `steps`, from the top, have a false-positive rate within the limit.
-        close: whether the curve ends there, and not with the point after.
+        close: whether the curve ends there, rather than with the next point.
 
     Returns:
-        index, taken, overlap: of equal length; at point number `index`, how many distinct
-        background scores and which share of the region have been passed.
+        index, taken, overlap: of equal length; at point number `index`, the number of distinct
+            background scores and the share of the region that have been passed.
         end: the number of the curve's last point.
     """
     scores, tied = np.unique(scores, return_counts=True)
@@ -259,9 +259,9 @@ def region_curve(scores: np.ndarray, steps: np.ndarray, cut: int, close: bool):
 def marked_numbers(curves, grid_end: int, last_share: float) -> np.ndarray:
     """Return the numbers at which the averaged curve has to be read off.
 
-    Where no region's overlap grows, the averaged overlap is level and what lies between does not
-    change the area. Kept are the first number, every number beside a segment in which some
-    region's overlap grows, and those which the last point may precede once sorted by rate.
+    If no region's overlap grows, the averaged overlap is constant and points in between do not
+    change the area. Kept are the first number, every number at the end of a segment in which some
+    region's overlap grows, and those that the last point may precede once sorted by rate.
     """
     change = np.zeros(grid_end + 1, dtype=np.int64)
     tail = grid_end

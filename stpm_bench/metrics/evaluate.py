@@ -1,4 +1,4 @@
-"""Everything that one cell of the benchmark reports, from one ordering of its pixels."""
+"""All metrics of one cell of the benchmark, from one ordering of its pixels."""
 
 from typing import Literal
 
@@ -26,18 +26,18 @@ def evaluate(
         image_scores: (N,) float32 or float64, finite; higher is more anomalous.
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
-        annotation: what is known of an image, as of `datasets.interface.Layout`. Of 'image' alone
-            neither masks nor maps are looked at; of 'pixels' each counts alike, whatever region it
-            lies in.
+        annotation: what is known about an image, as in `datasets.interface.Layout`. With 'image'
+            masks and maps are not used; with 'pixels' all pixels count equally, whatever region
+            they are in.
 
     Returns:
-        A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, not of
-        'image'; and, of 'regions' alone, `pro` (up to a false-positive rate of 0.3) and `pro_0.05`,
-        and the float64 arrays `pro_curve_fpr` and `pro_curve_overlap`: at most 200 corners of the
-        PRO curve from (0, 0) up to a false-positive rate of 0.3.
+        A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, except with
+        'image'; and, only with 'regions', `pro` (up to a false-positive rate of 0.3) and
+        `pro_0.05`, and the float64 arrays `pro_curve_fpr` and `pro_curve_overlap`: at most 200
+        corners of the PRO curve from (0, 0) up to a false-positive rate of 0.3.
 
     Raises:
-        ValueError: an array is empty or of another shape than the above; labels or masks are not
+        ValueError: an array is empty or has another shape than the above; labels or masks are not
             binary; there is no defect or no background among the images or among the pixels; or
             a score is NaN or infinite.
 
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def thin(fpr: np.ndarray, overlap: np.ndarray, points: int = CURVE_POINTS):
-    """Keep at most `points` points of a curve, the first and the last among them.
+    """Keep at most `points` points of a curve, including the first and the last.
 
     They are spaced evenly along the curve as a plot shows it, both axes at full width, so that
     the steep rise near zero keeps as many points as the flat remainder.

@@ -1,9 +1,9 @@
-"""One ordering of the scores, from which every metric is read.
+"""One ordering of the scores, from which every metric is computed.
 
-Background and defect scores are sorted apart, which needs no common argsort: NumPy sorts plain
-floats several times faster than it sorts indices, and the background is nearly everything. Where
-each distinct defect score falls among the background is then all that a ROC, a precision-recall
-or a PRO curve can depend on: between two defect scores nothing but the false positives changes.
+Background and defect scores are sorted separately, which needs no common argsort: NumPy sorts plain
+floats several times faster than it sorts indices, and most pixels are background. The position of
+each distinct defect score among the background scores is then all that a ROC, a precision-recall or
+a PRO curve can depend on: between two defect scores only the false positives change.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def binary(array: np.ndarray, name: str) -> np.ndarray:
     """Return `array` as bool.
 
     Raises:
-        ValueError: `array` is empty, or holds anything but 0 and 1.
+        ValueError: `array` is empty, or contains values other than 0 and 1.
     """
     array = np.asarray(array)
     if array.size == 0:
@@ -78,14 +78,14 @@ def split(labels, scores, labels_name="labels", scores_name="scores"):
     Args:
         labels: bool or 0/1, any shape; 1 is a defect.
         scores: float32 or float64, the shape of `labels`.
-        labels_name: what an error calls `labels`.
-        scores_name: what an error calls `scores`.
+        labels_name: the name of `labels` in an error message.
+        scores_name: the name of `scores` in an error message.
 
     Returns:
-        Two one-dimensional copies, in the order in which the values lie in `scores`.
+        Two one-dimensional copies, in the order of the values in `scores`.
 
     Raises:
-        ValueError: empty, shapes that differ, labels that are not binary, no defect, no background.
+        ValueError: empty, different shapes, labels that are not binary, no defect, no background.
     """
     labels = binary(labels, labels_name)
     scores = real(scores, scores_name)
@@ -110,8 +110,8 @@ def order(defect, background, weights=None, name="scores") -> Ordering:
     Args:
         defect: (P,) scores with a defect.
         background: (B,) scores without; sorted in place.
-        weights: (P,) positive weights of the defect scores; equal where None.
-        name: what an error calls the scores.
+        weights: (P,) positive weights of the defect scores; None means equal weights.
+        name: the name of the scores in an error message.
 
     Raises:
         ValueError: a score is NaN or infinite.
@@ -171,7 +171,7 @@ def split_maps(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Check masks and maps; return the defect scores, the background's, and each pixel's region.
 
     Raises:
-        ValueError: as `split`; or the arrays are not (N, H, W).
+        ValueError: as in `split`; or the arrays are not (N, H, W).
     """
     for array, name in ((masks, "masks"), (anomaly_maps, "anomaly_maps")):
         shape = np.shape(array)
@@ -185,14 +185,14 @@ def split_maps(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def order_maps(masks, anomaly_maps) -> Ordering:
     """Order the pixels of `anomaly_maps`, every region of `masks` with the same total weight.
 
-    `overlap` is then the per-region overlap: a pixel weighs one over the area of its region.
+    `overlap` is then the per-region overlap: the weight of a pixel is one over its region's area.
 
     Args:
         masks: (N, H, W) bool or 0/1; 1 is a defect.
         anomaly_maps: (N, H, W) float32 or float64, finite.
 
     Raises:
-        ValueError: as `split_maps` and `order`.
+        ValueError: as in `split_maps` and `order`.
     """
     defect, background, region = split_maps(masks, anomaly_maps)
     weights = 1 / np.bincount(region)[region]

@@ -50,7 +50,7 @@ def pro_curve(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the corners of the PRO curve.
 
     Between two successive defect scores the overlap does not change, so the thresholds there are
-    left out but for the last, where the curve turns up; the polyline is that of all thresholds.
+    left out, except the last, where the curve turns up; the polyline is that of all thresholds.
 
     Args:
         masks: (N, H, W) bool or 0/1; 1 is a defect.
@@ -62,7 +62,7 @@ def pro_curve(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         above the threshold.
 
     Raises:
-        ValueError: as `pro`.
+        ValueError: as in `pro`.
 
     Example:
         >>> fpr, overlap, _ = pro_curve([[[1, 1, 0, 0]]], [[[4.0, 2.0, 3.0, 1.0]]])
@@ -73,7 +73,7 @@ def pro_curve(masks, anomaly_maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def check_limit(fpr_limit: float) -> None:
-    """Raise ValueError unless `fpr_limit` lies in (0, 1]."""
+    """Raise ValueError unless `fpr_limit` is in (0, 1]."""
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit: expected a number in (0, 1], found {fpr_limit}")
 
@@ -82,8 +82,8 @@ def vertices(ordering: Ordering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the corners (fpr, overlap, threshold) of an ordering's curve, see `pro_curve`."""
     background, distinct = ordering.background, ordering.defect[ordering.first]
     size = background.size
-    # Two corners a distinct defect score, in descending order of score: where the background
-    # above it is used up, and where the score itself, and the background tied with it, enters.
+    # Two corners per distinct defect score, in descending order of score: after the background
+    # scores above it, and after the score itself and the background scores tied with it.
     fpr = np.empty(2 * distinct.size)
     fpr[0::2] = (size - ordering.through[::-1]) / size
     fpr[1::2] = (size - ordering.below[::-1]) / size
@@ -93,7 +93,7 @@ def vertices(ordering: Ordering) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     thresholds = np.empty(fpr.size, dtype=distinct.dtype)
     thresholds[0::2] = background[np.minimum(ordering.through[::-1], size - 1)]
     thresholds[1::2] = distinct[::-1]
-    # The first corner of a pair repeats its predecessor where no background lies between.
+    # The first corner of a pair repeats its predecessor if no background lies between.
     keep = np.ones(fpr.size, dtype=bool)
     keep[0] = fpr[0] > 0
     keep[2::2] = fpr[2::2] > fpr[1:-1:2]

@@ -35,8 +35,8 @@ def auroc(labels, scores) -> float:
 def average_precision(labels, scores) -> float:
     """Return the average precision: the sum over thresholds of precision times gain in recall.
 
-    The definition of scikit-learn's `average_precision_score`: no interpolation, every distinct
-    score a threshold.
+    The same definition as scikit-learn's `average_precision_score`: no interpolation, every
+    distinct score is a threshold.
 
     Args:
         labels: bool or 0/1, any shape; 1 is a defect.
@@ -46,7 +46,7 @@ def average_precision(labels, scores) -> float:
         A float in (0, 1].
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: as in `auroc`.
 
     Example:
         Half of the recall comes at a precision of 1, half at 2/3.
@@ -68,7 +68,7 @@ def f1_max(labels, scores) -> float:
         A float in (0, 1].
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: as in `auroc`.
 
     Example:
         At 0.35 both defects are found, with one false positive.
@@ -80,7 +80,7 @@ def f1_max(labels, scores) -> float:
 
 
 def roc_curve(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the ROC curve with every distinct score a threshold.
+    """Return the ROC curve in which every distinct score is a threshold.
 
     The same points as scikit-learn's `roc_curve` with `drop_intermediate=False`.
 
@@ -93,7 +93,7 @@ def roc_curve(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         infinity to (1, 1) at the lowest score; positive is a score at or above the threshold.
 
     Raises:
-        ValueError: as `auroc`.
+        ValueError: as in `auroc`.
 
     Example:
         >>> fpr, tpr, thresholds = roc_curve([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
@@ -123,7 +123,7 @@ def area_under_roc(ordering: Ordering) -> float:
 
 def mean_precision(ordering: Ordering) -> float:
     """Return the average precision of an ordering."""
-    # Recall grows at a defect's score only, so no other threshold contributes.
+    # Recall only grows at a defect's score, so no other threshold contributes.
     tied = np.diff(ordering.first, append=ordering.defect.size)
     true_positives = ordering.defect.size - ordering.first
     false_positives = ordering.background.size - ordering.below

@@ -1,4 +1,4 @@
-"""The table of the audit: one set of maps, each definition of PRO and treatment of the masks."""
+"""The table of the audit: PRO of the same maps by each definition and treatment of the masks."""
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Average audited cells over all but category and definition.
 
     Args:
-        audited: the axes and `COLUMNS`, a row for each cell and definition.
-        cells: the cells to take, columns the axes.
+        audited: the axes and `COLUMNS`, one row for each cell and definition.
+        cells: the cells to summarise, with the axes as columns.
 
     Returns:
-        A row for each category and (definition, masks), and for category 'mean': columns
-        `category`, `kind`, `definition`, `masks`, `cells`, `pro`, `difference` (to the exact value
-        with masks 'nearest', of the same cells), `pixel_auroc`.
+        One row for each category and (definition, masks), and the same for category 'mean':
+        columns `category`, `kind`, `definition`, `masks`, `cells`, `pro`, `difference` (from the
+        exact value of the same cells with masks 'nearest'), `pixel_auroc`.
     """
     axes = list(cells.columns)
     rows = cells.merge(audited, on=axes)
@@ -33,7 +33,7 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     values = ["pro", "difference", "pixel_auroc"]
 
     def mean(group: pd.Series) -> float:
-        """Return the mean, NaN where a value is missing: all columns rest on the same cells."""
+        """Return the mean, NaN where a value is missing, so that all columns use the same cells."""
         return group.mean(skipna=False)
 
     by_category = rows.groupby(["category", "definition", "masks"], sort=False)[values].agg(mean)
@@ -47,7 +47,7 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def sections(table: pd.DataFrame) -> list[Section]:
-    """Format the summary: a section per treatment of the masks, a column per definition."""
+    """Format the summary: one section per treatment of the masks, one column per definition."""
     if table.empty:
         return [section("nearest", table.assign(cells=0), 0)]
     return [

@@ -1,7 +1,7 @@
-"""The paper's claims: what each compares, in the order of the paper's questions.
+"""The paper's claims: the comparisons that test each one, in the order of the paper's questions.
 
-The rule of the verdicts is `verdict.verdict`. The margins below were written before any result of
-MVTec AD was seen, each with its reason.
+`verdict.verdict` decides the verdicts. The margins below were chosen before any result on MVTec AD
+was known; a comment gives the reason for each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,33 +26,33 @@ from stpm_bench.report.verdict import (
     with_holm,
 )
 
-# The axis whose values say which method a cell has, and its values that claims are about.
+# The axis that names a cell's method, and the methods on this axis that the claims are about.
 METHOD_AXIS = SETTING[-1]
 STPM = methods.DEFAULT
 BASELINES = ("padim", "spade")  # the methods of the paper's tables that are run here
-LATER = ("patchcore",)  # came after the paper: shown, not counted
+LATER = ("patchcore",)  # published after the paper: shown, but not counted
 
-# 'Still works' with few images: it loses less than this against all images. The paper's few-shot
-# table could not be found; the margins are ours. After such a loss the mean that the paper prints
-# would still be ahead of, or level with, a rival of its tables that was fitted on all images:
-# Patch-SVDD's image AUROC (0.955 against 0.921), Cut-Paste's pixel AUROC (0.970, 0.960),
-# PaDiM-R18's PRO (0.921, 0.901). The nearest rivals are 0.002 to 0.004 away, which is less than
-# the means of six reproductions of STPM differ by (standard deviation 0.010 of image AUROC, 0.001
-# of pixel AUROC): a margin of that size would test the seeds.
+# With few images the method 'still works' if it loses less than this compared with all images. The
+# paper's few-shot table could not be found, so the margins are ours. After such a loss the paper's
+# printed mean would still be at or above that of a rival in its tables that was fitted on all
+# images: Patch-SVDD's image AUROC (0.955 against 0.921), Cut-Paste's pixel AUROC (0.970, 0.960),
+# PaDiM-R18's PRO (0.921, 0.901). The nearest rivals are only 0.002 to 0.004 away. The means of six
+# reproductions of STPM vary by more than that (standard deviation 0.010 of image AUROC, 0.001 of
+# pixel AUROC), so a margin of that size would test the seeds.
 FEW_SHOT_LOSS = {"image_auroc": 0.03, "pixel_auroc": 0.01, "pro": 0.02}
-# 'Reaches' a printed mean: no more than this below it. Five sources that follow the paper's recipe
-# print means of image AUROC with a standard deviation of 0.010, and of pixel AUROC down to 0.003
-# below the paper's. Nobody prints such a mean of PRO; the paper's own entries average 0.003 more
-# than its mean, and as for image AUROC 0.01 is allowed.
+# A mean 'reaches' a printed one if it is at most this far below it. Five sources that follow the
+# paper's recipe print means of image AUROC with a standard deviation of 0.010, and means of pixel
+# AUROC down to 0.003 below the paper's. No source prints such a mean of PRO. The paper's own
+# entries average 0.003 more than its printed mean; 0.01 is allowed, as for image AUROC.
 HEADLINE_LOSS = {"image_auroc": 0.01, "pixel_auroc": 0.003, "pro": 0.01}
-# Half a unit of the last digit that is printed: within it neither is ahead.
+# Half a unit of the last printed digit: two means closer than this count as equal.
 ROUNDING = 0.0005
 FRAMES_PER_SECOND = 100
 DOZENS = 24  # 'dozens of times faster': at least two dozen times
-# How the rate of scoring is measured, see `methods.stpm.score`.
+# How the scoring rate is measured is described in `methods.stpm.score`.
 SCORING_BATCH = 16
 
-# The paper's, besides its method's settings: what it claims of its numbers is tested there alone.
+# The paper's setting, besides its method's settings: claims about its numbers are tested only here.
 IMAGE_SIZE = 256
 WEIGHTS = "IMAGENET1K_V1"
 ABLATION = "its table could not be found"
@@ -70,19 +70,19 @@ def claims(
     speed: pd.DataFrame | None = None,
     others: Sequence[str] = (),
 ) -> list[Claim]:
-    """Compare what the paper's claims compare.
+    """Make the comparisons that test each claim of the paper.
 
     Args:
         metrics: the long table. cells: every cell of the config, columns `AXES`.
-        main: values of `SETTING`: the main study's, from which each ablation changes one.
+        main: values of `SETTING` in the main study; each ablation changes one of them.
         config: completed. published: what `published.read` returns.
         scoring: columns `cell` (its folder's name), `device` and `images_per_second`, one row per
             cell of the main setting.
         learned: teacher -> what each draw of it learned.
-        speed: columns `SPEED_COLUMNS`, one row per method and device: frames scored a second one
-            by one, and the seconds of a frame that half and 95 % of the frames stay below. None
-            where it was not measured.
-        others: categories that have the name of one of MVTec AD's, but are not it.
+        speed: columns `SPEED_COLUMNS`, one row per method and device: frames scored per second,
+            one at a time, and the median and 95th percentile of the seconds per frame. None where
+            speed was not measured.
+        others: categories that share a name with one of MVTec AD's but hold other images.
     """
     data = evidence(metrics, cells, main, config, learned, others)
     found = [*layer_claims(data), *teacher_claims(data), *few_shot_claims(data)]
@@ -92,7 +92,7 @@ def claims(
 
 
 def layer_claims(data: Evidence) -> list[Claim]:
-    """Claim 1, for each metric; level 4, which the method does not use, where it was planned."""
+    """Claim 1, for each metric; includes level 4, which the method does not use, where planned."""
     fourth = len(data.planned(layers="4")) > 0
     where = f"ablation of layers ({ABLATION})"
     found = []
@@ -113,7 +113,7 @@ def layer_claims(data: Evidence) -> list[Claim]:
             )
         )
     for metric in METRICS:
-        # Against level 1 alone the middle would be the deeper half of three levels.
+        # Compared with level 1 alone, the 'middle' levels would just be the deeper two of three.
         pairs = [(middle, outer) for middle in "23" for outer in "14"] if fourth else []
         found.append(
             Claim(
@@ -129,9 +129,9 @@ def layer_claims(data: Evidence) -> list[Claim]:
 
 
 def teachers_of(data: Evidence, one: str, other: str) -> tuple[str, str] | None:
-    """Return two teachers that have seen `one` and `other` and share a backbone, None without.
+    """Return two teachers, trained on `one` and `other`, with the same backbone, or None.
 
-    Of several pairs one that the config plans at the main setting.
+    If there are several pairs, one that the config plans at the main setting is preferred.
     """
     teachers = data.config["teachers"]
     pairs = [
@@ -172,7 +172,7 @@ def teacher_claims(data: Evidence) -> list[Claim]:
 
 
 def taught(data: Evidence, teachers: Sequence[str]) -> str:
-    """Return each teacher's accuracy on its own task, over its draws, as a note says it."""
+    """Return each teacher's accuracy on its own task over its draws, as the text of a note."""
     texts = []
     for teacher in teachers:
         accuracies = [one.accuracy for one in data.learned.get(teacher, ())]
@@ -217,7 +217,7 @@ def few_shot_claims(data: Evidence) -> list[Claim]:
 def against_methods(data: Evidence, metric: str, fraction: float) -> list[Comparison]:
     """Compare STPM with each baseline that is run here, at a fraction of the training images.
 
-    Each has the levels that the config plans for it: the main study's where it has them.
+    Each method uses the levels that the config plans for it: the main study's where planned.
     """
     stpm = {METHOD_AXIS: STPM, "fraction": fraction}
     found = []
@@ -240,7 +240,7 @@ def against_methods(data: Evidence, metric: str, fraction: float) -> list[Compar
 
 
 def headline_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
-    """Claim 4: the mean of MVTec AD's 15 categories, against the printed one."""
+    """Claim 4: the mean over MVTec AD's 15 categories, compared with the printed one."""
     rows = published[(published["source"] == PAPER) & (published["category"] == "mean")]
     rows = rows[rows["method"] == METHOD].set_index("metric")
     return [
@@ -259,7 +259,7 @@ def headline_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
 
 
 def reasons_not_tested(data: Evidence) -> list[str]:
-    """Return why the cells do not test what the paper says of its own data and setting."""
+    """Return why the cells cannot test the paper's claims about its own data and setting."""
     reasons = []
     run = set(data.planned()["category"]) - set(data.others)
     if data.config["data"]["demo"] or run & set(demo.CATEGORIES):
@@ -272,7 +272,7 @@ def reasons_not_tested(data: Evidence) -> list[str]:
 
 
 def not_tested(reasons: Sequence[str]) -> str:
-    """Return the note of a claim of the paper's data and setting that is not tested."""
+    """Return the note of a claim about the paper's data and setting that is not tested."""
     return f"claimed of the paper's data and setting; here: {', '.join(reasons)}"
 
 
@@ -289,8 +289,8 @@ def against_constant(
 ) -> Claim:
     """Compare the mean of the 15 categories with a printed one; the interval is over seeds.
 
-    The 15 categories are all that the number is about, so that only the seeds vary. It is not
-    tested elsewhere, nor at another setting than the paper's.
+    The printed number is about exactly these 15 categories, so only the seeds vary. The claim is
+    tested only on these categories and only at the paper's setting.
     """
     reasons = reasons_not_tested(data)
     known = [category for category in mvtec.CATEGORIES if category not in data.others]
@@ -360,7 +360,7 @@ def against_entries(
 
 
 def deviations(config: dict, main: dict) -> list[str]:
-    """Return in what a main setting differs from the paper's, as text."""
+    """Return how a main setting differs from the paper's, as text."""
     found, papers = [], methods.built_in()[methods.DEFAULT]
     teacher = config["teachers"][main["teacher"]]
     if teacher["backbone"] != "resnet18":
@@ -385,7 +385,7 @@ def deviations(config: dict, main: dict) -> list[str]:
 
 
 def file_declared(config: dict, teacher: str) -> str:
-    """Return 'from a file declared as SOURCE' of such a teacher, '' of another."""
+    """Return 'from a file declared as SOURCE' for a teacher read from a file, else ''."""
     entry = config["teachers"][teacher]
     return f"from a file declared as {entry['source']}" if entry.get("source") else ""
 
@@ -393,8 +393,8 @@ def file_declared(config: dict, teacher: str) -> str:
 def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | None) -> list[Claim]:
     """Claim 5; the interval of 5a is over the cells that were scored.
 
-    On what machine the paper measured is not known: a processor without a GPU does not test 5a. A
-    ratio of two methods on one machine, 5b, is tested on any.
+    The paper does not say on which machine it measured, so a processor without a GPU does not test
+    5a. Claim 5b, a ratio of two methods on the same machine, is tested on any machine.
     """
     rates, reasons = scoring["images_per_second"].to_numpy(float), []
     if data.config["teachers"][data.main["teacher"]]["backbone"] != "resnet18":
@@ -443,9 +443,9 @@ def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | No
 
 
 def faster(speed: pd.DataFrame) -> list[Comparison]:
-    """Return how many times SPADE's frames a second STPM scores, one comparison per device.
+    """Return STPM's frames per second divided by SPADE's, one comparison per device.
 
-    The bounds set the slow frames (95th percentile) of one beside the median frame of the other.
+    The bounds compare the slow frames (95th percentile) of one method with the other's median.
 
     Args:
         speed: columns `SPEED_COLUMNS`.
@@ -471,7 +471,7 @@ def faster(speed: pd.DataFrame) -> list[Comparison]:
 
 
 def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
-    """Claim 6; on MVTec AD against baselines run here, against entries, and against means."""
+    """Claim 6: on MVTec AD, compared with baselines run here, printed entries and printed means."""
     first = "State of the art on MVTec AD"
     found = [
         Claim(
@@ -534,15 +534,15 @@ def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
 
 
 def both_means(method: str, entries: float, printed: float) -> str:
-    """Return the two means of a rival: they differ where the paper's mean is not its entries'."""
+    """Return a rival's two means; the paper's printed mean can differ from that of its entries."""
     return f"{method}: mean of its entries {entries:.4f}, printed mean {printed:.3f}"
 
 
 def scope(found: pd.DataFrame, config: dict, others: Sequence[str] = ()) -> str:
-    """Return what data the verdicts are about: the categories that have a value.
+    """Return which data the verdicts are about: the categories that have a value.
 
     Args:
-        found: column `category`: the long table. others: as of `claims`.
+        found: the long table, with a column `category`. others: as in `claims`.
     """
     if config["data"]["demo"]:
         return "the demo set: says nothing about the paper"

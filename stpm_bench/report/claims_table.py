@@ -27,11 +27,12 @@ from stpm_bench.report.verdict import (
 
 
 def table(found: Sequence[Claim]) -> pd.DataFrame:
-    """Return one row per claim and metric, with the comparison that speaks least for the claim.
+    """Return one row per claim and metric, showing the comparison least favourable to the claim.
 
     Columns `claim, statement, where, metric, comparison, effect, low, high, p, p_holm, values,
     planned, categories, draws, cells, comparisons, verdict, note`. `values`, `planned` and
-    `comparisons` are of all comparisons on which the claim is judged, the others of the one shown.
+    `comparisons` count all comparisons that decide the claim; the other columns describe the one
+    shown.
     """
     rows = []
     for claim in found:
@@ -61,7 +62,7 @@ def table(found: Sequence[Claim]) -> pd.DataFrame:
 
 
 def notes(claim: Claim, shown: Comparison) -> list[str]:
-    """Return what a reader of a claim's row must know, most important first.
+    """Return the notes that a reader of a claim's row needs, most important first.
 
     Args:
         shown: the comparison that the row shows.
@@ -216,7 +217,7 @@ def record(
     deviates: Sequence[str],
     questions: pd.DataFrame | None = None,
 ) -> dict:
-    """Return the claims and questions as JSON takes them: NaN is None."""
+    """Return the claims and questions in a form that JSON accepts: NaN becomes None."""
 
     def plain(row: dict) -> dict:
         return {

@@ -1,6 +1,6 @@
-"""Two runs of the same cells: what they have in common, and whether they say the same.
+"""Compares two runs of the same cells: which cells both have, and whether their results agree.
 
-The rule of the verdicts is `compare`: arrays in, verdicts out. It was written before any two real
+`compare` decides the verdicts: arrays in, verdicts out. The rule was written before any two real
 results were compared with it.
 """
 
@@ -22,23 +22,24 @@ from stpm_bench.results import fit_folder
 
 VERDICTS = ("reproduced", "within noise", "beyond noise", "cannot tell")
 REPRODUCED, WITHIN, BEYOND, UNTOLD = VERDICTS
-# Of a study without any real difference, how often one of its metrics may be called beyond noise.
+# How often a study without any real difference may get a verdict 'beyond noise' in some metric.
 ALPHA = 0.05
-# Half a unit of the last digit that tables print: values this near are the same there.
+# Half a unit of the last printed digit: the tables print the same number for values this close.
 TOLERANCE = 0.0005
 
 
 class Comparison(NamedTuple):
     """One metric of a study in two runs.
 
-    difference, low, high: the mean over groups of the other run less the one, and its 95% interval
-        (of this metric alone, not widened for the others); NaN where nothing can be said.
+    difference, low, high: the mean over groups of the second run less that of the first, and its
+        95% interval (for this metric alone, not widened for the others); NaN where unknown.
     spread: the standard deviation over seeds of a single group, root mean square over groups.
     p: of 'no difference', corrected for all tests of the study; NaN without a test.
-    group, largest: the index of the group whose difference is the largest against its noise, or,
-        without a test, the largest; and that difference. -1 and NaN where no group is in both.
-    groups: how many groups both have. untold: of how many of these nothing can be told, since each
-        run has a single seed of it and the two differ.
+    group, largest: the index of the group with the largest difference relative to its noise (or,
+        without a test, simply the largest), and that difference. -1 and NaN where no group is in
+        both.
+    groups: how many groups both runs have. untold: in how many of these nothing can be decided,
+        because each run has a single seed and the two values differ.
     """
 
     verdict: str
@@ -56,53 +57,54 @@ class Comparison(NamedTuple):
 def compare(one: np.ndarray, other: np.ndarray) -> list[Comparison]:
     """Return the verdict on each metric of a study that was run twice.
 
-    A group is a category at a setting; its values vary by seed alone. The question is whether the
-    values of the other run are draws from the same distributions as those of the one.
+    A group is a category at a setting; its values vary only by seed. The question is whether the
+    values of the second run come from the same distributions as those of the first.
 
-    *reproduced*: every value that both have of the same group and seed is the same to within
-    `TOLERANCE`, whatever its noise. *beyond noise*: the tests below reject. *cannot tell*: they do
-    not, and there is a group in which the runs differ with a single seed each, which has no spread
-    to compare with (or no group is in both). *within noise*: neither; the interval says how large a
-    difference may have escaped.
+    *reproduced*: the two runs agree to within `TOLERANCE` in every group and seed that both have,
+    whatever the noise. *beyond noise*: the tests below reject. *cannot tell*: they do not, and the
+    runs differ in a group for which each has a single seed, so that there is no spread to compare
+    with (or no group is in both). *within noise*: none of these; the interval says how large a
+    difference may have been missed.
 
-    The tests are Student's for two samples, with the variance pooled over the two runs: under the
-    hypothesis both draw from one distribution. Two questions are asked of a metric:
+    The tests are Student's t-tests for two samples, with the variance pooled over the two runs:
+    under the null hypothesis both draw from one distribution. Each metric is tested in two ways:
 
     1. Has its mean over the groups moved? The unit is the seed: each seed's values are averaged
-       over the groups first, since seeds share what is drawn with them (a teacher that is drawn for
-       each seed moves all categories together), and groups of unequal noise need no assumption.
-       With three seeds a run this leaves 4 degrees of freedom, however many groups there are. It is
-       asked of the groups that have all seeds of a common pattern: the pattern that keeps most.
-    2. Has any group moved? Each is tested by itself. A spread of three values may be small by
-       chance, or zero where a metric moves in steps (20 good and 63 defective images: 0.0008), so
-       that no group's variance counts as smaller than the median of the study's groups, nor than
-       `TOLERANCE` squared: both make the test more careful, never less. The smallest p is
-       multiplied by the number of groups (Bonferroni).
+       over the groups first. The groups of a seed are not independent (a teacher that is drawn for
+       each seed moves all categories together), and after averaging, groups of unequal noise need
+       no further assumption. With three seeds per run this leaves 4 degrees of freedom, however
+       many groups there are. The test uses the groups that have all seeds of a common pattern; the
+       pattern that keeps the most values is chosen.
+    2. Has any single group moved? Each group is tested separately. The spread of three values may
+       be small by chance, or zero where a metric changes in steps (20 good and 63 defective images:
+       0.0008). A group's variance is therefore never taken as smaller than the median over the
+       study's groups, nor than `TOLERANCE` squared; both only make the test more conservative. The
+       smallest p is multiplied by the number of groups (Bonferroni).
 
-    A metric's p is twice the smaller of the two (Bonferroni); of a single group they are one test.
-    The family is a study: its metrics are corrected by Hochberg's method, which needs them
-    independent or positively dependent, as metrics of the same maps are. A study in which nothing
-    has changed has a verdict 'beyond noise' with a probability of at most `ALPHA`.
+    A metric's p is twice the smaller of the two (Bonferroni); with a single group they are one
+    test. The family is a study: its metrics are corrected by Hochberg's method, which requires
+    independent or positively dependent tests, as metrics of the same maps are. If nothing has
+    changed in a study, the probability of a verdict 'beyond noise' is at most `ALPHA`.
 
-    Seeds are not paired. Where the same seed gives related values on two machines (in part the
-    same initial weights and batches), differences vary less than is assumed: the verdict is then
-    the more careful. Where it does not, pairing would assume what is not there, and would leave 2
-    degrees of freedom instead of 4.
+    Seeds are not paired. Where the same seed gives related values on two machines (some of the
+    initial weights and batches are the same), differences vary less than assumed, which makes the
+    verdict more conservative. Where it does not, pairing would assume a relation that does not
+    exist, and would leave 2 degrees of freedom instead of 4.
 
-    What it can see, with three seeds a run: a shift of four standard deviations of a seed in all of
-    a study (0.02 where seeds spread 0.005) in at least 95 % of cases where the study has several
-    metrics or several groups. A single metric of a single group: in 94.8 %, which is the most that
-    a test of this level can have when it must learn the spread from six values (the power of
-    Student's test with 4 degrees of freedom). It assumes that seeds vary normally. Where one
-    training in five collapses, six values of a group cannot tell a change from chance, and the
-    level is not kept with few groups (of three: 8 % instead of 5 %); with 15 it is.
+    Power, with three seeds per run: a shift of four standard deviations of a seed throughout a
+    study (0.02 where seeds spread 0.005) is detected in at least 95 % of cases if the study has
+    several metrics or several groups. For a single metric of a single group it is 94.8 %, the most
+    that a test of this level can reach when it has to estimate the spread from six values (the
+    power of Student's test with 4 degrees of freedom). Seeds are assumed to vary normally. Where
+    one training in five collapses, six values of a group cannot distinguish a change from chance:
+    with few groups the level is then exceeded (with three: 8 % instead of 5 %); with 15 it is kept.
 
     Args:
-        one, other: (metrics, groups, seeds) float, NaN where a run has no value; the same place is
-            the same metric, group and seed in both.
+        one, other: (metrics, groups, seeds) float, NaN where a run has no value; both have the same
+            order of metrics, groups and seeds.
 
     Returns:
-        one `Comparison` a metric, in their order.
+        One `Comparison` per metric, in the same order.
 
     Sources: Student's test for two samples, with few seeds of neural networks: Colas, Sigaud,
     Oudeyer, A hitchhiker's guide to statistical comparisons of reinforcement learning algorithms,
@@ -119,7 +121,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> list[Comparison]:
 
 
 def verdict(found: Comparison, same: bool, p: float) -> str:
-    """Return a metric's verdict from what its tests found, see `compare`."""
+    """Return a metric's verdict from the results of its tests, see `compare`."""
     if same:
         return REPRODUCED
     if p <= ALPHA:
@@ -128,14 +130,14 @@ def verdict(found: Comparison, same: bool, p: float) -> str:
 
 
 def are_same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two runs share values, and all that they share are the same."""
+    """Return whether two runs have common values and all of these are the same."""
     difference = np.abs(other - one)
     shared = np.isfinite(difference)
     return bool(shared.any() and (difference[shared] <= TOLERANCE).all())
 
 
 def compare_metric(one: np.ndarray, other: np.ndarray) -> Comparison:
-    """Test one metric, see `compare`; its p is not yet corrected for the other metrics.
+    """Test one metric, see `compare`; its p is not yet corrected for the study's other metrics.
 
     Args:
         one, other: (groups, seeds) float, NaN for a gap.
@@ -148,7 +150,7 @@ def compare_metric(one: np.ndarray, other: np.ndarray) -> Comparison:
     one, other = (Seeds(*(part[both] for part in seeds)) for seeds in (one, other))
     shift, freedom = other.mean - one.mean, one.count + other.count - 2
     can = freedom > 0
-    # A single seed on each side that says the same leaves nothing to be told.
+    # Where each run has a single seed and both values agree, there is nothing to decide.
     untold = int((~can & (np.abs(shift) > TOLERANCE)).sum())
     found = nothing._replace(groups=len(both), untold=untold)
     if not can.any():
@@ -174,9 +176,9 @@ def compare_metric(one: np.ndarray, other: np.ndarray) -> Comparison:
 
 
 class Seeds(NamedTuple):
-    """A run's values (groups, seeds), 0 in a gap, and where they are.
+    """A run's values (groups, seeds), 0 in a gap, and a mask of where there are values.
 
-    Of each group, (groups,): how many there are, their mean, the sum of squares about it.
+    For each group, (groups,): the number of values, their mean, the sum of squares about the mean.
     """
 
     values: np.ndarray
@@ -187,7 +189,7 @@ class Seeds(NamedTuple):
 
 
 def seeds_of(values: np.ndarray) -> Seeds:
-    """Return what the tests need of a run's values, (groups, seeds) float, NaN for a gap."""
+    """Return the quantities the tests need, from values (groups, seeds) float, NaN for a gap."""
     here = np.isfinite(values)
     values, count = np.where(here, values, 0), here.sum(axis=1)
     mean = values.sum(axis=1) / np.maximum(count, 1)
@@ -196,7 +198,7 @@ def seeds_of(values: np.ndarray) -> Seeds:
 
 
 def test_of_mean(one: Seeds, other: Seeds) -> tuple[float, float, float]:
-    """Test the mean over groups, the seed as unit, on the groups that share a pattern of seeds.
+    """Test the mean over groups with the seed as unit; uses groups that have the same seeds.
 
     Returns:
         p, the difference of the means (other less one), half the width of its 95% interval.
@@ -226,7 +228,7 @@ def two_sided(t: np.ndarray, freedom: np.ndarray | int) -> np.ndarray:
 
 
 def hochberg(p: Sequence[float]) -> np.ndarray:
-    """Correct p values of one family by Hochberg's step-up method; a NaN is no test and stays NaN.
+    """Correct the p values of one family by Hochberg's step-up method; NaN (no test) stays NaN.
 
     Source: Hochberg, A sharper Bonferroni procedure for multiple tests of significance, Biometrika
     75, 1988.
@@ -244,7 +246,7 @@ def hochberg(p: Sequence[float]) -> np.ndarray:
 
 class Folder(NamedTuple):
     """A results folder or a published one: its completed config, the cells of its studies, its long
-    table, and on what kind of processor it was made."""
+    table, and the kind of processor that computed it."""
 
     path: Path
     config: Mapping
@@ -279,10 +281,10 @@ def read(path: Path) -> Folder:
 class Study(NamedTuple):
     """A study in two runs.
 
-    groups: the axes of its groups (category and setting). comparisons: metric -> what was found.
-    cells: cell -> whether the one and the other have its values. same: the common cells of which
-    every value is equal. bits: those of which the level maps are the same bytes, and of how many
-    that is known.
+    groups: the axes of its groups (category and setting). comparisons: metric -> its comparison.
+    cells: cell -> whether the first and the second run have its values. same: the number of common
+    cells in which every value is equal. bits: the number of cells whose level maps have the same
+    bytes, and the number for which this is known.
     """
 
     name: str
@@ -297,7 +299,7 @@ GROUP = [axis for axis in grid.AXES if axis != "seed"]
 
 
 def studies_of(one: Folder, other: Folder) -> list[Study]:
-    """Compare every study of the one run with what the other has of its groups."""
+    """Compare every study of the first run with the same groups in the second."""
     hashes = [level_maps(folder) for folder in (one, other)]
     return [
         study_of(name, rows, one, other, hashes)
@@ -311,7 +313,7 @@ def study_of(
     """Compare one study.
 
     Args:
-        rows: its cells. hashes: of each run what `level_maps` returns.
+        rows: its cells. hashes: for each run, what `level_maps` returns.
     """
     groups = rows[GROUP].drop_duplicates().reset_index(drop=True)
     own = [folder.metrics.merge(groups, on=GROUP) for folder in (one, other)]
@@ -360,7 +362,7 @@ def values_by_cell(values: pd.DataFrame) -> dict[grid.Cell, dict[str, float]]:
 
 
 def level_maps(folder: Folder) -> dict[grid.Cell, str]:
-    """Return the recorded SHA-256 of each cell's level maps; a published folder has none."""
+    """Return the recorded SHA-256 of each cell's level maps; empty for a published folder."""
     records = {
         cell: read_hashes(fit_folder(folder.path, fit)).get("level_maps.npz")
         for cell, fit in grid.fits(folder.studies).items()
@@ -372,9 +374,9 @@ IGNORED = ("results", "data", "studies", "device", "threads", "keep_models", "pr
 
 
 def config_differences(one: Mapping, other: Mapping) -> list[str]:
-    """Return in which keys two completed configs differ that decide what a cell's numbers are.
+    """Return the keys in which two completed configs differ and that affect a cell's numbers.
 
-    Where data lie, which studies are asked for, and what the hardware decides are left out.
+    The data's location, the requested studies and what the hardware decides are ignored.
     """
 
     def flat(part: object, key: str = "") -> dict[str, object]:
@@ -392,7 +394,7 @@ def config_differences(one: Mapping, other: Mapping) -> list[str]:
 
 
 def exit_status(found: Sequence[Study]) -> int:
-    """Return 1 where a metric is beyond noise, else 2 where one cannot be told, else 0."""
+    """Return 1 if a metric is beyond noise, else 2 if one is 'cannot tell', else 0."""
     verdicts = {c.verdict for study in found for c in study.comparisons.values()}
     if BEYOND in verdicts:
         return 1
@@ -400,12 +402,12 @@ def exit_status(found: Sequence[Study]) -> int:
 
 
 def sections(one: Folder, other: Folder, found: Sequence[Study]) -> list[Section]:
-    """Format two runs beside each other: the verdicts, then the cells that each has."""
+    """Format the comparison of two runs: the verdicts, then the cells that each run has."""
     return [verdicts_section(one, other, found), cells_section(one, other, found)]
 
 
 def verdicts_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section:
-    """Format a row for each study and metric."""
+    """Format one row for each study and metric."""
     lines = []
     for study in found:
         for metric, c in study.comparisons.items():
@@ -450,11 +452,11 @@ def group_name(study: Study, group: int) -> str:
     return ", ".join(str(study.groups.loc[group, axis]) for axis in axes)
 
 
-ONLY = ((True, False), (False, True))  # of the values of `Study.cells`: in a single run
+ONLY = ((True, False), (False, True))  # values of `Study.cells` for a cell in one run only
 
 
 def cells_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section:
-    """Format how many cells each run has of each study, and how many say exactly the same."""
+    """Format how many cells of each study each run has, and how many agree exactly."""
     lines, alone = [], ([], [])
     for study in found:
         common = sum(all(has) for has in study.cells.values())

@@ -1,4 +1,4 @@
-"""What the stages of a run cost: seconds, images a second, peak memory."""
+"""What the stages of a run cost: seconds, images per second, peak memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,13 +24,13 @@ def collect(
         fits: what `grid.fits` returns. teachers: what `grid.teacher_files` returns.
 
     Returns:
-        `COLUMNS`, one row for each teacher and for each stage of each cell; cells that share a fit
-        each have the rows of its stages, `fit` names it. `seconds` is the whole step, its imports
-        included; `images_per_second` the work itself; `images` counts every epoch's; `fitted_on`
-        is how many training images a fit saw, those that validate not among them; `code` is the
-        version of the stage's code, None of a teacher; `packages` is 'torch 2.15.0, numpy 2.4.6',
-        None where the stage does not record them; `file` is that of the method's code, and
-        `precision` that of a fit; `steps` are the optimiser's.
+        `COLUMNS`, one row for each teacher and for each stage of each cell. Cells that share a fit
+        each get the rows of its stages; `fit` is its name. `seconds` is the whole step including
+        imports; `images_per_second` is the work alone; `images` counts the images of every epoch;
+        `fitted_on` is the number of training images of a fit, without those for validation; `code`
+        is the version of the stage's code, None for a teacher; `packages` is 'torch 2.15.0, numpy
+        2.4.6', None where the stage does not record them; `file` is the file of the method's code,
+        `precision` the precision of a fit, and `steps` the number of optimiser steps.
     """
     rows = []
     for file, name in teachers.items():
@@ -50,7 +50,7 @@ def collect(
 
 
 def stages(folder: Path, names: Iterable[str]) -> Iterator[dict]:
-    """Yield what the stages that ran in a folder cost; a stage that had nothing to do is no row."""
+    """Yield the cost of each stage that ran in a folder; a stage with nothing to do has no row."""
     records = read_hashes(folder)
     for name in names:
         path = folder / paths.STAGES[name]
@@ -81,12 +81,12 @@ def stage_cost(record: dict) -> dict:
 
 
 def sections(table: pd.DataFrame, cells: int) -> list[Section]:
-    """Format the costs by stage and setting: medians over categories and seeds.
+    """Format the costs by stage and setting, as medians over categories and seeds.
 
-    A fit that several cells share is counted once, with the setting of the first of them.
+    A fit that several cells share is counted once, under the setting of the first of them.
 
     Args:
-        table: what `collect` returns. cells: how many the config has.
+        table: what `collect` returns. cells: the number of cells of the config.
     """
     keys = ["stage", *SETTING, "device", "threads"]
     lines = []
@@ -117,9 +117,9 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
 
 
 def steps_by_setting(table: pd.DataFrame) -> dict[tuple, str]:
-    """Return the optimiser steps of the fits of each setting, 'low to high' over its categories.
+    """Return the optimiser steps of each setting's fits, as 'low to high' over its categories.
 
-    A setting whose fits took no step, or recorded none, is left out.
+    A setting whose fits took no steps, or did not record them, is left out.
 
     Args:
         table: what `collect` returns.
@@ -129,14 +129,14 @@ def steps_by_setting(table: pd.DataFrame) -> dict[tuple, str]:
 
 
 def span(values: pd.Series, digits: int = 0) -> str:
-    """Return the lowest and the highest of some numbers, as 'low to high'; one number of one value,
-    and of counts (`digits` 0) that are equal."""
+    """Return the range of some numbers as 'low to high', or as one number if there is one value or
+    if they are counts (`digits` 0) that are all equal."""
     low, high = measured(values.min(), digits), measured(values.max(), digits)
     return low if len(values) == 1 or (not digits and low == high) else f"{low} to {high}"
 
 
 def shown(value: object) -> str:
-    """Return a key as text; a gap among the threads made them floats."""
+    """Return a key as text; pandas turns `threads` into floats where some are missing."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

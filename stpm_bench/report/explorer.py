@@ -1,7 +1,7 @@
-"""A category's test images and level maps as one page of HTML, which fuses and cuts them itself.
+"""A category's test images and level maps as one HTML page that fuses and thresholds them itself.
 
-The page is `explorer.html` with its data put in: it needs no server and no network. It computes
-what `anomaly_map.anomaly_maps` and `metrics.pro` compute, written again in JavaScript.
+The page is `explorer.html` with the data inserted: it needs no server and no network. It computes
+the same as `anomaly_map.anomaly_maps` and `metrics.pro`, reimplemented in JavaScript.
 """
 
 import base64
@@ -16,16 +16,16 @@ import numpy as np
 from stpm_bench.grid import AXES, Cell
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-# What the template has in the place of its data.
+# The template's placeholder for its data.
 PLACEHOLDER = "{}"
-# At most so many cells in a page, and so many bytes of level maps: base64 makes 6.7 MB of them.
+# Limits of a page: cells, and bytes of level maps (in base64 these become 6.7 MB).
 CELLS = 6
 MAP_BYTES = 5_000_000
-# Of level maps: 16 bits a value. Of pictures: their side at most, and WebP's quality.
+# Level maps: 16 bits per value. Pictures: the maximum side length, and the quality of WebP.
 STEPS = 65535
 PICTURE_SIZE = 256
 PICTURE_QUALITY = 80
-# The axes in which a page's cells differ from its first one, in turn.
+# The axes in which a page's cells differ from its first one, used in turn.
 COMPARED = ("method", "teacher", "layers")
 
 
@@ -33,13 +33,13 @@ class Setting(NamedTuple):
     """One cell of the page.
 
     Attributes:
-        cell: whose it is.
-        fit: the name of the folder of its fit: cells of one fit have the same level maps.
+        cell: the cell.
+        fit: the name of its fit's folder: cells of one fit have the same level maps.
         level_maps: name of a level -> (N, H_l, W_l) float32.
         scores: (N,) image scores, as evaluated.
-        own: whether these are the method's own, and not the maxima of the anomaly maps.
+        own: whether the scores are the method's own rather than the maxima of the anomaly maps.
         evaluation: what `Settings.evaluation_part` returns.
-        metrics: name -> value, of the category.
+        metrics: name -> value, for the category.
     """
 
     cell: Cell
@@ -52,10 +52,10 @@ class Setting(NamedTuple):
 
 
 def chosen(cells: Iterable[Cell], firsts: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """Return the cells of each category's page, see `choose`.
+    """Return the cells of each category's page, chosen by `choose`.
 
     Args:
-        cells: of every study. firsts: each category's first cell of the main study.
+        cells: those of every study. firsts: each category's first cell in the main study.
     """
     of_category: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -66,12 +66,12 @@ def chosen(cells: Iterable[Cell], firsts: Iterable[Cell]) -> dict[str, list[Cell
 def choose(cells: Sequence[Cell], first: Cell) -> list[Cell]:
     """Return the cells of a category's page, at most `CELLS`.
 
-    The first one is the page's own; the others differ from it in one axis of `COMPARED`: in turn
-    the next method, the next teacher, the next levels, in the order of `cells`. Another method may
-    have other levels where it has none at these, as PatchCore by default.
+    The page is named after the first one; the others differ from it in one axis of `COMPARED`: in
+    turn the next method, the next teacher, the next levels, in the order of `cells`. A method that
+    was not run at these levels may have others, such as PatchCore's defaults.
 
     Args:
-        cells: of the category, of every study. first: its first cell of the main study.
+        cells: the category's, from every study. first: its first cell in the main study.
     """
 
     def differs(cell: Cell) -> set[str]:
@@ -90,9 +90,9 @@ def choose(cells: Sequence[Cell], first: Cell) -> list[Cell]:
 
 
 def fitting(settings: Sequence[Setting]) -> tuple[int, int]:
-    """Return how many of a page's settings, and how many of its images, fit into `MAP_BYTES`.
+    """Return how many of a page's settings and images fit into `MAP_BYTES`.
 
-    Settings are left out from the last until two are left; images only after that.
+    Settings are dropped from the end until two are left; only then are images dropped.
     """
     count = len(next(iter(settings[0].level_maps.values())))
     sizes, known = [], set()
@@ -109,17 +109,17 @@ def fitting(settings: Sequence[Setting]) -> tuple[int, int]:
 def spread(scores: np.ndarray, count: int) -> np.ndarray:
     """Return `count` indices of scores (N,), evenly spread over their ranks, in ascending order.
 
-    The lowest and the highest are among them.
+    The lowest and the highest score are included.
     """
     ranks = np.linspace(0, len(scores) - 1, count).round().astype(int)
     return np.sort(np.argsort(scores, kind="stable")[ranks])
 
 
 def packed(maps: np.ndarray) -> dict:
-    """Return maps (N, H, W) as 16 bits a value: low + span * (value / 65535)^2.
+    """Return maps (N, H, W) with 16 bits per value: low + span * (value / 65535)^2.
 
-    The square gives low values finer steps, since maps have heavy tails and a product of levels
-    multiplies what is lost: an error is at most 1.6e-5 of the range anywhere.
+    The square gives low values finer steps: maps have heavy tails, and a product of levels
+    multiplies the rounding errors. The error is at most 1.6e-5 of the range.
 
     Returns:
         `height`, `width`, `low`, `span`, and `values`: little-endian uint16, in base64.
@@ -138,14 +138,14 @@ def packed(maps: np.ndarray) -> dict:
 
 
 def unpacked(record: Mapping) -> np.ndarray:
-    """Return the maps (N, H, W) float32 of what `packed` returns."""
+    """Return the maps (N, H, W) float32 from what `packed` returns."""
     values = np.frombuffer(base64.b64decode(record["values"]), "<u2").astype(float)
     maps = record["low"] + record["span"] * (values / STEPS) ** 2
     return maps.reshape(-1, record["height"], record["width"]).astype(np.float32)
 
 
 def picture(image: np.ndarray) -> str:
-    """Return an image (S, S, 3) uint8 as the address of a picture that holds itself (data:)."""
+    """Return an image (S, S, 3) uint8 as a data: URL."""
     from PIL import Image
 
     small = Image.fromarray(image)
@@ -160,10 +160,11 @@ def regions(mask: np.ndarray, apart: bool) -> list[list[int]]:
     """Return the regions of a mask (S, S) bool, each as the lengths of its runs in reading order.
 
     Args:
-        apart: 8-connected regions, as PRO counts them; else all that is marked is one.
+        apart: whether to return 8-connected regions, as PRO counts them; else the whole mask is
+            one region.
 
     Returns:
-        of each region pixels outside, pixels inside, outside, inside, and so on.
+        For each region the lengths of runs: pixels outside, inside, outside, inside, and so on.
     """
     from scipy import ndimage
 
@@ -179,7 +180,7 @@ def regions(mask: np.ndarray, apart: bool) -> list[list[int]]:
 
 
 def labels_of(cells: Sequence[Cell]) -> list[str]:
-    """Return what each cell of a page is called: its method and the axes in which they differ."""
+    """Return the label of each cell of a page: its method and the axes in which they differ."""
     axes = ["method"]
     axes += [a for a in AXES if a != "method" and len({getattr(cell, a) for cell in cells}) > 1]
     words = {"layers": "levels {}", "teacher": "teacher {}"}
@@ -202,12 +203,12 @@ def page(
     """Return the page of a category.
 
     Args:
-        files, defects: N names each, the defect 'good' where there is none.
+        files, defects: N names each; the defect is 'good' where there is none.
         images: (N, S, S, 3) uint8.
-        masks: treatment -> (N, S, S) bool, or (0, S, S) of a set without masks.
-        settings: the page's cells, see `choose`; of none the page says why it is empty.
-        apart: whether the regions of a mask count one by one, as PRO does; else a mask is one.
-        absent: sentences on cells that are not in the page.
+        masks: treatment -> (N, S, S) bool, or (0, S, S) for a set without masks.
+        settings: the page's cells, see `choose`; if empty, the page says why.
+        apart: whether the regions of a mask count separately, as in PRO; else a mask is one region.
+        absent: sentences about cells that are not in the page.
     """
     kept, count = fitting(settings) if settings else (0, 0)
     rows = spread(settings[0].scores, count) if settings else []
@@ -262,13 +263,13 @@ def page(
         ],
         "absent": absent,
     }
-    # A name of a file may hold what would end the script.
+    # A file name may contain the text that would end the script element.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     return put(data)
 
 
 def put(data: str) -> str:
-    """Return the template with its data put in."""
+    """Return the template with its data inserted."""
     before, mark, after = TEMPLATE.read_text(encoding="utf-8").partition(
         f'<script id="data" type="application/json">{PLACEHOLDER}</script>'
     )

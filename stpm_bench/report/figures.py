@@ -25,15 +25,15 @@ from stpm_bench.report.tables import (
 )
 
 MOST_SETTINGS = 30  # settings that one figure shows; tables have all
-LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate; of its axis
+LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate: the integration limit, the end of the axis
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
 
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
-    """Draw a study's metrics: against the fraction, or a row for each setting or category.
+    """Draw a study's metrics: against the fraction, or one row for each setting or category.
 
-    Of more than `MOST_SETTINGS` settings the best are drawn. Sets without PRO are left to their
-    tables, where there are others.
+    If there are more than `MOST_SETTINGS` settings, only the best are drawn. Sets without PRO are
+    left to the tables if there are other sets.
 
     Args:
         table: what `tables.study_table` returns.
@@ -52,7 +52,7 @@ def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure
 
 
 def first_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the cells of the first `MOST_SETTINGS` settings, and what a title adds of the cut."""
+    """Return the cells of the first `MOST_SETTINGS` settings, and the title's note of the cut."""
     number = cells.groupby(list(SETTING), sort=False).ngroup()
     count = number.max() + 1
     text = f", the first {MOST_SETTINGS} of {count} settings" if count > MOST_SETTINGS else ""
@@ -60,7 +60,7 @@ def first_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
-    """Draw a row for each setting (mean over categories, and each category), or each category."""
+    """Draw one row for each setting (its mean and each category), or one for each category."""
     single, mean = parts(table)
     axes_that_vary = varying(table)
     if axes_that_vary:
@@ -72,7 +72,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         position = names.map(places)
         axis_label = ", ".join(LABELS.get(axis, axis) for axis in axes_that_vary)
         shown = mean
-    else:  # one setting: its categories are what there is to compare
+    else:  # one setting: the categories are compared
         names_shown = [*dict.fromkeys(single["category"]), "mean"]
         position = table["category"].map({name: i for i, name in enumerate(names_shown)})
         axis_label, shown = "category", pd.concat([single, mean])
@@ -159,17 +159,17 @@ def circles(axis: Axes, x: pd.Series, y: pd.Series) -> None:
 
 
 def parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return a study's rows of single categories, and those of the mean."""
+    """Return a study's rows of single categories, and its rows of means."""
     return table[table["kind"] == CATEGORY], table[table["kind"] == MEAN]
 
 
 def with_accuracy(teacher: str, accuracy: float | None) -> str:
-    """Return a teacher's label: its name, and below it the accuracy of its own task."""
+    """Return a teacher's label: its name, and below it the accuracy on its own task."""
     return teacher if accuracy is None else f"{teacher}\n({accuracy:.1%} accuracy)"
 
 
 def legend(table: pd.DataFrame, by_setting: bool) -> str:
-    """Return what the marks are and how many categories and seeds they rest on."""
+    """Return what the marks mean, and the numbers of categories and seeds behind them."""
     categories = parts(table)[0]["category"].nunique()
     n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
     n += f" × {seeds(table)}"
@@ -180,7 +180,7 @@ def legend(table: pd.DataFrame, by_setting: bool) -> str:
 
 
 def difference_to_paper(table: pd.DataFrame) -> Figure:
-    """Draw by how much each category's value differs from the paper's, a dot a category.
+    """Draw by how much each category's value differs from the paper's, one dot per category.
 
     Where no category has both values, the figure says so.
 
@@ -189,7 +189,7 @@ def difference_to_paper(table: pd.DataFrame) -> Figure:
     """
     table = table[table["kind"] != GROUP]
     single = parts(table)[0]
-    # Of image AUROC the paper prints the mean alone: nothing to draw by category.
+    # The paper prints only the mean of image AUROC: there is nothing to draw by category.
     metrics = {
         metric: METRICS[metric]
         for metric in metrics_of(table)
@@ -286,13 +286,13 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
 
 
 def training(histories: pd.DataFrame, name: str) -> Figure:
-    """Draw the losses of a study's trainings by epoch: a panel a setting, two lines a cell.
+    """Draw the losses of a study's trainings by epoch: one panel per setting, two lines per cell.
 
-    A circle marks the epoch that was kept, a cross where a training failed. Epoch 0 is the
+    A circle marks the epoch that was kept, a cross marks a failed training. Epoch 0 is the
     untrained student.
 
     Args:
-        histories: the rows of each cell's history (see `student.Trained`) beside its axes.
+        histories: the rows of each cell's history (see `student.Trained`), with the cell's axes.
     """
     settings = list(histories.groupby(list(SETTING), sort=False))
     columns = min(3, len(settings))
@@ -341,7 +341,7 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
 
 
 def definitions(table: pd.DataFrame) -> Figure:
-    """Draw by how much each definition of PRO differs from the exact one, a circle a category.
+    """Draw the difference of each definition of PRO from the exact one, one circle per category.
 
     Args:
         table: what `audit.summary` returns.
@@ -367,7 +367,7 @@ def definitions(table: pd.DataFrame) -> Figure:
             edgecolor=GREY,
             linewidth=0.5,
             size=2.5,
-            jitter=False,  # a jitter is drawn unseeded: the file would differ each time
+            jitter=False,  # jitter is unseeded: the file would differ each time
             zorder=1,
         )
         axis.errorbar(mean["difference"], mean["name"].map(order.index), **DIAMOND)

@@ -9,8 +9,8 @@ from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import html_row, to_html
 
 UNTESTED = "not tested"
-# Snakemake's report puts the text beside the graph of the rules, in a column of 512 pixels whose
-# middle is the window's. Here the text has the width that a table needs, and the graph follows it.
+# Snakemake's report puts the text next to the graph of the rules, in a column of 512 pixels centred
+# in the window. This style makes the text as wide as a table needs; the graph comes after it.
 STYLE = """
 .first-page table { border-collapse: collapse; width: auto; font-size: 14px; }
 .first-page th, .first-page td { padding: .2em .7em; text-align: right; vertical-align: top; }
@@ -39,7 +39,7 @@ def page(table: str, claims: Mapping, panel: bytes, name: str) -> str:
         claims: what `claims_table.record` returns.
         panel: a PNG. name: what it shows.
     """
-    # In lines: docutils, through which Snakemake takes this page, refuses one of 10,000 characters.
+    # Snakemake passes this page to docutils, which rejects lines of 10,000 characters.
     picture = base64.encodebytes(panel).decode("ascii")
     parts = [
         "<!doctype html>",
@@ -61,7 +61,7 @@ def first_section(table: str) -> str:
 
 
 def verdicts(claims: Mapping) -> list[str]:
-    """Return the verdicts as lines of HTML: a table of what was tested, then the other claims.
+    """Return the verdicts as lines of HTML: a table of tested claims, then the other claims.
 
     Args:
         claims: what `claims_table.record` returns.
@@ -82,7 +82,7 @@ def verdicts(claims: Mapping) -> list[str]:
 
 
 def claim_row(row: Mapping) -> str:
-    """Return a tested claim, of one metric, as a row of HTML."""
+    """Return one tested claim, for one metric, as a row of HTML."""
     effect = "" if row["effect"] is None else f"{row['effect']:+.3f}"
     if row["low"] is not None:
         effect += f" [{row['low']:+.3f}, {row['high']:+.3f}]"

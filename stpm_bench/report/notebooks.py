@@ -1,4 +1,4 @@
-"""What the notebooks in analysis/ share: they show files of the results folder, and no other."""
+"""Functions shared by the notebooks in analysis/; they read only the results folder."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from stpm_bench import grid
 from stpm_bench.files import read_json, read_verified
 from stpm_bench.results import cell_folder
 
-# The rule 'notebook' sets it; a person who opens a notebook by hand reads the default's.
+# The rule 'notebook' sets it; a notebook opened by hand reads the default results folder.
 RESULTS = Path(os.environ.get("STPM_BENCH_RESULTS", "results"))
 
 
@@ -20,7 +20,7 @@ def studies() -> pd.DataFrame:
 
 
 def main_study() -> str:
-    """Return the name of the main study: 'main', or the first where none has that name."""
+    """Return the name of the main study: 'main', or the first study if none has that name."""
     return grid.main_study(studies()["study"])
 
 
@@ -33,7 +33,7 @@ def main_cells() -> list[tuple[grid.Cell, Path]]:
 
 
 def studies_of(axis: str, example: str) -> list[str]:
-    """Return the studies in which an axis varies; where there is none, show how to add one.
+    """Return the studies in which an axis varies; if there are none, show how to add one.
 
     Args:
         example: the YAML of such a study.
@@ -48,7 +48,7 @@ def studies_of(axis: str, example: str) -> list[str]:
 
 
 def show_table(name: str) -> None:
-    """Show a table of the results, its title below the notebook's own headings."""
+    """Show a table of the results; its title is one heading level below the notebook's."""
     text = read_verified(RESULTS / "tables" / f"{name}.md").decode()
     display(Markdown(text.replace("## ", "#### ")))
 
@@ -59,7 +59,7 @@ def show_figure(name: str, width: int = 560) -> None:
 
 
 def show_claims(question: str) -> None:
-    """Show what the cells say of the claims whose number starts with `question`."""
+    """Show the results of the claims whose number starts with `question`."""
     record = read_json(RESULTS / "claims.json")
     rows = pd.DataFrame([c for c in record["claims"] if c["claim"].startswith(question)])
     columns = ["claim", "statement", "metric", "verdict", "comparison", "effect", "low", "high"]

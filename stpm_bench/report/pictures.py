@@ -1,4 +1,4 @@
-"""Figures of images and their maps: the paper's Figure 1, and what the method gets wrong."""
+"""Figures of images and their maps: the paper's Figure 1, and the method's worst errors."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,23 +14,23 @@ from stpm_bench.report.style import PAGE_WIDTH, drawing
 
 
 class Case(NamedTuple):
-    """One test image, and how wrong its score is among those of its category."""
+    """One test image, and how wrong its score is within its category."""
 
     category: str
     file: str
     defect: str
-    # A defect's: the share of good images that score at least as high; a good image's: the share
-    # of defects that score at most as high.
+    # For a defect, the share of good images that score at least as high; for a good image, the
+    # share of defects that score at most as high.
     share: float
-    # The score over the median score of the other kind: what tells equal shares apart.
+    # The score divided by the median score of the other kind: orders cases with equal shares.
     ratio: float
     image: np.ndarray  # (S, S, 3) uint8
-    mask: np.ndarray | None  # (S, S) bool; None of a set without masks
-    anomaly_map: np.ndarray  # (S, S) float, over the highest of its category's maps
+    mask: np.ndarray | None  # (S, S) bool; None for a set without masks
+    anomaly_map: np.ndarray  # (S, S) float, divided by the maximum over its category's maps
 
 
 def gap(title: str, text: str) -> Figure:
-    """Draw a frame that says why there is nothing to draw."""
+    """Draw an empty frame that says why there is nothing to draw."""
     with drawing():
         figure, axis = plt.subplots(figsize=(PAGE_WIDTH, 1.2), layout="constrained")
         axis.set(xticks=[], yticks=[], title=title)
@@ -47,18 +47,19 @@ def panel(
     scores: np.ndarray,
     title: str,
 ) -> Figure:
-    """Draw the paper's Figure 1 for one category: a row for each kind of defect.
+    """Draw the paper's Figure 1 for one category: one row for each kind of defect.
 
-    The row of a defect is its image of median score, neither the best nor the worst case. Columns:
-    the image with the mask's outline, the mask, each level's map, the fused map; neither outline
-    nor mask for a set without masks. A column's maps share one colour scale, so that rows can be
-    compared; the scale is a square root, because the product of levels has heavy tails.
+    The row of a defect shows its image of median score, neither the best nor the worst case. The
+    columns are the image with the mask's outline, the mask, each level's map and the fused map; a
+    set without masks has no outline and no mask. The maps in a column share one colour scale, so
+    that rows can be compared; the scale is a square root, because the product of levels has heavy
+    tails.
 
     Args:
         images: (N, S, S, 3) uint8. anomaly_maps: (N, S, S) float.
         masks: (N, S, S) bool, or (0, S, S) for a set without masks.
         level_maps: level -> (N, H_l, W_l) float.
-        defects: N names, 'good' where there is none.
+        defects: N names, 'good' where there is no defect.
         scores: (N,) image scores.
     """
     names = pd.Series(list(defects))
@@ -99,7 +100,7 @@ def panel(
 
 
 def outline(axis: Axes, mask: np.ndarray | None) -> None:
-    """Draw a mask's outline: a white line under a dashed black one shows on any photograph."""
+    """Draw a mask's outline: a white line under a dashed black one is visible on any image."""
     if mask is not None and mask.any():
         axis.contour(mask, [0.5], colors="white", linewidths=1.0)
         axis.contour(mask, [0.5], colors="black", linewidths=0.6, linestyles="dashed")
@@ -115,11 +116,11 @@ def hardest(
     anomaly_maps: np.ndarray,
     count: int,
 ) -> tuple[list[Case], list[Case]]:
-    """Return the hardest misses and the hardest false alarms of a category, at most `count` each.
+    """Return a category's worst misses and worst false alarms, at most `count` each.
 
     Args:
-        files, defects: N names each, the defect 'good' where there is none.
-        scores: (N,). images, masks, anomaly_maps: as of `panel`.
+        files, defects: N names each; the defect is 'good' where there is none.
+        scores: (N,). images, masks, anomaly_maps: as in `panel`.
     """
     scores, good = np.asarray(scores, float), np.asarray(list(defects)) == "good"
     highest = float(anomaly_maps.max()) or 1.0
@@ -137,7 +138,7 @@ def hardest(
         )
 
     def kept(cases: list[Case]) -> list[Case]:
-        """Return the worst, with copies: a view would keep every category's arrays in memory."""
+        """Return the worst as copies: a view would keep every category's arrays in memory."""
         return [
             case._replace(
                 image=case.image.copy(),
@@ -159,7 +160,7 @@ def hardest(
 
 
 def worst(cases: Iterable[Case], count: int) -> list[Case]:
-    """Return the `count` cases of the highest share; of equal ones the more extreme score first."""
+    """Return the `count` cases with the highest share; ties go to the more extreme score."""
 
     def order(case: Case) -> tuple:
         return -case.share, case.ratio if case.defect != "good" else -case.ratio, case.file
@@ -168,10 +169,10 @@ def worst(cases: Iterable[Case], count: int) -> list[Case]:
 
 
 def failures(misses: Sequence[Case], alarms: Sequence[Case], title: str) -> Figure:
-    """Draw misses and false alarms: above the image with the mask's outline, below its map.
+    """Draw misses and false alarms: the image with the mask's outline above, its map below.
 
-    A map's colours go to the highest value of its category's maps, on a square-root scale: a miss
-    is dark where its defect is.
+    The colour scale of a map ends at the maximum over its category's maps and is a square root: a
+    miss is dark where its defect is.
     """
     columns = max(len(misses), len(alarms), 1)
     size = PAGE_WIDTH / max(columns, 4)

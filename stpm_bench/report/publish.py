@@ -1,7 +1,7 @@
-"""A finished run, or what is done of one, as a small folder that is kept in git: results/published.
+"""Publishes a run, finished or not, as a small folder that is kept in git: results/published.
 
-A published folder has the names of a results folder's files (config.yaml, metrics.csv, claims.json,
-tables/, figures/), a record of machine, versions, hours and counts (record.json), and a README.md.
+A published folder uses the file names of a results folder (config.yaml, metrics.csv, claims.json,
+tables/, figures/). It also has record.json (machine, versions, hours and counts) and a README.md.
 """
 
 import json
@@ -29,8 +29,8 @@ FOLDER = Path("results/published")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 AUTHORS = "authors' repository README"
 NOT_RECORDED = "not recorded"
-# Deviations beside which the paper's values still stand in README.md: the precision is what `auto`
-# takes on the hardware, and a second checkpoint that is scored changes nothing of the first.
+# Deviations that still allow a comparison with the paper's values in README.md: `auto` chooses the
+# precision by hardware, and scoring a second checkpoint does not change the result of the first.
 HARMLESS = ("precision ", "last_epoch ")
 BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
 END = "<!-- end of published results -->"
@@ -38,8 +38,8 @@ FEW = 5  # names that a message or a README lists before 'and N more'
 
 
 class Run(NamedTuple):
-    """A stage that ran: 'teacher', 'fit', 'score' or 'evaluate'; the name of its folder, or of the
-    teacher's file; its record; and the names of the folders of the cells that rest on it."""
+    """One run of a stage ('teacher', 'fit', 'score' or 'evaluate'): the name of its folder or of
+    the teacher's file, its record, and the names of the folders of the cells that use it."""
 
     stage: str
     name: str
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 def runs(results: Path, studies: pd.DataFrame) -> list[Run]:
-    """Return every stage of the studies' cells that has run, a fit that cells share once.
+    """Return every run of a stage for the studies' cells; a fit that cells share appears once.
 
     Args:
         studies: what `grid.studies` returns.
@@ -71,10 +71,10 @@ def runs(results: Path, studies: pd.DataFrame) -> list[Run]:
 
 
 def kinds(found: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the kinds of processor that computed: kind -> the cells that rest on it.
+    """Return the kinds of processor that computed the results: kind -> the cells that used it.
 
-    A GPU counts for itself, whatever processor it is beside. A teacher that was not trained here
-    only copied its weights, and metrics are computed in float64: neither counts.
+    A GPU is named without the processor of its machine. A teacher that was not trained here only
+    copied its weights, and metrics are computed in float64, so neither of these counts.
     """
     result: dict[str, list[str]] = {}
     for stage, _, record, cells in found:
@@ -87,10 +87,10 @@ def kinds(found: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
-    """Return what can be mixed: the code of each stage, packages, Python, the students' precision.
+    """Return what may be mixed: the code of each stage, packages, Python, the students' precision.
 
     Returns:
-        what -> version -> the cells that rest on it.
+        What -> version -> the cells that used it.
     """
     result: dict[str, dict[str, list[str]]] = {}
     for stage, _, record, cells in found:
@@ -108,7 +108,7 @@ def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
 
 
 def named(cells: Sequence[str]) -> str:
-    """Return the names of some cells as a sentence has them."""
+    """Return the names of some cells as part of a sentence."""
     names = list(dict.fromkeys(cells))
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
     return ", ".join(names[:FEW]) + more
@@ -126,13 +126,13 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     """Return the files of a published folder: path in it -> content.
 
     Args:
-        results: a results folder with the tables, claims and figures of what is done.
-        name: of the published folder.
-        note: what the publisher has to say, a line of its README.md.
-        mixed: whether mixed versions of code and packages are published, and named as such.
+        results: a results folder with tables, claims and figures of the cells that are done.
+        name: the name of the published folder.
+        note: the publisher's remark, a line of its README.md.
+        mixed: whether to allow mixed versions of code and packages; the README then lists them.
 
     Raises:
-        InputError: the name is no plain one; tables are missing or of other cells than those that
+        InputError: the name is not a plain one; tables are missing or do not match the cells that
             are done; the cells come from several kinds of processor, or, without `mixed`, from
             several versions.
     """
@@ -186,7 +186,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
 
 
 def refuse_other_speed(results: Path, known: Collection[str]) -> None:
-    """Raise an InputError where the methods were timed on another processor than the cells' kind.
+    """Raise an InputError if the methods were timed on another kind of processor than the cells.
 
     Args:
         known: the kind of processor of the cells, see `kinds`; empty where none is recorded.
@@ -203,7 +203,7 @@ def refuse_other_speed(results: Path, known: Collection[str]) -> None:
 
 
 def figures(results: Path, main: str) -> list[str]:
-    """Return the figures to publish: the main study's, and of the others those that are there."""
+    """Return the figures to publish: the main study's, and those of the others that exist."""
     there = [main, f"training/{main}", "difference_to_paper"]
     there += [next((n for n in ("methods", "few_shot") if figure_of(results, n).exists()), "")]
     found = [figure for figure in there if figure and figure_of(results, figure).exists()]
@@ -221,7 +221,7 @@ def figure_of(results: Path, name: str) -> Path:
 
 
 def remake(results: Path, main: str) -> str:
-    """Return the sentence that says how tables, claims and figures are made of what is done."""
+    """Return the sentence that says how to update tables, claims and figures to the cells done."""
     return f"make them with: python -m stpm_bench interim --results {results} --main {main}"
 
 
@@ -229,7 +229,7 @@ def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]
     """Return the status of every planned cell: its folder's name -> 'done', 'failed' or 'missing'.
 
     Raises:
-        InputError: metrics.csv or the tables are of other cells than those that are done now.
+        InputError: metrics.csv or the tables do not match the cells that are done now.
     """
     valued = {cell.folder for cell in grid.cells(grid.read(results / "metrics.csv"))}
     status = {}
@@ -302,12 +302,12 @@ TEACHER = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy
 
 
 def of(run: Run) -> bool:
-    """Return whether a stage records the environment that it ran in; an evaluation does not."""
+    """Return whether a stage records its environment; an evaluation does not."""
     return "git_commit" in run.record
 
 
 def values_of(found: Sequence[Run], key: str) -> list[str]:
-    """Return the values that the records have of a key, each once."""
+    """Return the distinct values of a key in the records."""
     return list(dict.fromkeys(run.record[key] for run in found if key in run.record and of(run)))
 
 
@@ -369,7 +369,7 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
 
 
 def opening(config: Mapping, record: Mapping) -> str:
-    """Return what was run, in a sentence or two."""
+    """Return what was run, in one or two sentences."""
     studies = config["studies"].values()
     axes = {
         axis: list(dict.fromkeys(str(value) for study in studies for value in study[axis]))
@@ -390,15 +390,15 @@ def opening(config: Mapping, record: Mapping) -> str:
 
 
 def tables_of(markdown: str) -> str:
-    """Return the tables of a study's own Markdown, without those of published methods, their titles
-    one level down."""
+    """Return the tables in a study's Markdown without those of published methods, with headings
+    one level lower."""
     parts = re.split(r"\n(?=## )", markdown)
     own = [part for part in parts if part.startswith("## Study: ")]
     return "\n".join(own).replace("## Study: ", "### Study: ").rstrip()
 
 
 def paths(config: Mapping) -> list[tuple[str, str, str]]:
-    """Return the paths of a completed config: the key, its value as Markdown, what it is."""
+    """Return the paths in a completed config: the key, its value as Markdown, its meaning."""
     data = config["data"]
     found = [("results", config["results"], "where the results land")]
     if data["demo"]:
@@ -432,7 +432,7 @@ def paths(config: Mapping) -> list[tuple[str, str, str]]:
 
 
 def absolute_paths(config: Mapping) -> list[str]:
-    """Return the keys and paths of a config that name a place of one machine, which others see."""
+    """Return the keys and values of a config that are absolute paths, which readers would see."""
     return [
         f"{key}: {value.strip('`')}"
         for key, value, _ in paths(config)
@@ -441,7 +441,7 @@ def absolute_paths(config: Mapping) -> list[str]:
 
 
 def machine(record: Mapping) -> list[str]:
-    """Return the lines of a README on machine, precision, hours, versions and commits."""
+    """Return the README lines on machine, precision, hours, versions and commits."""
     hours = record["hours"]
     each = ", ".join(f"{stage} {h:.2f}" for stage, h in hours.items() if stage != "together")
     seen = record["versions"]
@@ -465,7 +465,7 @@ def machine(record: Mapping) -> list[str]:
 
 
 def not_reached(record: Mapping) -> list[str]:
-    """Return the lines of a README on planned cells without a value."""
+    """Return the README lines on planned cells without a value."""
     lines = []
     for key, text in (("missing", "have not run"), ("failed", "failed (a fit that fails again)")):
         cells = record[key]
@@ -476,14 +476,14 @@ def not_reached(record: Mapping) -> list[str]:
     return ["Nothing: every planned cell has its metrics."]
 
 
-# A folder, whole or not at all
+# Writing a folder atomically
 
 
 def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> None:
-    """Write a published folder, whole or not at all.
+    """Write a published folder atomically.
 
     Raises:
-        InputError: it is there already, and not to be replaced; or it cannot be written.
+        InputError: it exists and may not be replaced, or it cannot be written.
     """
     if folder.exists() and not replace:
         raise InputError(
@@ -492,7 +492,7 @@ def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> No
         )
     temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("tmp", "old"))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
         for name, content in files.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -516,10 +516,10 @@ def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> No
 
 
 def block(published: Path) -> str:
-    """Return what README.md says of the published folders, made of their files alone.
+    """Return the README.md block on the published folders, made from their files alone.
 
     Args:
-        published: the folder that holds them; links lead to `FOLDER`.
+        published: the folder that holds them; links point to `FOLDER`.
     """
     folders = sorted(path.parent for path in published.glob("[!.]*/record.json"))
     parts = [entry(folder) for folder in folders] or [
@@ -529,7 +529,7 @@ def block(published: Path) -> str:
 
 
 def entry(folder: Path) -> str:
-    """Return what README.md says of one published folder: a line, a table, a line a verdict."""
+    """Return the README.md part on one published folder: a line, a table, one line per verdict."""
     record = read_json(folder / "record.json")
     cells, hours = record["cells"], record["hours"]["together"]
     link = (FOLDER / folder.name / "README.md").as_posix()
@@ -554,9 +554,9 @@ def entry(folder: Path) -> str:
 
 
 def beside_the_paper(folder: Path) -> pd.DataFrame:
-    """Return our values beside the paper's and its authors', as text; empty without one of ours.
+    """Return our values next to those of the paper and its authors, as text; empty without ours.
 
-    Other readings of STPM that were run, such as `stpm_authors`, have a column each.
+    Other readings of STPM that were run, such as `stpm_authors`, each have a column.
     """
     table = pd.read_csv(folder / "tables" / "reproductions.csv")
     rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
@@ -584,9 +584,9 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
 
 
 def verdict_lines(claims: Sequence[Mapping]) -> list[str]:
-    """Return a line for each verdict that some claim has: which claims, of which metrics.
+    """Return one line per verdict: which claims have it, for which metrics.
 
-    The metrics are named where a claim has another verdict on others.
+    The metrics are named if the claim has a different verdict for others.
     """
     rows, lines = Counter(claim["claim"] for claim in claims), []
     for verdict in VERDICTS:
@@ -607,7 +607,7 @@ def with_block(text: str, made: str) -> str:
     """Return a README's text with its block of published results replaced.
 
     Raises:
-        InputError: the text has not both markers, once each and in order.
+        InputError: the text does not have both markers, once each and in order.
     """
     parts = re.split(f"{re.escape(BEGIN)}.*?{re.escape(END)}", text, flags=re.S)
     if len(parts) != 2:

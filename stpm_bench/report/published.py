@@ -1,4 +1,4 @@
-"""The literature's numbers, published.csv, and ours beside them."""
+"""The published numbers (published.csv), and tables that compare ours with them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -33,9 +33,9 @@ from stpm_bench.report.typeset import Section, bold_best, number, spread
 PUBLISHED = Path(__file__).with_name("published.csv")
 COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"]
 PAPER, METHOD = "paper v3", "STFPM"
-# The authors' own definition of PRO is another quantity: it has a name and a table of its own.
+# The authors define PRO differently, so their values have a separate name and table.
 AUTHORS_PRO = "linear_4000_both_rescaled"
-AUTHORS_MASKS = "bilinear_any"  # theirs too: what their README prints is of both
+AUTHORS_MASKS = "bilinear_any"  # also theirs: the values in their README use both
 NAMES = METRICS | {
     "pro_rescaled": "PRO by the authors' own definition (both axes rescaled)",
     "pixel_ap": "pixel average precision",
@@ -43,8 +43,8 @@ NAMES = METRICS | {
 OURS = "ours"
 MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
-# The published methods that are run here: the name of each in the tables, and in published.csv by
-# the backbone of the teacher, or '' for any.
+# The published methods that are run here: each one's name in the tables, and its name in
+# published.csv by the teacher's backbone ('' stands for any backbone).
 METHOD_AXIS = SETTING[-1]
 NO_READINGS: Mapping = MappingProxyType({})
 RUN_HERE = {
@@ -82,11 +82,11 @@ def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
 
 
 def without(published: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
-    """Return what can stand beside results in which some categories are not MVTec AD's.
+    """Return the published values that are comparable where some categories are not MVTec AD's.
 
     Args:
-        others: categories that have the name of one of MVTec AD's, but are not it. Their entries
-            are left out, and the means, which are of all 15 categories.
+        others: categories that share a name with one of MVTec AD's but hold other images. Their
+            entries are left out, and so are the means, which cover all 15 categories.
     """
     if not others:
         return published
@@ -96,7 +96,7 @@ def without(published: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
 def paper(published: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the paper's own STPM values: (category or 'mean', metric) -> value.
 
-    The category 'mean' is the row that the paper prints, which is not always the mean of its rows.
+    Category 'mean' is the row that the paper prints, not always the mean of its entries.
     """
     rows = published[(published["source"] == PAPER) & (published["method"] == METHOD)]
     return entries(rows)
@@ -110,7 +110,7 @@ def entries(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 def is_stpm(config: dict, method: str) -> bool:
     """Return whether a method of a completed config is a reading of STPM.
 
-    The paper's values of STPM stand beside such a one alone.
+    Only such methods are compared with the paper's values of STPM.
     """
     known = methods_of(config)
     return known[method].module == known[DEFAULT].module
@@ -123,12 +123,12 @@ def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
 
 
 class Baseline(NamedTuple):
-    """A published method that was run here, at the main study's teacher and all its images.
+    """A published method that was also run here, with the main study's teacher and all images.
 
     Attributes:
-        title: what the tables call it.
-        printed: its name in published.csv, that of the teacher's backbone.
-        table: what `tables.study_table` returns of it, of the main study's categories.
+        title: its name in the tables.
+        printed: its name in published.csv, with the teacher's backbone.
+        table: what `tables.study_table` returns for it, on the main study's categories.
     """
 
     title: str
@@ -147,20 +147,20 @@ def baselines(
     main: pd.DataFrame,
     others: Collection[str] = (),
 ) -> list[Baseline]:
-    """Return the methods of `RUN_HERE` of which any study has values at the main study's teacher.
+    """Return the methods of `RUN_HERE` that have values at the main study's teacher in any study.
 
     Args:
         metrics: the long table. cells: those of every study, columns `grid.AXES`.
-        config: completed. main: the main study's cells. others: as of `without`.
+        config: completed. main: the main study's cells. others: as in `without`.
 
     Returns:
-        Each at its default levels and a fraction of 1.0. A category that it was not run on is a
-        gap, and so are the means over it.
+        One `Baseline` per method, at its default levels and a fraction of 1.0. A category on which
+        it was not run is a gap, and so is every mean that includes the category.
     """
     known, teacher = methods_of(config), main["teacher"].iloc[0]
     categories, found = list(dict.fromkeys(main["category"])), []
     for name, (title, printed) in RUN_HERE.items():
-        if name == main["method"].iloc[0]:  # it is 'ours' already
+        if name == main["method"].iloc[0]:  # already in the column 'ours'
             continue
         setting = {"layers": spell_layers(known[name].levels), "teacher": teacher}
         setting |= {"fraction": PAPER_SETTING["fraction"], "method": name}
@@ -181,22 +181,22 @@ def methods(
     others: Collection[str] = (),
     ran: Sequence[Baseline] = (),
 ) -> pd.DataFrame:
-    """Set the published methods beside ours: a row for each metric and category.
+    """Compare the published methods with ours: one row for each metric and category.
 
     Args:
-        published: without what has no counterpart here, see `without`.
-        table: what `tables.study_table` returns; its rows at the paper's setting are taken.
-        others: as of `without`. ran: what `baselines` returns.
+        published: only what is comparable with these results, see `without`.
+        table: what `tables.study_table` returns; only its rows at the paper's setting are used.
+        others: as in `without`. ran: what `baselines` returns.
 
     Returns:
-        Columns `metric`, `category`, `kind`, one for each published method that has a value here,
-        'STPM (paper)', `ours`, `ours sd`, `difference` (ours less the paper's), and for each of
-        `ran` `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. Where all 15
-        categories were run, a last row 'mean, as printed' has the means that the sources print. No
-        rows where nothing is published for these categories.
+        Columns `metric`, `category`, `kind`, one for each published method that has a value for
+        these rows, 'STPM (paper)', `ours`, `ours sd`, `difference` (ours less the paper's), and for
+        each of `ran` `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. If all 15
+        categories were run, the last row 'mean, as printed' has the means printed by the sources.
+        No rows if nothing is published for these categories.
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
-    # Other sources of STPM's own numbers have their own table.
+    # Other sources of STPM's numbers are compared in `reproductions`.
     rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
     several = rows.groupby("method")["source"].nunique() > 1
     names = rows["method"].where(
@@ -238,10 +238,10 @@ def beside_printed(
     members: Sequence[str],
     metric: str,
 ) -> dict[str, float]:
-    """Return our value of a method in a row of `methods`, and the difference to its printed one.
+    """Return our value of a method in a row of `methods`, and its difference from the printed one.
 
     Args:
-        published: what is published of all methods. members: the categories of the row.
+        published: the published values of all methods. members: the categories of the row.
     """
     printed = published[published["method"] == baseline.printed]
     if printed["source"].nunique() > 1:
@@ -256,10 +256,10 @@ def beside_printed(
 def methods_sections(
     name: str, table: pd.DataFrame, basis: str, ran: Sequence[Baseline] = ()
 ) -> list[Section]:
-    """Set the published methods beside ours, a section a metric, the best of a row in bold.
+    """Format the comparison with published methods: one section per metric, row maxima in bold.
 
     Args:
-        table: what `methods` returns. ran: as it was given.
+        table: what `methods` returns. ran: the argument that `methods` got.
     """
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
@@ -312,11 +312,11 @@ def ours(
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
 
-    'mean' is MVTec AD's, and is there where all its 15 categories were run.
+    'mean' is the mean over MVTec AD, present if all its 15 categories were run.
 
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
-        cells: the study's cells. others: as of `without`; they are left out.
+        cells: the study's cells. others: as in `without`; they are left out.
     """
     cells = cells[~cells["category"].isin(others)]
     if cells.empty:
@@ -325,11 +325,11 @@ def ours(
         (definitions["definition"] == AUTHORS_PRO) & (definitions["masks"] == AUTHORS_MASKS)
     ].rename(columns={"pro": "value"})
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
-    long = long.astype({"value": float})  # of no audit at all the concatenation makes objects
+    long = long.astype({"value": float})  # without any audit, the concatenation gives objects
     table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
     shown = table[table["kind"] == CATEGORY]
     if {c for c in shown["category"] if set_of(c) == MVTEC} == set(mvtec.CATEGORIES):
-        # Beside other sets the mean of MVTec AD has a row of its own.
+        # Where there are other sets, MVTec AD's mean is in a row with the set's name.
         means = table[table["category"].isin([MVTEC, "mean"]) & table["kind"].isin([SET, MEAN])]
         shown = pd.concat([shown, means.head(1).assign(category="mean")])
     return {
@@ -342,15 +342,16 @@ def ours(
 def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the other readings of STPM that were run at the main study's setting.
 
-    A reading is a built-in method of STPM's file, or one of the config that is like another than
-    the main study's: the authors' code with 200 epochs is one, the paper's with another loss not.
+    A reading is a built-in method from STPM's file, or a method of the config that is `like` a
+    different one than the main study's method: the authors' code with 200 epochs is a reading, the
+    paper's with another loss is not.
 
     Args:
         cells: those of every study, columns `grid.AXES`. config: completed.
         main: the main study's cells.
 
     Returns:
-        name of the method -> its cells, of the main study's categories.
+        Name of the method -> its cells, in the main study's categories.
     """
     first = main[list(SETTING)].iloc[0]
     fixed = [axis for axis in SETTING if axis != METHOD_AXIS]
@@ -371,15 +372,15 @@ def reproductions(
     own: Mapping[tuple[str, str], tuple[float, float]],
     others: Mapping[str, Mapping[tuple[str, str], tuple[float, float]]] = NO_READINGS,
 ) -> pd.DataFrame:
-    """Set every source of STPM's numbers side by side: a row for each metric and category.
+    """Compare all sources of STPM's numbers: one row for each metric and category.
 
     Args:
-        own: what `ours` returns. others: the same of each of `readings`.
+        own: what `ours` returns. others: the same for each of `readings`.
 
     Returns:
         Columns `metric`, `category`, `kind`, one for each source, `ours`, `ours sd`, for each of
         `others` `ours: NAME` and `ours: NAME sd`, and `range` (highest less lowest of the sources
-        and `ours`). Means of all 15 categories: 'mean' of the entries, and 'mean, as printed'.
+        and `ours`). Over all 15 categories: 'mean' of the entries, and 'mean, as printed'.
     """
     rows = published[published["method"] == METHOD]
     sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
@@ -409,7 +410,7 @@ def reproductions(
 
 
 def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
-    """Set what `reproductions` returns, a section a metric."""
+    """Format what `reproductions` returns, one section per metric."""
     sections = []
     for metric, rows in table.groupby("metric", sort=False):
         start = rows.columns.get_loc(OURS)
@@ -417,7 +418,7 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
         body = pd.DataFrame({"category": rows["category"]})
         for column in columns:
             body[column] = [number(value) for value in rows[column]]
-        for column in rows.columns[start:-1:2]:  # each with its standard deviation behind it
+        for column in rows.columns[start:-1:2]:  # each is followed by its standard deviation
             body[column] = [
                 spread(*v) for v in zip(rows[column], rows[f"{column} sd"], strict=True)
             ]

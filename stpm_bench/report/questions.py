@@ -1,4 +1,4 @@
-"""What the studies ask beyond the paper's claims: one row per study, varied axis and metric."""
+"""The studies' questions beyond the paper's claims: one row per study, varied axis and metric."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,27 +18,28 @@ WORDS = {
     "teacher": "does the teacher matter",
     "fraction": "does the number of training images matter",
 }
-MOST_PAIRS = 30  # comparisons of a row: the largest of hundreds answers nothing
+MOST_PAIRS = 30  # comparisons in a row: the largest of hundreds would say nothing
 METHOD = "does the method or its settings matter"
 SPREAD = "does the spread over seeds grow where the teacher is drawn anew"
 LAST_EPOCH = "does the training collapse after the epoch that is kept"
 
 
 def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
-    """Return what each study that varies an axis answers.
+    """Return the answer of each study that varies an axis.
 
     For each axis that varies, and each combination of the other axes' values, the settings are
     compared with a reference: the main study's value of the axis, or else the study's first. The
-    row has the comparison with the largest difference in either direction. A study whose teachers
-    are the same one drawn for each seed and drawn once asks for the spread over seeds too, and one
-    whose method keeps the last epoch beside the best (`last_epoch: true`) for what is between them.
+    row shows the largest difference in either direction. Two kinds of study have a further
+    question. If one teacher appears both drawn for each seed and drawn once, the spread over seeds
+    is compared. If the method keeps the last epoch besides the best (`last_epoch: true`), the two
+    are compared.
 
     Args:
         studies: columns `study` and the axes, the cells of each study.
 
     Returns:
-        Columns `COLUMNS`; `comparisons` is how many the row is the largest of, and `p_holm` is
-        corrected for them.
+        Columns `COLUMNS`; `comparisons` is the number from which the largest was taken, and
+        `p_holm` is corrected for them.
     """
     rows = []
     for name, cells in studies.groupby("study", sort=False):
@@ -55,12 +56,13 @@ def questions(data: Evidence, studies: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dict]]:
-    """Return the pairs of settings that differ in one axis alone: (setting, reference).
+    """Return the pairs of settings that differ in one axis only: (setting, reference).
 
-    Of more than `MOST_PAIRS` pairs, as of a whole grid, those with the study's reference alone.
+    If there are more than `MOST_PAIRS` pairs, as in a whole grid, only those with the study's
+    reference are returned.
 
-    A method that is alone with its levels, as one whose default levels are others, is compared with
-    the study's reference itself.
+    A method that shares its levels with no other, such as one with other default levels, is
+    compared with the study's reference itself.
     """
     settings = cells[list(SETTING)].drop_duplicates()
     every = settings.to_dict("records")
@@ -83,10 +85,10 @@ def answer(
     pairs: Sequence[tuple[dict, dict]],
     made: Sequence[Comparison],
 ) -> dict | None:
-    """Return the row of the largest difference; None where no comparison is planned.
+    """Return the row of the largest difference; None if no comparison is planned.
 
     Args:
-        pairs: what `compared` returns. made: the comparison of each.
+        pairs: what `compared` returns. made: the comparison for each pair.
     """
     planned = [(pair, c) for pair, c in zip(pairs, made, strict=True) if c.planned]
     if not planned:
@@ -131,7 +133,7 @@ def row_of(
 
 
 def drawn_twice(cells: pd.DataFrame, config: dict) -> list[tuple[str, str]]:
-    """Return the pairs of teachers that differ in `draws` alone: (drawn once, for each seed)."""
+    """Return the pairs of teachers that differ only in `draws`: (drawn once, for each seed)."""
     teachers = {name: config["teachers"][name] for name in dict.fromkeys(cells["teacher"])}
 
     def rest(name: str) -> dict:
@@ -146,10 +148,10 @@ def drawn_twice(cells: pd.DataFrame, config: dict) -> list[tuple[str, str]]:
 
 
 def spread(data: Evidence, study: str, metric: str, fixed: str, other: str) -> dict | None:
-    """Return the row of how much larger the standard deviation over seeds is, paired by category.
+    """Return the row on how much larger the standard deviation over seeds is, paired by category.
 
     Args:
-        fixed, other: teachers, drawn once and for each seed.
+        fixed, other: the teacher drawn once, and the one drawn for each seed.
     """
     plans = [data.planned(metric, teacher=teacher) for teacher in (other, fixed)]
     rows = [data.found(metric, teacher=teacher) for teacher in (other, fixed)]
@@ -177,7 +179,7 @@ def spread(data: Evidence, study: str, metric: str, fixed: str, other: str) -> d
 
 
 def last_epoch(data: Evidence, study: str, metric: str, setting: dict) -> dict | None:
-    """Return the row of the last epoch less the kept one, paired by category; None where a setting
+    """Return the row of the last epoch less the kept one, paired by category; None if a setting
     has no metrics of the last epoch.
 
     Args:

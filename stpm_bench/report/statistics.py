@@ -1,8 +1,8 @@
 """Differences between two settings: arrays in, numbers out.
 
 The unit of every interval and test is the category: the seeds of a category are averaged first.
-Seeds of one category share its images; counted as pairs of their own they would make an interval
-too narrow and a p too small.
+Seeds of one category share its images; counting them as separate pairs would make the interval too
+narrow and p too small.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ FEWEST_SEEDS = 3
 def paired_differences(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """Average each setting's seeds within a category, then pair the two by category.
 
-    A setting with another number of seeds, as a method that draws nothing, keeps its pairs.
+    The two may have different numbers of seeds (a method without randomness has one).
 
     Args:
-        one, other: columns `category`, `value`, one row per seed; a value that is missing has no
-            row, or is NaN.
+        one, other: columns `category`, `value`, one row per seed; a missing value is NaN or has no
+            row.
 
     Returns:
         Columns `category`, `difference` (one - other), `values` (how many values of the two
-        settings it rests on), for the categories that both have.
+        settings it was computed from), for the categories that both have.
     """
     ours, theirs = by_category(one), by_category(other)
     rows = [
@@ -39,7 +39,7 @@ def paired_differences(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_category(rows: pd.DataFrame) -> dict[str, list[float]]:
-    """Return category -> its values that are not NaN; no key without one."""
+    """Return category -> its values that are not NaN; a category without any has no key."""
     found: dict[str, list[float]] = {}
     for category, value in zip(rows["category"], rows["value"], strict=True):
         if value == value:  # not NaN
@@ -52,7 +52,7 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
 
     Args:
         pairs: what `paired_differences` returns.
-        threshold: the difference that the test takes for none.
+        threshold: the difference under the test's null hypothesis.
 
     Returns:
         `values`, `categories` (counts); `difference` (the mean over categories); `low`, `high`
@@ -86,8 +86,8 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
 def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Return an interval of the mean that is corrected for skewness.
 
-    Student's t of a skewed sample is skewed itself. Hall's cubic transformation of it is monotone
-    and nearly symmetric; its quantiles are taken from Student's t distribution, and transformed
+    Student's t of a skewed sample is skewed itself. Hall's cubic transformation makes it nearly
+    symmetric and is monotone; quantiles are taken from Student's t distribution and transformed
     back. Differences between settings are often skewed: most categories hardly change and a few
     change a lot. `python -m stpm_bench benchmark intervals` compares the coverage with that of
     Student's t and of bootstrap intervals.
@@ -114,12 +114,12 @@ def mean_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray,
     skewness = np.zeros_like(mean)
     np.divide((error**3).mean(axis=-1), variance**1.5, out=skewness, where=varies)
     skewness *= np.sqrt(n * (n - 1)) / (n - 2)
-    # The transformation divides by the skewness; below this it is the identity to rounding.
+    # The transformation divides by the skewness; below this it equals the identity up to rounding.
     skewness = np.where(np.abs(skewness) < 1e-6, 1e-6, skewness)
     quantile = t.ppf((1 + level) / 2, n - 1)
 
     def inverse(transformed: float) -> np.ndarray:
-        """Return (mean - true mean) / sd of a value of the transformation."""
+        """Return (mean - true mean) / sd for a value of the transformation."""
         scaled = transformed / np.sqrt(n) - skewness / (6 * n)
         return 3 / skewness * (np.cbrt(1 + skewness * scaled) - 1)
 
@@ -154,8 +154,8 @@ def signed_rank(differences: Sequence[float]) -> float:
 def rank_biserial(differences: Sequence[float]) -> float:
     """Return the matched-pairs rank-biserial correlation, in [-1, 1].
 
-    The share of the rank sum that speaks for a positive difference, less the share that speaks
-    against it; 0 where every difference is 0. Source: Kerby, The simple difference formula,
+    The share of the rank sum of the positive differences, less that of the negative ones; 0 where
+    every difference is 0. Source: Kerby, The simple difference formula,
     Comprehensive Psychology 3, 2014.
     """
     from scipy.stats import rankdata
@@ -167,7 +167,7 @@ def rank_biserial(differences: Sequence[float]) -> float:
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Correct p values of one family by Holm's step-down method; a NaN is no test and stays NaN.
+    """Correct the p values of one family by Holm's step-down method; NaN (no test) stays NaN.
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
     Statistics 6, 1979.

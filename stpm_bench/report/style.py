@@ -1,4 +1,4 @@
-"""The look of every figure, and how it becomes a file."""
+"""The style of every figure, and how figures are saved."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from stpm_bench.files import written_whole
 
 COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
 PAGE_WIDTH = 6.9
-# Three of seaborn's palette 'colorblind' that differ in lightness too: they survive a grey printer.
+# Three colours of seaborn's palette 'colorblind' that also differ in lightness, for grey printers.
 BLUE, ORANGE, GREY = "#0173b2", "#de8f05", "0.55"
 STYLE = {
     "font.size": 7,
@@ -44,10 +44,10 @@ STYLE = {
 
 @contextmanager
 def drawing(changes: Mapping = MappingProxyType({})) -> Iterator[None]:
-    """Draw in this style on top of matplotlib's defaults, whatever the user's matplotlibrc says.
+    """Draw in this style on top of matplotlib's defaults, ignoring the user's matplotlibrc.
 
     Args:
-        changes: of matplotlib's settings, for this figure alone.
+        changes: matplotlib settings for this figure alone.
     """
     with plt.rc_context():
         matplotlib.rcdefaults()
@@ -58,7 +58,7 @@ def drawing(changes: Mapping = MappingProxyType({})) -> Iterator[None]:
 def save(figure: Figure, *paths: str | Path) -> None:
     """Write a figure to each path, in the format of its suffix, without the date in the file.
 
-    Names of categories, defects and files are drawn as they are: two $ in one begin no formula.
+    Names of categories, defects and files are drawn literally: two $ do not start a formula.
     """
     for text in figure.findobj(Text):
         text.set_parse_math(False)

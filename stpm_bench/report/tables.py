@@ -22,13 +22,13 @@ from stpm_bench.report.typeset import (
 )
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
-# The setting that the paper's Tables 1 and 2 are of, as far as a cell spells it; the caption says
-# the rest. A study with several teachers or methods stands beside the paper with its first ones.
+# The setting of the paper's Tables 1 and 2, as far as a cell's axes describe it; the caption adds
+# the rest. If a study has several teachers or methods, its first ones are compared with the paper.
 PAPER_SETTING = {"layers": "1+2+3", "fraction": 1.0}
 FIRST_AXES = ["teacher", "method"]
 GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS}
-# What a row of a summary is of, its column `kind`: one category, MVTec AD's textures or objects,
-# a whole set, or all of which the mean is taken.
+# The column `kind` says what a row of a summary covers: one category, MVTec AD's textures or
+# objects, a whole set, or everything (the mean).
 CATEGORY, GROUP, SET, MEAN = "category", "group", "set", "mean"
 STUDENT = "stpm"  # the file of the methods that train in the config's precision
 EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
@@ -36,15 +36,15 @@ ANOMALIB = (
     " anomalib's own teacher is another (timm's resnet18.a1_in1k): here all share the study's, and "
     "its own numbers differ for that too."
 )
-EVERY_TWO = 16  # how many settings are compared every two, see `differences`
+EVERY_TWO = 16  # up to this many settings, all pairs are compared, see `differences`
 NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
 NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
 
 
 def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> list[str]:
-    """Return those of `names` that have a value: all, where there is no value at all.
+    """Return the `names` that have a value, or all of them if there is no value at all.
 
-    One-class CIFAR-10 has no masks, and of ShanghaiTech's videos PRO is not reported.
+    One-class CIFAR-10 has no masks, and PRO is not reported for ShanghaiTech's videos.
 
     Args:
         values: the long table, or what `study_table` returns.
@@ -57,8 +57,8 @@ def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> l
 
 
 def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that the paper's values stand beside: at `PAPER_SETTING`, with the first
-    teacher and the first method of the table.
+    """Return the rows to compare with the paper: those at `PAPER_SETTING`, with the first teacher
+    and the first method of the table.
 
     Args:
         table: cells of one study, or what `study_table` returns.
@@ -69,10 +69,10 @@ def at_papers_setting(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sets_without_pro(values: pd.DataFrame) -> list[str]:
-    """Return the sets that are without PRO: each has a table of its own.
+    """Return the sets without PRO: each has a separate table.
 
     Args:
-        values: as of `metrics_of`.
+        values: as in `metrics_of`.
     """
     single = values[values["kind"] == CATEGORY] if "kind" in values else values
     by_set = single.groupby(single["category"].map(set_of), sort=False)
@@ -80,8 +80,8 @@ def sets_without_pro(values: pd.DataFrame) -> list[str]:
 
 
 def split_by_pro(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split a study into what has a table of its own: '' for the sets with PRO, and each set of
-    `sets_without_pro`.
+    """Split a study into the parts that have separate tables: '' for the sets with PRO, and each
+    set of `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
@@ -90,7 +90,7 @@ def split_by_pro(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     sets = table["category"].where(table["kind"].isin([SET, MEAN]), table["category"].map(set_of))
     rest = table[~sets.isin(names)]
     found = {} if names and set(rest["kind"]) <= {MEAN} else {"": rest}
-    only = not found and len(names) == 1  # then the mean is the set's
+    only = not found and len(names) == 1  # then the mean is the set's mean
     for name in names:
         found[name] = table[(sets == name) | (only & (table["kind"] == MEAN))]
     return found
@@ -103,36 +103,36 @@ def study_table(
     names: Sequence[str] = tuple(METRICS),
     others: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Summarise a study: a row for each setting and category, then textures, objects, each set
-    where there are several, and mean.
+    """Summarise a study: one row for each setting and category, then rows for groups (textures,
+    objects, and each set if there are several) and for the mean.
 
-    Mean and standard deviation (n - 1) are over seeds; a group's are those of its seeds' means
-    over categories. A seed of which a category is missing does not enter a group. A group that
-    would be all that the mean is of is left to the mean. Beside others the sets of
-    `sets_without_pro` do not enter it.
+    Mean and standard deviation (n - 1) are over seeds; those of a group are over its seeds' means
+    over categories. A seed in which a category is missing is left out of the group. A group that
+    would equal the mean has no row. If there are other sets, the sets of `sets_without_pro` are
+    not part of the mean.
 
     Args:
         metrics: the long table, columns `grid.AXES`, `metric`, `value`.
         cells: the study's cells, columns `grid.AXES`.
-        paper: (category or 'mean', metric) -> the paper's value, set beside `PAPER_SETTING` alone,
-            and there beside the first teacher and method of the study.
+        paper: (category or 'mean', metric) -> the paper's value, compared only with the rows at
+            `PAPER_SETTING` with the first teacher and method of the study.
         names: the metrics to summarise.
-        others: categories that have the name of one of MVTec AD's, but are not it: they are in no
-            group.
+        others: categories that share a name with one of MVTec AD's but hold other images: they are
+            in no group.
 
     Returns:
         Columns `SETTING`, `category`, `kind`, `seeds`, and for each metric `METRIC` (the mean),
-        `METRIC_sd`, `METRIC_between` (of a group: the standard deviation over its categories),
-        `METRIC_paper` and `METRIC_difference`; NaN where there is none. The paper's value of a
-        group is the mean of its entries; where it prints no entries (image AUROC), and the group
-        is its 15 categories, its printed mean.
+        `METRIC_sd`, `METRIC_between` (for a group: the standard deviation over its categories),
+        `METRIC_paper` and `METRIC_difference`; NaN where there is no value. The paper's value of a
+        group is the mean of its entries; if it prints no entries (image AUROC) and the group is
+        its 15 categories, it is the printed mean.
     """
     values = cells.merge(metrics, on=list(AXES), how="left")
     wide = values.pivot_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
     ).reindex(columns=list(names))
     alone, rows = sets_without_pro(values), []
-    # Of a set that has no masks, no pixel metric is missing.
+    # A set without masks lacks no pixel metric: it is not expected to have any.
     known = {
         name: [metric in metrics_of(of_set, names) for metric in names]
         for name, of_set in values.groupby(values["category"].map(set_of), sort=False)
@@ -141,7 +141,7 @@ def study_table(
     for setting, group in cells.groupby(list(SETTING), sort=False):
         categories = list(dict.fromkeys(group["category"]))
         seeds = list(dict.fromkeys(group["seed"]))
-        # (categories, seeds, metrics): a gap is NaN, and stays one in every mean over it.
+        # (categories, seeds, metrics): a gap is NaN, and so is every mean that includes it.
         index = pd.MultiIndex.from_product([[v] for v in setting] + [categories, seeds])
         cube = wide.reindex(index).to_numpy(float).reshape(len(categories), len(seeds), len(names))
         averaged = [c for c in categories if set_of(c) not in alone] or categories
@@ -179,7 +179,7 @@ def summary(
     names: Sequence[str],
     paper: Mapping[tuple[str, str], float],
 ) -> dict[str, float]:
-    """Return mean, deviations, the paper's value and the difference to it, for each metric.
+    """Return mean, deviations, the paper's value and the difference from it, for each metric.
 
     Args:
         cube: (categories, seeds, metrics) float, NaN for a gap.
@@ -201,14 +201,14 @@ def summary(
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation (n - 1), NaN of fewer than two values."""
+    """Return the standard deviation (n - 1), NaN for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
 
 def mean_of_entries(
     values: Mapping[tuple[str, str], float], categories: Sequence[str], metric: str
 ) -> float:
-    """Return the mean of published entries; of all 15, where there are none, the printed mean."""
+    """Return the mean of published entries; if all 15 categories lack some, the printed mean."""
     mean = float(np.mean([values.get((category, metric), np.nan) for category in categories]))
     if np.isnan(mean) and set(categories) == set(mvtec.CATEGORIES):
         mean = values.get(("mean", metric), np.nan)
@@ -216,7 +216,7 @@ def mean_of_entries(
 
 
 def setting_names(table: pd.DataFrame) -> pd.Series:
-    """Return each row's setting as text: the values of the axes that vary, '' where none does."""
+    """Return each row's setting as text: the values of the axes that vary, '' if none does."""
     axes = varying(table)
     if not axes:
         return pd.Series("", index=table.index)
@@ -230,14 +230,14 @@ def coverage(
     costs: pd.DataFrame,
     others: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> str:
-    """Return how many cells of a study have their metrics, as a caption says it.
+    """Return how many cells of a study have their metrics, as part of a caption.
 
-    Of categories that only have the name of one of MVTec AD's (`others`: category -> its numbers of
-    training and of test images) it says so.
+    The text lists categories that only share a name with one of MVTec AD's (`others`: category ->
+    its numbers of training and of test images).
 
-    It says in which precision students were trained, and where the cells were not all made in the
-    same, by the same code or with the same versions of the packages (`costs`, what `cost.collect`
-    returns): tables do not mix versions unsaid.
+    It also gives the precision in which students were trained, and says if the cells were computed
+    in different precisions, by different versions of the code or of the packages (`costs`, what
+    `cost.collect` returns), so that no table mixes versions without saying so.
     """
     done = cells.merge(metrics[list(AXES)].drop_duplicates())
     text = f"{len(done)} of {len(cells)} cells"
@@ -250,7 +250,7 @@ def coverage(
                 each = ", ".join(f"{runs} by {version}" for version, runs in counts.items())
                 text += f"; MIXED: their step {stage} ran with {len(counts)} versions of {what}"
                 text += f" ({each})"
-    # The methods without a student compute in float32 always.
+    # The methods without a student always compute in float32.
     trained = made.loc[made["file"] == STUDENT, "precision"].value_counts()
     if len(trained) == 1:
         text += f"; students trained in {trained.index[0]}"
@@ -269,7 +269,7 @@ def versions(costs: pd.DataFrame) -> dict[str, Mapping[str, int]]:
     """Return how many runs of a stage each version made: 'its code' or package -> version -> runs.
 
     Args:
-        costs: rows of what `cost.collect` returns.
+        costs: rows of the table that `cost.collect` returns.
     """
     counts = {"its code": costs["code"].value_counts()}
     for packages, runs in costs["packages"].value_counts().items():
@@ -293,16 +293,16 @@ def study_sections(
     accuracies: Mapping[str, float | None] | None = None,
     steps: Mapping[tuple, str] | None = None,
 ) -> list[Section]:
-    """Set a study: by category where it is one setting, else by setting, the means alone.
+    """Format a study: by category if it has one setting, else by setting with the means alone.
 
-    A section for the sets with PRO, and one for each of `sets_without_pro`.
+    There is one section for the sets with PRO, and one for each of `sets_without_pro`.
 
     Args:
         table: what `study_table` returns.
         basis: what `coverage` returns.
-        accuracies: teacher -> its test accuracy in [0, 1], None where it has none; set beside the
-            teachers where those vary.
-        steps: what `cost.steps_by_setting` returns; a column where the fraction varies.
+        accuracies: teacher -> its test accuracy in [0, 1], None where it has none; shown next to
+            the teachers if those vary.
+        steps: what `cost.steps_by_setting` returns; shown in a column if the fraction varies.
     """
     return [
         study_section(f"Study: {name}{own and ', '}{own}", part, basis, accuracies, steps)
@@ -317,7 +317,7 @@ def study_section(
     accuracies: Mapping[str, float | None] | None,
     steps: Mapping[tuple, str] | None = None,
 ) -> Section:
-    """Format one of the parts of `split_by_pro`; the arguments are as of `study_sections`."""
+    """Format one of the parts of `split_by_pro`; the arguments are as in `study_sections`."""
     axes, metrics = varying(table), labels(table)
     by_setting = bool(axes)
     if by_setting:
@@ -373,17 +373,17 @@ def study_section(
 
 
 def labels(table: pd.DataFrame) -> dict[str, str]:
-    """Return the names that a part of a study has for its metrics; a video's images are frames."""
+    """Return the names of the metrics for a part of a study; the images of a video are frames."""
     names = metrics_of(table)
     frames = {"image_auroc": "frame AUROC"} if "pro" not in names and len(names) > 1 else {}
     return {name: label for name, label in (METRICS | frames).items() if name in names}
 
 
 def seeds(table: pd.DataFrame) -> str:
-    """Return the number of seeds that a study's rows rest on, as a caption says it.
+    """Return the number of seeds of a study's rows, as part of a caption.
 
-    Rows without a value rest on none, and are left out. Where rows differ, the number of the means
-    is said as well: '1 to 3 seeds (the mean: 2)'.
+    Rows without a value have no seeds and are left out. Where rows differ, the number of the means
+    is given too: '1 to 3 seeds (the mean: 2)'.
     """
     complete = table.loc[table["seeds"] > 0]
     text = counted_seeds(complete["seeds"])
@@ -401,7 +401,7 @@ def counted_seeds(counts: pd.Series) -> str:
 
 
 def by_category(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a study wide: a row for each metric and category, two columns for each setting.
+    """Return a study in wide form: one row per metric and category, two columns per setting.
 
     Args:
         table: what `study_table` returns.
@@ -427,7 +427,7 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Section]:
-    """Set a study's wide table, a section a metric; arguments as of `study_sections`."""
+    """Format a study's wide table, one section per metric; arguments as in `study_sections`."""
     settings = list(dict.fromkeys(setting_names(table)))
     sections = []
     for metric, rows in by_category(table).groupby("metric", sort=False):
@@ -450,14 +450,14 @@ def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Sec
 def differences(
     metrics: pd.DataFrame, cells: pd.DataFrame, reference: Sequence | None = None
 ) -> pd.DataFrame:
-    """Compare the settings of a study in every metric: every two, or each with the reference.
+    """Compare the settings of a study in every metric: all pairs, or each with the reference.
 
-    With more than `EVERY_TWO` settings nobody reads every two, whose number grows with the square.
+    With more than `EVERY_TWO` settings only the latter: the number of pairs grows with the square.
 
     Args:
-        metrics, cells: as of `study_table`.
-        reference: the values of `SETTING` against which the others are read; the study's first
-            setting where it is not among them.
+        metrics, cells: as in `study_table`.
+        reference: the values of `SETTING` with which the others are compared; the study's first
+            setting if it is not among them.
 
     Returns:
         Columns `metric`, `setting`, `reference` (as text), what `statistics.compare` returns for
@@ -490,7 +490,7 @@ def differences(
 def differences_sections(
     name: str, table: pd.DataFrame, cells: pd.DataFrame, basis: str
 ) -> list[Section]:
-    """Set the comparisons with a study's reference.
+    """Format the comparisons with a study's reference.
 
     Args:
         table: what `differences` returns.

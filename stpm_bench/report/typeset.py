@@ -1,7 +1,7 @@
-"""One table, three languages: Markdown, LaTeX (booktabs) and HTML.
+"""Formats one table in three languages: Markdown, LaTeX (booktabs) and HTML.
 
-A cell's text is Markdown with two marks alone, `**bold**` and `` `code` ``, which the other two
-languages translate.
+A cell's text is Markdown with only two marks, `**bold**` and `` `code` ``, which are translated to
+the other two languages.
 """
 
 import html
@@ -17,9 +17,9 @@ import pandas as pd
 from stpm_bench.files import written_whole
 
 NO_VALUE = "n/a"
-# A column of a paper holds about so many columns of a table; its page, of the usual small print.
+# How many table columns fit into a text column of a paper, and into a full page, in small print.
 WIDE, VERY_WIDE = 6, 9
-# A cell longer than this, in characters, is set as a paragraph.
+# A cell longer than this many characters is formatted as a paragraph.
 SENTENCE = 30
 
 LATEX = {
@@ -44,7 +44,7 @@ STYLE = (
 
 
 class Section(NamedTuple):
-    """A table ready to be set: its title, its cells as text, and what a reader must know."""
+    """A table to be formatted: its title, its cells as text, and its caption."""
 
     title: str
     body: pd.DataFrame
@@ -59,7 +59,7 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def spread(mean: float, sd: float) -> str:
-    """Return 'mean ± sd', the mean alone where a single seed has no spread, or 'n/a'."""
+    """Return 'mean ± sd', only the mean if there is a single seed, or 'n/a'."""
     return number(mean) if np.isnan(sd) else f"{number(mean)} ± {number(sd)}"
 
 
@@ -74,7 +74,7 @@ def p_value(p: float) -> str:
 
 
 def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
-    """Mark the highest of at least two values, and what equals it to three decimals."""
+    """Make the highest of at least two values bold, and those equal to it to three decimals."""
     rounded = np.round(np.asarray(values, float), 3)
     known = ~np.isnan(rounded)
     best = known & (rounded == rounded[known].max()) if known.sum() > 1 else ~known & known
@@ -98,7 +98,7 @@ def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> s
 def write(
     folder: str | Path, name: str, sections: Sequence[Section], origin: str = ""
 ) -> list[str]:
-    """Write NAME.md, NAME.tex and NAME.html, each whole or not at all; return these names.
+    """Write NAME.md, NAME.tex and NAME.html, each atomically; return these names.
 
     Args:
         origin: the last line, see `made_by`.
@@ -111,7 +111,7 @@ def write(
 
 
 def markdown(sections: Sequence[Section], name: str, origin: str = "") -> str:
-    """Return sections as Markdown, one under the other."""
+    """Return sections as Markdown, one after the other."""
     parts = []
     for title, body, caption in sections:
         escaped = body.map(lambda text: text.replace("|", r"\|"))
@@ -122,7 +122,7 @@ def markdown(sections: Sequence[Section], name: str, origin: str = "") -> str:
 
 
 def latex(sections: Sequence[Section], name: str, origin: str = "") -> str:
-    r"""Return sections as LaTeX floats, ready for \input; the preamble needs booktabs alone.
+    r"""Return sections as LaTeX floats, ready for \input; the preamble needs only booktabs.
 
     The labels are tab:NAME, tab:NAME_2 and so on.
     """
@@ -150,7 +150,7 @@ def latex(sections: Sequence[Section], name: str, origin: str = "") -> str:
 
 
 def alignment(body: pd.DataFrame) -> str:
-    """Return the columns' alignment; columns of sentences share a part of the page's width."""
+    """Return the columns' alignment; columns of sentences share part of the page's width."""
     long = [body[column].map(len).max() > SENTENCE for column in body]
     paragraph = f"p{{{0.5 / max(sum(long), 1):.2f}\\textwidth}}"
     marks = "l" + "r" * (len(long) - 1)
@@ -158,7 +158,7 @@ def alignment(body: pd.DataFrame) -> str:
 
 
 def heading(text: str) -> str:
-    """Return a column's name for LaTeX, long ones on several lines."""
+    """Return a column's name for LaTeX; long names are split into lines."""
     lines = textwrap.wrap(text.replace("/", "/ "), 12, break_long_words=False)
     if len(lines) < 2:
         return to_latex(text)
@@ -173,7 +173,7 @@ def to_latex(text: str) -> str:
 
 
 def webpage(sections: Sequence[Section], name: str, origin: str = "") -> str:
-    """Return sections as a page of HTML that needs no other file."""
+    """Return sections as an HTML page that needs no other file."""
     parts = [
         "<!doctype html>",
         f'<html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title>',

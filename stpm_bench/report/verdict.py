@@ -1,4 +1,4 @@
-"""The rule of the verdicts, and the paired comparisons that it judges.
+"""The rule of the verdicts, and the paired comparisons that it is applied to.
 
 The rule and its constants were written before any result of MVTec AD was seen.
 """
@@ -16,32 +16,32 @@ from stpm_bench.report import statistics
 
 ALPHA = 0.05
 VERDICTS = ("supported", "contradicted", "undecided", "not tested")
-# A teacher that is trained here or untrained is one draw of many; two say nothing of their spread.
+# A teacher trained here or untrained is one draw of many; two draws do not show their spread.
 FEWEST_DRAWS = 3
-# A teacher has learned its own task where its accuracy is at least this share of the way from
-# chance to 1: 0.19 of 10 classes, 0.11 of 100, 0.55 of two.
+# A teacher has learned its own task if its accuracy is at least this share of the way from chance
+# to 1: 0.19 for 10 classes, 0.11 for 100, 0.55 for two.
 NEAR_CHANCE = 0.1
 
 
 class Comparison(NamedTuple):
-    """One measured effect, claimed to lie above `threshold` by more than `tolerance`.
+    """One measured effect, claimed to be above `threshold` by more than `tolerance`.
 
     Attributes:
         name, threshold: what is compared, and what the effect is claimed to exceed.
         effect, low, high: the effect and its 95 % interval; NaN where it was not measured.
-        p, p_holm, rank_biserial: of the test against the threshold; `p_holm` is corrected within
+        p, p_holm, rank_biserial: from the test against the threshold; `p_holm` is corrected within
             the claim. NaN where there is no test.
-        values, planned: how many values it rests on, and how many the config plans; `planned` is 0
-            where the config has no such cells.
+        values, planned: how many values it uses, and how many the config plans; `planned` is 0 if
+            the config has no such cells.
         categories: how many have a pair.
-        draws, draws_above, draws_below: of teachers that are drawn: how many draws, and in how many
-            of them the effect lies above or below the threshold. 0 where no teacher is drawn.
-        cells: names of the folders of the cells it rests on.
-        missing: which planned values are missing, '' where none is.
-        doubt: why nothing can be concluded, '' where something can.
+        draws, draws_above, draws_below: if a teacher is drawn, the number of draws, and the numbers
+            of draws in which the effect is above or below the threshold. 0 if no teacher is drawn.
+        cells: names of the folders of the cells it uses.
+        missing: which planned values are missing, '' if none is.
+        doubt: why nothing can be concluded, '' if something can.
         note: what else a reader must know.
-        tolerance: how far above (below) the threshold an effect must lie to count as above (below).
-        counted: False of what is shown beside the claim but is no part of it.
+        tolerance: how far above (below) the threshold an effect must be to count as above (below).
+        counted: False if it is only shown with the claim and does not affect the verdict.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Comparison(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A statement and the comparisons that test it; none where it is not tested here."""
+    """A statement and the comparisons that test it; none if it is not tested here."""
 
     claim: str
     statement: str
@@ -78,7 +78,7 @@ class Claim(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What one draw of a teacher learned of its own task: its test accuracy, of so many classes."""
+    """What one draw of a teacher learned: the accuracy on its own task, and its class count."""
 
     accuracy: float
     classes: int
@@ -90,7 +90,7 @@ class Learned(NamedTuple):
 
 
 def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learned]]:
-    """Return what the draws of each teacher learned of their task; none of one not trained here.
+    """Return what the draws of each teacher learned; empty for a teacher not trained here.
 
     Args:
         records: what `results.read_teachers` returns.
@@ -107,24 +107,24 @@ def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learn
 
 
 def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons on which a claim is judged: those that the config plans."""
+    """Return the comparisons that decide a claim: those that the config plans."""
     return [c for c in comparisons if c.planned and c.counted]
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
-    """Return what the comparisons say of a claim that each effect lies above its threshold.
+    """Return the verdict on the claim that each effect is above its threshold.
 
-    Judged are the comparisons that the config plans.
+    Only the comparisons that the config plans are used.
 
-    - supported: every effect lies above: its whole 95 % interval does, its p is at most `ALPHA`,
-      no planned value is missing, and where a teacher is drawn the effect lies above in every draw.
-      That all effects lie above is an intersection-union test: each is tested at `ALPHA` without
+    - supported: every effect is above: its whole 95 % interval is, its p is at most `ALPHA`, no
+      planned value is missing, and if a teacher is drawn the effect is above in every draw.
+      That all effects are above is an intersection-union test: each is tested at `ALPHA` without
       correction, since all must pass (Berger, Technometrics 24, 1982).
-    - contradicted: at least one effect lies below: its whole interval does, its p, Holm-corrected
-      within the claim, is at most `ALPHA`, and where a teacher is drawn it lies below in every
-      draw. A value that is missing does not hinder: it cannot count for the claim.
+    - contradicted: at least one effect is below: its whole interval is, its p, Holm-corrected
+      within the claim, is at most `ALPHA`, and if a teacher is drawn the effect is below in every
+      draw. Missing values do not prevent this verdict: they cannot support the claim.
     - not tested: no effect was measured.
-    - undecided: all else; so too where too few pairs, seeds or draws say nothing.
+    - undecided: everything else, including too few pairs, seeds or draws.
     """
     comparisons = judged(comparisons)
     if not any(np.isfinite(c.effect) for c in comparisons):
@@ -137,13 +137,13 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
 
 
 def lies_above(c: Comparison) -> bool:
-    """Return whether an effect lies above its threshold, see `verdict`."""
+    """Return whether an effect is above its threshold, see `verdict`."""
     certain = c.low > c.threshold + c.tolerance and not c.p > ALPHA and c.draws_above == c.draws
     return certain and not c.missing and not c.doubt
 
 
 def lies_below(c: Comparison) -> bool:
-    """Return whether an effect lies below its threshold, see `verdict`."""
+    """Return whether an effect is below its threshold, see `verdict`."""
     certain = (
         c.high < c.threshold - c.tolerance and not c.p_holm > ALPHA and c.draws_below == c.draws
     )
@@ -151,7 +151,7 @@ def lies_below(c: Comparison) -> bool:
 
 
 def with_holm(claim: Claim) -> Claim:
-    """Correct the p of a claim's comparisons, those on which it is judged, as one family."""
+    """Correct the p of the comparisons that decide a claim, as one family."""
     corrected = iter(statistics.holm([c.p for c in judged(claim.comparisons)]))
     return claim._replace(
         comparisons=[
@@ -162,15 +162,15 @@ def with_holm(claim: Claim) -> Claim:
 
 
 def drawn(config: dict, teacher: str) -> bool:
-    """Return whether each seed of a teacher's cells has a draw of its own, see `grid.drawn`."""
+    """Return whether each seed of a teacher's cells has a separate draw, see `grid.drawn`."""
     return grid.drawn(config["teachers"][teacher])
 
 
 def source_of(teacher: Mapping) -> str | None:
-    """Return what an entry of the config's `teachers` was trained on, None where it does not say.
+    """Return what an entry of the config's `teachers` was trained on, None if it does not say.
 
-    'imagenet' is torchvision's published weights, those that ship with this package, or a file
-    whose `source` names them. The name of the entry says nothing.
+    'imagenet' stands for torchvision's published weights, those that are part of this package, or a
+    file whose `source` names them. The name of the entry is not used.
     """
     if teacher.get("weights") in (EMBEDDED, *PUBLISHED[teacher["backbone"]]):
         return "imagenet"
@@ -181,16 +181,16 @@ def source_of(teacher: Mapping) -> str | None:
 
 
 class Evidence(NamedTuple):
-    """What the claims are computed from; made by `evidence`.
+    """The data from which the claims are computed; made by `evidence`.
 
     Attributes:
         main: the setting from which each comparison changes some axes: axis -> value.
         config: completed.
         values: (the values of `SETTING`, metric) -> rows `category`, `seed`, `value`.
         plans: the values of `SETTING` -> rows `category`, `seed` of the cells of the config.
-        lacking: the pairs of set and metric that do not exist, as PRO of a set without masks.
-        learned: teacher -> what each draw of it learned; no key of one that was not trained here.
-        others: categories that have the name of one of MVTec AD's, but are not it.
+        lacking: pairs of set and metric that do not exist, such as PRO for a set without masks.
+        learned: teacher -> what each draw of it learned; no key for one that was not trained here.
+        others: categories that share a name with one of MVTec AD's but hold other images.
     """
 
     main: dict
@@ -206,17 +206,17 @@ class Evidence(NamedTuple):
         return tuple((self.main | changes)[axis] for axis in SETTING)
 
     def planned(self, metric: str = "", **changes) -> pd.DataFrame:
-        """Return category and seed of the cells that the config has of such a setting.
+        """Return category and seed of the config's cells at such a setting.
 
         Args:
-            metric: leaves out the categories of sets that do not have it.
+            metric: if given, the categories of sets without it are left out.
         """
         rows = self.plans.get(self.setting(**changes), NO_ROWS)
         lacks = [(set_of(category), metric) in self.lacking for category in rows["category"]]
         return rows[~np.array(lacks, bool)]
 
     def found(self, metric: str, **changes) -> pd.DataFrame:
-        """Return category, seed and value of the cells of such a setting that have a value."""
+        """Return category, seed and value of the cells at such a setting that have a value."""
         return self.values.get((*self.setting(**changes), metric), NO_ROWS)
 
     def compare(
@@ -233,9 +233,9 @@ class Evidence(NamedTuple):
         Args:
             metric: one of `tables.METRICS`. name: of the comparison.
             one, other: the axes in which each differs from the main setting.
-            threshold: what one less other is claimed to exceed.
+            threshold: what the difference, one less other, is claimed to exceed.
             sources: whether it is about what teachers were trained on: a teacher that is not drawn
-                is one draw then, unless it is ImageNet's, whose weights are the paper's own.
+                then counts as one draw, unless it is ImageNet's, whose weights the paper used.
         """
         plans = [self.planned(metric, **changes) for changes in (one, other)]
         shared = set(plans[0]["category"]) & set(plans[1]["category"])
@@ -280,10 +280,10 @@ class Evidence(NamedTuple):
         overall: float,
         sources: bool,
     ) -> list[float]:
-        """Return the effect in each draw of the teachers, none where no teacher is drawn.
+        """Return the effect in each draw of the teachers; empty if no teacher is drawn.
 
-        A draw is a seed; the setting whose teacher is not drawn takes part with the mean of its
-        seeds. The arguments are those of `compare`, for its two settings.
+        A draw is a seed; a setting whose teacher is not drawn contributes the mean of its seeds.
+        The arguments are the same as in `compare`, for its two settings.
         """
         fixed = [not drawn(self.config, teacher) for teacher in teachers]
         entries = [self.config["teachers"][teacher] for teacher in teachers]
@@ -303,7 +303,7 @@ class Evidence(NamedTuple):
         return effects
 
     def doubt_of(self, teacher: str) -> str:
-        """Return why a teacher says nothing of its source: a draw of it did not learn its task."""
+        """Return why a teacher does not represent its source: a draw did not learn its task."""
         weak = [one for one in self.learned.get(teacher, ()) if one.near_chance]
         if not weak:
             return ""
@@ -331,12 +331,12 @@ def evidence(
     learned: Mapping[str, Sequence[Learned]] | None = None,
     others: Sequence[str] = (),
 ) -> Evidence:
-    """Return what claims are computed from.
+    """Return the data from which the claims are computed.
 
     Args:
         metrics: the long table. cells: every cell of the config, columns `AXES`.
-        main: values of `SETTING`: the main study's, from which each ablation changes one.
-        config: completed. learned, others: as of `Evidence`.
+        main: values of `SETTING` in the main study; each ablation changes one of them.
+        config: completed. learned, others: as in `Evidence`.
     """
     metrics = metrics[metrics["value"].notna()]
     cells = cells.drop_duplicates([*SETTING, "category", "seed"])
@@ -353,10 +353,10 @@ def evidence(
 
 
 def gap(name: str, planned: pd.DataFrame, found: pd.DataFrame) -> str:
-    """Return which planned values a setting lacks, '' where none.
+    """Return which planned values a setting lacks, '' if none.
 
     Args:
-        name: of the setting. planned, found: columns `category`, `seed`.
+        name: the setting's name. planned, found: columns `category`, `seed`.
     """
     there = set(zip(found["category"], found["seed"], strict=True))
     at = zip(planned["category"], planned["seed"], strict=True)
@@ -367,12 +367,12 @@ def gap(name: str, planned: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def label(changes: Mapping) -> str:
-    """Return what a setting changes as text: 'layers 1', or 'the main setting'."""
+    """Return what a setting changes, as text: 'layers 1', or 'the main setting'."""
     return ", ".join(f"{axis} {value}" for axis, value in changes.items()) or "the main setting"
 
 
 def shortened(names: Sequence[str], most: int = 3) -> str:
-    """Return names, each once, the first few of many: 'a, b, c and 2 more'."""
+    """Return distinct names, only the first few if there are many: 'a, b, c and 2 more'."""
     names = list(dict.fromkeys(names))
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,1 +1,1 @@
-"""What the Snakefile asks before and during a run, and what a user asks of a config."""
+"""What the Snakefile needs before and during a run, and what users ask about a config."""

@@ -1,4 +1,4 @@
-"""What the steps 'tables' and 'figures' make, by name, and where the report shows it."""
+"""The tables and figures that the steps 'tables' and 'figures' make, and their report category."""
 
 from stpm_bench import grid
 from stpm_bench.report import published
@@ -12,7 +12,7 @@ def varying_studies(suite: Suite) -> list[str]:
 
 
 def tables(suite: Suite) -> dict[str, tuple[str, str]]:
-    """Return the tables: name -> category of the report, and what the table is."""
+    """Return the tables: name -> category of the report, and a description of the table."""
     found = {study: (study, "means and spread") for study in suite.config["studies"]}
     for study in varying_studies(suite):
         found[f"{study}_by_category"] = (study, "by category")

@@ -1,4 +1,4 @@
-"""What the processes that a run starts are told by their environment."""
+"""Environment variables for the processes that a run starts."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def prepare() -> None:
-    """Let each Python that this process starts find this package and read and write UTF-8.
+    """Make each Python that this process starts find this package and read and write UTF-8.
 
     The package need not be installed, and the run need not start in the folder of the Snakefile.
     """
@@ -14,6 +14,6 @@ def prepare() -> None:
     paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     os.environ.setdefault("PYTHONUTF8", "1")
-    for stream in (sys.stdout, sys.stderr):  # whatever the terminal can show
+    for stream in (sys.stdout, sys.stderr):  # replaces characters that the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What a run says before it starts, when it has ended, and when it has failed."""
+"""The messages of a run: before it starts, when it has finished, and when it has failed."""
 
 import json
 import re
@@ -66,10 +66,10 @@ def downloads(suite: Suite) -> list[str]:
 
 
 def interim_command(configfiles: Iterable[Path], config: Mapping[str, object], conda: bool) -> str:
-    """Return the command that makes the target 'interim' of the config that is run.
+    """Return the command that makes the target 'interim' with the same config.
 
     Args:
-        configfiles: what follows --configfile. config: what follows --config.
+        configfiles: the values of --configfile. config: the values of --config.
         conda: whether the run uses conda.
     """
     here = Path.cwd()
@@ -83,7 +83,7 @@ def interim_command(configfiles: Iterable[Path], config: Mapping[str, object], c
 
 
 def after_failure(suite: Suite, interim: str) -> str:
-    """Return what a failed run leaves, and the command that makes tables of what is done."""
+    """Return what a failed run has left, and the command that makes tables from finished cells."""
     done = sum(plan.is_done(suite.results, cell) for cell in suite.cells)
     lines = [
         f"stpm_bench: {done} of {len(suite.cells)} cells are done and kept. Fix what failed (its "
@@ -100,7 +100,7 @@ def closing(suite: Suite) -> str:
     table = Path(suite.results, "tables", f"{suite.main}.md")
     if not table.exists():  # a single file was asked for
         return ""
-    # A set without PRO has a table of its own; a wide one of published methods may follow.
+    # A set without PRO has a separate table; a wide table of published methods may follow.
     tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
     own = "\n".join(text for text in tables if text.startswith("## Study: "))
     page = Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html")

@@ -1,8 +1,8 @@
-"""What rules hand to their steps: options of the command line, and the state of a user's files.
+"""What rules pass to their steps: command-line options, and the state of a user's files.
 
-Snakemake compares a rule's params with those of the last run, but not those that are functions of
-the rule's input. So an option that decides the result is no function of the input, and one that
-does not, such as the place of a set, is.
+Snakemake compares a rule's params with those of the last run, except params that are functions of
+the rule's input. So an option that affects the result must not be a function of the input; an
+option that does not affect it, such as the location of a set, should be.
 """
 
 import functools
@@ -20,17 +20,17 @@ from stpm_bench.run.suite import Suite, pretraining_name
 
 
 def spelled(values: Mapping[str, object]) -> str:
-    """Return options as the shell reads them: {'batch_size': 32} is '--batch-size=32'."""
+    """Return options as shell text: {'batch_size': 32} is '--batch-size=32'."""
     return " ".join(
         f"--{key.replace('_', '-')}={shlex.quote(str(value))}" for key, value in values.items()
     )
 
 
-# Fits and scores: of a cell's method.
+# Fits and scores: options from a cell's method.
 def fit_settings(suite: Suite, wildcards) -> str:
     """Return the fields of a method that a fit or its scores depend on, as JSON.
 
-    The steps see no other field, so that a change of another does not run them again.
+    The steps see no other field, so changing another field does not rerun them.
     """
     return _fit_settings(suite.methods[wildcards.method], float(wildcards.fraction))
 
@@ -50,34 +50,34 @@ def score_code(suite: Suite, wildcards) -> str:
     return code_of("score", suite.methods[wildcards.method].module)
 
 
-code_of = functools.cache(version_of)  # of thousands of jobs, a few methods
+code_of = functools.cache(version_of)  # a few methods, but thousands of jobs
 
 
 def evaluation(suite: Suite, wildcards) -> str:
-    """Return what the evaluation reads of a cell's method, and what its set says of an image."""
+    """Return the evaluation's fields of a cell's method, and the annotation of its set."""
     annotation = layouts.LAYOUTS[suite.sources[wildcards.category].layout].annotation
     settings = json.dumps(suite.methods[wildcards.method].evaluation_part())
     return spelled({"settings": settings, "annotation": annotation})
 
 
-# Sets: where they are, which of their images are taken, whether a user has changed them.
+# Sets: where they are, which of their images are used, and whether a user has changed them.
 def root(suite: Suite, wildcards, input) -> str:
-    """Return the folder of a category's set; another place is no other set."""
+    """Return the folder of a category's set; moving a set does not make it another set."""
     return suite.sources[wildcards.category].root
 
 
 def category(suite: Suite, wildcards, split: str) -> str:
-    """Return a category's name in its set, its layout, and which of a split's images are taken."""
+    """Return a category's name in its set, its layout, and which of a split's images are used."""
     source = suite.sources[wildcards.category]
     values = {"category": source.category, "layout": source.layout}
     return spelled(values | {"every": source.every[split]} | source.read_options)
 
 
 def category_state(suite: Suite, wildcards, split: str) -> str | None:
-    """Return a hash of names, sizes and times of a user's files; None of a set that is made here.
+    """Return a hash of names, sizes and times of a user's files; None for a set that is made here.
 
-    Snakemake looks at a folder's own time alone, and refuses one that is dated in the future, as
-    clocks of network disks and unpacked archives have it.
+    Snakemake looks only at the time of a folder itself, and rejects a time in the future, which
+    occurs with network disks and unpacked archives.
     """
     source = suite.sources[wildcards.category]
     if source.marker:
@@ -89,7 +89,7 @@ def category_state(suite: Suite, wildcards, split: str) -> str | None:
 def state_below(*places: Path) -> str:
     """Return a hash of the names, sizes and times of files, and of all files below folders.
 
-    What is missing, and a link to nothing, are left to the step, whose error names them.
+    Missing files and broken links are left to the step, whose error message names them.
     """
     found = []
     for place in places:
@@ -102,7 +102,7 @@ def state_below(*places: Path) -> str:
 
 
 def download(suite: Suite, wildcards, output) -> str:
-    """Return the options of the step 'download', none of which says what is downloaded."""
+    """Return the options of the step 'download'; none of them affects what is downloaded."""
     size = suite.config["image_size"]
     room = sum(prepared_bytes(size, *numbers) for numbers in mvtec.COUNTS.values())
     values = {"results": suite.results, "results_bytes": room}
@@ -110,11 +110,11 @@ def download(suite: Suite, wildcards, output) -> str:
     return spelled(values | ({"archive": suite.archive} if suite.archive else {}))
 
 
-# Teachers and the sets that they are trained on.
+# Teachers, and the sets on which they are trained.
 def teacher(suite: Suite, wildcards) -> str:
-    """Return the options of the step 'teacher' on which a teacher's weights depend.
+    """Return the options of the step 'teacher' that affect a teacher's weights.
 
-    Of the wildcards alone: Snakemake does not compare params that also depend on the input.
+    A function of the wildcards alone: Snakemake does not compare params that depend on the input.
     """
     values = {k: v for k, v in suite.teachers[wildcards.draw].items() if k != "draws"}
     if "pretrain" in values:
@@ -125,9 +125,9 @@ def teacher(suite: Suite, wildcards) -> str:
 
 
 def teacher_files(suite: Suite, wildcards, input) -> str:
-    """Return where a teacher's files lie, and the levels that studies ask of it.
+    """Return where a teacher's files are, and the levels that studies need from it.
 
-    Another place or study is no other teacher.
+    A change of either does not make it another teacher.
     """
     rows = suite.table[suite.table["teacher_file"] == wildcards.draw]
     asked = {level for layers in rows["layers"].unique() for level in parse_layers(layers)}
@@ -137,13 +137,13 @@ def teacher_files(suite: Suite, wildcards, input) -> str:
 
 
 def weights_state(suite: Suite, wildcards) -> str | None:
-    """Return a hash of a user's file of weights; None of another teacher."""
+    """Return a hash of a user's file of weights; None for any other teacher."""
     teacher = suite.teachers[wildcards.draw]
     return state_below(Path(teacher["weights"])) if names_a_file(teacher) else None
 
 
 def pretraining_set(suite: Suite, wildcards) -> str:
-    """Return the options of the step 'pretraining-set' on which the set depends."""
+    """Return the options of the step 'pretraining-set' that affect the set."""
     teacher = suite.pretraining[wildcards.source]
     if isinstance(teacher["pretrain"], str):
         return spelled({"source": teacher["pretrain"]})
@@ -151,7 +151,7 @@ def pretraining_set(suite: Suite, wildcards) -> str:
 
 
 def pretraining_state(suite: Suite, wildcards) -> str | None:
-    """Return a hash of the files of a folder of images; None of a set that has a name."""
+    """Return a hash of the files in a folder of images; None for a built-in set."""
     source = suite.pretraining[wildcards.source]["pretrain"]
     if isinstance(source, str):
         return None
@@ -159,6 +159,6 @@ def pretraining_state(suite: Suite, wildcards) -> str | None:
 
 
 def pretraining_folder(suite: Suite, wildcards, input) -> str:
-    """Return where a pretraining set is, or is downloaded to."""
+    """Return where a pretraining set is, or will be downloaded to."""
     source = suite.pretraining[wildcards.source]["pretrain"]
     return suite.data if isinstance(source, str) else source["folder"]

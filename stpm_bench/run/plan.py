@@ -1,4 +1,4 @@
-"""What a config asks for: its cells and what they share, and the hours and gigabytes left."""
+"""What a config plans: its cells, what they share, and the remaining hours and gigabytes."""
 
 import functools
 import json
@@ -36,9 +36,9 @@ def is_done(results: str | Path, cell: Cell) -> bool:
 
 
 def sections(config: dict) -> list[Section]:
-    """Format what a completed config asks for: studies, then what is left of hours and gigabytes.
+    """Format what a completed config plans: studies, then the remaining hours and gigabytes.
 
-    The rates are the medians of what this config's finished cells recorded, where there are any.
+    The rates are the medians recorded by this config's finished cells, if there are any.
     """
     table = grid.studies(config)
     cells, results = grid.cells(table), config["results"]
@@ -83,7 +83,7 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     fitting, evaluation = rates.fit_hours(config, todo, cores, known_rates), test * each / 3600
     known = config_of.methods(config)
     extra = sum(count(c.category, "test") * known[c.method].extra_seconds for c in todo)
-    evaluation += extra * (size / 256) ** 4 / cores / 3600  # positions compared with positions
+    evaluation += extra * (size / 256) ** 4 / cores / 3600  # compares all pairs of positions
     teachers = teachers_to_do(config, left)
     pretraining = rates.pretraining_hours(
         teachers.values(), pretraining_images(teachers.values()), cores
@@ -129,8 +129,8 @@ def is_scored(results: str | Path, fit: str) -> bool:
 
 
 def evaluation_seconds(costs: pd.DataFrame) -> float | None:
-    """Return the seconds of maps and metrics of a test image that finished cells recorded, the
-    median; None without one.
+    """Return the median of the seconds per test image for maps and metrics that finished cells
+    recorded; None if there are none.
 
     Args:
         costs: what `cost.collect` returns.
@@ -141,8 +141,8 @@ def evaluation_seconds(costs: pd.DataFrame) -> float | None:
 
 
 def pretraining_images(teachers: Iterable[Mapping]) -> dict[str, int]:
-    """Return how many training images the pretraining sets of teachers have, those of an image
-    folder counted; by the config key 'pretrain' as text."""
+    """Return the number of training images of the teachers' pretraining sets, counting the files of
+    an image folder; the keys are the config's 'pretrain' as text."""
     found = dict(PRETRAINING_IMAGES)
     for teacher in teachers:
         if isinstance(source := teacher.get("pretrain"), dict):
@@ -155,7 +155,7 @@ PRETRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "s
 
 
 def bytes_of(config: dict, count):
-    """Return a function: the bytes of a cell's fit, its model and level maps."""
+    """Return a function that gives the bytes of a cell's fit: its model and level maps."""
     from stpm_bench import backbone
 
     side, teachers = config["image_size"], config["teachers"]
@@ -179,17 +179,17 @@ def bytes_of(config: dict, count):
 
 
 def prepared_bytes(image_size: int, train: int, test: int) -> int:
-    """Return the bytes of a category's arrays: images, and of test images two sets of masks."""
+    """Return the bytes of a category's arrays: the images, and two sets of masks per test image."""
     return image_size**2 * (3 * train + 5 * test)
 
 
 def images_to_do(
     config: dict, fits: Mapping[Cell, str], images: Mapping[str, int]
 ) -> dict[Cell, int]:
-    """Return how many images each fit processes that is not scored yet, each epoch's counted.
+    """Return how many images each fit that is not yet scored processes, counting every epoch.
 
     Args:
-        fits: what `grid.fits` returns; the first cell of each fit stands for it.
+        fits: what `grid.fits` returns; the first cell of each fit represents it.
         images: category -> how many training images it has.
     """
     known = config_of.methods(config)
@@ -202,8 +202,8 @@ def images_to_do(
 
 
 def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
-    """Return the fits that other code than today's scored and whose model was not kept: to score
-    them again they are fitted again."""
+    """Return the fits whose scores come from different code and whose model was not kept: they must
+    be fitted again before they can be scored again."""
     known, found = config_of.methods(config), []
     temporary = {n: s for n, s in known.items() if not config_of.keeps_model(config, s)}
     versions = {s.module: version_of("score", s.module) for s in temporary.values()}
@@ -217,8 +217,8 @@ def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
 
 
 def stale(config: dict) -> dict[Path, int]:
-    """Return what lies in the results and a completed config does not ask for, with its bytes:
-    folders of cells, fits and prepared categories, files of teachers."""
+    """Return what is in the results but not part of a completed config, with its bytes: folders of
+    cells, fits and prepared categories, files of teachers."""
     results = Path(config["results"])
     table = grid.studies(config)
     wanted = {

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, a line in a log, after each cell."""
+"""The progress of a run after each cell: a bar in a terminal, lines in a log."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stpm_bench.grid import CELL
 
-# What a line shows of a cell: the first of these that its set has.
+# The metric that a line shows: the first of these that the cell's set has.
 SHOWN = {"pro": "PRO", "pixel_auroc": "pixel AUROC", "image_auroc": "image AUROC"}
 
 
@@ -18,12 +18,12 @@ RULES = ("fit", "fit_temporary", "evaluate")
 
 
 class Progress(logging.Handler):
-    """Follows Snakemake's own events; after each cell that is evaluated it says how far it is.
+    """Follows Snakemake's events; after each evaluated cell it prints how far the run is.
 
     Args:
         cells: folder of the cells.
-        images: name of a fit that is still to do -> how many images it processes, each epoch's
-            counted.
+        images: name of a fit that is still to do -> how many images it processes, counting every
+            epoch.
         total, done: how many cells there are, and how many of them are finished.
     """
 
@@ -33,7 +33,7 @@ class Progress(logging.Handler):
         self.start, self.fitted, self.jobs = time.monotonic(), 0, {}
         self.total, self.done = total, done
         self.bar = None
-        # Snakemake's own environment, in which this runs, need not have tqdm: then lines.
+        # This runs in Snakemake's environment, which may lack tqdm; then it prints lines.
         if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
             from tqdm import tqdm
 
@@ -41,7 +41,7 @@ class Progress(logging.Handler):
             self.bar = tqdm(total=total, initial=self.done, desc="cells", bar_format=form)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of an event; where it ends a cell, say so."""
+        """Handle one event; print the progress if it finishes a cell."""
         event = getattr(getattr(record, "event", None), "value", None)
         if event == "job_info" and record.rule_name in RULES:
             self.jobs[record.jobid] = record.rule_name, CELL.format(**record.wildcards)
@@ -56,7 +56,7 @@ class Progress(logging.Handler):
             self.bar.refresh()
 
     def say(self, cell: str) -> None:
-        """Print a line, or move the bar on."""
+        """Print a line or advance the bar."""
         elapsed = time.monotonic() - self.start
         rate = self.fitted / elapsed
         left = sum(self.images.values()) - self.fitted
@@ -71,18 +71,18 @@ class Progress(logging.Handler):
 
 
 def outcome(cell: Path) -> str:
-    """Return the metric of a finished cell as a line shows it."""
+    """Return the metric of a finished cell as text for a line."""
     try:
         values = json.loads((cell / "metrics.json").read_text())
     except (OSError, ValueError):
-        return "its metrics cannot be read"  # what reads them next says why
+        return "its metrics cannot be read"  # the step that reads them next says why
     if "failure" in values:
         return f"the fit failed: {values['failure']}"
     return next(f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values)
 
 
 def spell(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
+    """Return a duration in a suitable unit."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -92,7 +92,7 @@ def spell(seconds: float) -> str:
 def follow(
     logger: logging.Logger, cells: Path, images: Mapping[str, int], total: int, done: int
 ) -> None:
-    """Attach a `Progress` to Snakemake's logger; its bar stays below the lines of the others."""
+    """Attach a `Progress` to Snakemake's logger; its bar stays below other log lines."""
     progress = Progress(cells, images, total, done)
     if progress.bar is not None:
         before = logging.Handler()

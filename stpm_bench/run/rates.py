@@ -1,6 +1,6 @@
-"""How fast fits are on this machine: as fits recorded here, else as its class of processors is.
+"""How fast fits are on this machine: from recorded fits, else from its class of processors.
 
-Nothing here imports torch: the rates are asked for where the Snakefile is parsed.
+Nothing here imports torch: the rates are needed when the Snakefile is parsed.
 """
 
 import functools
@@ -19,28 +19,28 @@ from stpm_bench.methods import DEFAULT
 from stpm_bench.provenance import processor
 from stpm_bench.results import STAGES, fit_folder
 
-# Class of processors -> precision -> images per second that a student of ResNet-18 trains on at
+# Class of processors -> precision -> images per second in training a student of ResNet-18 at
 # 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost').
 STUDENT = {
     "AVX-512 BF16": {"bfloat16": 27.0, "float32": 13.0},
     "AVX-512": {"float32": 13.0},
     "AVX2": {"float32": 4.1},
 }
-# What a processor says of itself, the best class first. AMX multiplies bfloat16 at least as fast.
+# Processor flags, the best class first. AMX multiplies bfloat16 at least as fast.
 FLAGS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AVX-512 BF16", "avx512f": "AVX-512"}
 PRETRAINING = 670.0  # images of 32 x 32 per second, ResNet-18, a core of AVX-512 BF16
-# Seconds of maps and metrics of a test image at 256 x 256 on one core, starts included.
+# Seconds for maps and metrics of a test image at 256 x 256 on one core, process start included.
 EVALUATION_SECONDS = 0.2
-MOST_READ = 30  # records of a teacher's backbone and a method: their median needs no more
+MOST_READ = 30  # records per teacher's backbone and method: enough for a median
 
 
 class Rates(NamedTuple):
-    """Images per second that a fit processes, each epoch's counted, and where that is from.
+    """Images per second that fits process, counting every epoch, and where the rate comes from.
 
     Attributes:
-        recorded: (teacher, method) -> of a fit on its threads, from fits made on this machine.
-        assumed: (teacher, method) -> of one core; has every teacher and method of the config.
-        source: how `assumed` came to be, as a sentence says it.
+        recorded: (teacher, method) -> rate of a fit with its threads, from fits on this machine.
+        assumed: (teacher, method) -> rate on one core; has every teacher and method of the config.
+        source: where `assumed` comes from, as part of a sentence.
     """
 
     recorded: Mapping[tuple[str, str], float]
@@ -48,7 +48,7 @@ class Rates(NamedTuple):
     source: str
 
     def said(self, cells: Iterable[Cell]) -> str:
-        """Return where the rates of fits of these cells are from, as a sentence says it."""
+        """Return where the rates for these cells' fits come from, as part of a sentence."""
         asked = {(cell.teacher, cell.method) for cell in cells}
         parts = ["at the rates that fits here recorded"] if asked & set(self.recorded) else []
         parts += [self.source] if asked - set(self.recorded) or not asked else []
@@ -59,7 +59,7 @@ class Rates(NamedTuple):
 def processor_class() -> str:
     """Return the class of this machine's processor, a key of `STUDENT`.
 
-    Where the system does not say what the processor can do, it is the slowest.
+    If the system does not report the processor's features, this is the slowest class.
     """
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
@@ -83,8 +83,8 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
     """Return the rates for a completed config.
 
     Args:
-        fits: what `grid.fits` returns; those that are done on this machine's kind of processor,
-            or on its GPU, say what a fit takes.
+        fits: what `grid.fits` returns; rates come from those that were fitted on this machine's
+            kind of processor, or on its GPU.
     """
     kind = processor_class()
     precision = precision_of(config, kind)
@@ -105,8 +105,8 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
 def recorded(config: dict, fits: Mapping[Cell, str]) -> dict[tuple[str, str], float]:
     """Return the median rate that fits recorded, by (teacher, method).
 
-    A rate counts for every teacher of the same backbone, and only here: on the same processor, with
-    as many threads, and on a GPU where that is what the config asks for.
+    A rate applies to every teacher of the same backbone, but only if it was measured on the same
+    processor with as many threads, and on a GPU if the config asks for one.
     """
     backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
     found: dict[tuple[str, str], list[float]] = {}
@@ -126,7 +126,7 @@ def recorded(config: dict, fits: Mapping[Cell, str]) -> dict[tuple[str, str], fl
 
 
 def is_of_this_machine(record: Mapping, config: Mapping) -> bool:
-    """Return whether what a fit recorded was measured on such a machine, in such a way."""
+    """Return whether a fit's record was measured on such a machine with the same settings."""
     on_gpu = record.get("device", "cpu") != "cpu"
     if on_gpu or config["device"] == "cuda":
         return on_gpu and has_gpu() and config["device"] != "cpu"
@@ -134,10 +134,10 @@ def is_of_this_machine(record: Mapping, config: Mapping) -> bool:
 
 
 def fit_hours(config: Mapping, images: Mapping[Cell, int], cores: int, known: Rates) -> float:
-    """Return the hours in which fits are made on so many cores.
+    """Return the hours that fits take on this many cores.
 
     Args:
-        images: how many images each processes, each epoch's counted.
+        images: how many images each processes, counting every epoch.
     """
     at_once = max(1, cores // config["threads"])
     together = {key: rate * cores for key, rate in known.assumed.items()}
@@ -146,7 +146,7 @@ def fit_hours(config: Mapping, images: Mapping[Cell, int], cores: int, known: Ra
 
 
 def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], cores: int) -> float:
-    """Return the hours in which teachers are pretrained here, by the rate of this machine's class.
+    """Return the hours that pretraining the teachers takes, at the rate of this machine's class.
 
     Args:
         teachers: entries of the config, completed; one that is not pretrained here takes no time.

@@ -1,7 +1,7 @@
-"""What a scheduler is told of a job beforehand: memory and minutes, by what they depend on.
+"""The memory and minutes that a scheduler is asked for each job, and what they depend on.
 
-Snakemake calls each function with a job's wildcards and the number of the attempt; a retry asks for
-twice as much as the attempt before.
+Snakemake calls each function with a job's wildcards and the number of the attempt; each retry asks
+for twice as much as the attempt before.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from stpm_bench.run.suite import Suite
 
 
 def memory_mb(image_size: int, at_256: float, attempt: int = 1) -> int:
-    """Return the MB of a process whose arrays take `at_256` MB where images are 256 x 256.
+    """Return the MB of a process whose arrays take `at_256` MB for images of 256 x 256.
 
-    1000 are Python's and torch's; a quarter more is for machines other than the measured one.
+    1000 MB are for Python and torch; a quarter is added for machines unlike the measured one.
     """
     return round(1.25 * (1000 + (image_size / 256) ** 2 * at_256)) * 2 ** (attempt - 1)
 
@@ -25,24 +25,24 @@ def fit_memory(suite: Suite, wildcards, attempt: int) -> int:
 
 
 def fitted_on(suite: Suite, wildcards) -> tuple:
-    """Return a fit's settings, its backbone and how many training images its fraction has."""
+    """Return a fit's settings, its backbone and the number of training images at its fraction."""
     full = suite.count(wildcards.category, "train")
     backbone = suite.config["teachers"][wildcards.teacher]["backbone"]
     return suite.methods[wildcards.method], backbone, full * float(wildcards.fraction)
 
 
 def score_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what holds a category's test images and level maps, and a method's model."""
+    """Return the MB for a category's test images and level maps and a method's model."""
     settings, backbone, images = fitted_on(suite, wildcards)
     arrays = test_arrays(suite, wildcards) + settings.model_mb(backbone, images)
     return memory_mb(suite.config["image_size"], arrays, attempt)
 
 
 def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -> int:
-    """Return the MB of what scores with the models of several methods at once.
+    """Return the MB for scoring with the models of several methods at once.
 
     Args:
-        cells: whose models are timed, all of one category, teacher and fraction.
+        cells: the cells whose models are timed, all of one category, teacher and fraction.
     """
     first = cells[0]
     images = suite.count(first.category, "train") * first.fraction
@@ -52,7 +52,7 @@ def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -
 
 
 def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what holds a category's test images, maps and masks."""
+    """Return the MB for a category's test images, maps and masks."""
     return memory_mb(suite.config["image_size"], test_arrays(suite, wildcards), attempt)
 
 
@@ -62,38 +62,38 @@ def test_arrays(suite: Suite, wildcards) -> int:
 
 
 def prepare_train_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what decodes the training images, each once and in a list."""
+    """Return the MB for decoding the training images, each once and in a list."""
     return prepare_memory(suite, wildcards, attempt, "train")
 
 
 def prepare_test_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what decodes the test images, each once and in a list."""
+    """Return the MB for decoding the test images, each once and in a list."""
     return prepare_memory(suite, wildcards, attempt, "test")
 
 
 def prepare_memory(suite: Suite, wildcards, attempt: int, split: str) -> int:
-    """Return the MB of what decodes a split's images."""
+    """Return the MB for decoding a split's images."""
     images = suite.count(wildcards.category, split)
     return memory_mb(suite.config["image_size"], 0.5 * images, attempt)
 
 
 def teacher_memory(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the MB of what makes a teacher.
+    """Return the MB for making a teacher.
 
-    Ten epochs of SVHN, the largest set with a name, are 0.7 million images of 0.3 GB in all.
+    Ten epochs of SVHN, the largest built-in set, are 0.7 million images, 0.3 GB in all.
     """
     return 4000 * 2 ** (attempt - 1)
 
 
 def teacher_minutes(suite: Suite, wildcards, attempt: int) -> int:
-    """Return the minutes of what makes a teacher."""
+    """Return the minutes for making a teacher."""
     return 240 * 2 ** (attempt - 1)
 
 
 def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
-    """Return three times the minutes that a fit takes, and a quarter of an hour.
+    """Return three times the minutes that a fit takes, plus a quarter of an hour.
 
-    At the rate that fits on such a machine recorded, else at that of one busy core.
+    The rate is that recorded by fits on such a machine, else that of one busy core.
     """
     settings, backbone, _ = fitted_on(suite, wildcards)
     full = suite.count(wildcards.category, "train")
@@ -105,7 +105,7 @@ def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
 
 
 def score_minutes(suite: Suite, wildcards, attempt: int) -> int:
-    """Return three times the minutes that scores take on one core, and half an hour."""
+    """Return three times the minutes that scores take on one core, plus half an hour."""
     settings = suite.methods[wildcards.method]
     seconds = settings.extra_seconds * (suite.config["image_size"] / 256) ** 4
     images = suite.count(wildcards.category, "test")

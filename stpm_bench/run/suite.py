@@ -1,6 +1,6 @@
 """A config and what follows from it: the cells, their fits, the teachers and the sets, by name.
 
-The rules ask for nothing else: a function of this package that takes a `Suite` first answers them.
+The rules use only this, through functions of the package whose first argument is a `Suite`.
 """
 
 import functools
@@ -23,18 +23,18 @@ from stpm_bench.run.rates import Rates, rates
 
 
 class Suite(NamedTuple):
-    """All that a config asks for.
+    """Everything that a config plans.
 
     Attributes:
         config: completed.
         sources: category -> where its images are.
         table: what `grid.studies` returns.
         cells: each once, in the order of the config.
-        fits: cell -> name of the folder of the fit on which it rests.
+        fits: cell -> name of the folder of its fit.
         methods: name -> settings, the built-in ones first.
         teachers: name of a draw's file, without its suffix -> its entry in the config.
         pretraining: name of a pretraining set -> the entry of a teacher that uses it.
-        count: of a category and a split how many images there are, or will be; counted once.
+        count: (category, split) -> how many images there are, or will be; counted once.
         rates: how fast fits are on this machine; read once.
     """
 
@@ -63,7 +63,7 @@ class Suite(NamedTuple):
 
     @property
     def mvtec_ad(self) -> str:
-        """What an unpacked MVTec AD is known by."""
+        """The marker file of an unpacked MVTec AD."""
         return f"{self.data}/mvtec_ad/download.json"
 
     @property
@@ -74,7 +74,7 @@ class Suite(NamedTuple):
 
     @property
     def kept(self) -> list[str]:
-        """The methods whose models are kept once the test images are scored."""
+        """The methods whose models are kept after the test images are scored."""
         return [name for name, s in self.methods.items() if keeps_model(self.config, s)]
 
     @property
@@ -84,7 +84,7 @@ class Suite(NamedTuple):
 
     @property
     def main(self) -> str:
-        """The study of the main table, of the audit and of each category's figures."""
+        """The study of the main table, the audit and each category's figures."""
         return grid.main_study(self.config["studies"])
 
     @property
@@ -93,7 +93,7 @@ class Suite(NamedTuple):
 
     @property
     def panel_cells(self) -> dict[str, Cell]:
-        """The cell that a category's figure shows: the main study's first of that category."""
+        """The cell that a category's figure shows: the main study's first in that category."""
         # Later entries of a dict replace earlier ones, hence the reversal.
         return {cell.category: cell for cell in reversed(self.main_cells)}
 
@@ -101,16 +101,16 @@ class Suite(NamedTuple):
         return f"{self.results}/cells/{cell.folder}"
 
     def fit_folder(self, cell: Cell) -> str:
-        """Return the folder of the fit on which a cell rests; the cell need not be of a study."""
+        """Return the folder of a cell's fit; the cell need not be part of a study."""
         fit = self.fits.get(cell) or grid.fits_of([cell], self.methods)[cell].folder
         return f"{self.results}/fits/{fit}"
 
 
 def suite_of(config: Mapping[str, Any]) -> Suite:
-    """Complete a config and return all that it asks for.
+    """Complete a config and return everything that it plans.
 
     Raises:
-        InputError: the config is not allowed, its results cannot be written, or they lie there in
+        InputError: the config is not allowed, or its results folder cannot be written or has
             another layout.
     """
     completed = complete(config)
@@ -118,7 +118,7 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
     check_layout(completed["results"])
     table, where = grid.studies(completed), sources(completed)
     cells = grid.cells(table)
-    # By the name of its file, each draw of each teacher.
+    # Each draw of each teacher, by the name of its file.
     teachers = {
         file: completed["teachers"][teacher] | ({"seed": int(seed)} if file != teacher else {})
         for file, teacher, seed in table[["teacher_file", "teacher", "seed"]].itertuples(
@@ -126,7 +126,7 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
         )
     }
     pretraining = {pretraining_name(t): t for t in teachers.values() if "pretrain" in t}
-    # One-class CIFAR-10 lies where the set of that name is downloaded to, for a teacher or itself.
+    # One-class CIFAR-10 is where CIFAR-10 is downloaded to, for a teacher or for itself.
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
     if any(where[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
@@ -146,7 +146,7 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
 
 
 def pretraining_name(teacher: Mapping) -> str:
-    """Return the name of a teacher's pretraining set: of a folder, its last part and a hash."""
+    """Return the name of a teacher's pretraining set; for a folder, its last part and a hash."""
     source = teacher["pretrain"]
     if isinstance(source, str):
         return source

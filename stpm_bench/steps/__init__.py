@@ -1,7 +1,7 @@
 """The steps: one plain function for each rule, files in, files out.
 
-`python -m stpm_bench STEP --help` makes its options of a step's parameters; what computes is
-imported inside the step, so that `--help` and the light steps do not wait for torch.
+`python -m stpm_bench STEP --help` lists a step's parameters as options. The modules that compute
+are imported inside the step, so that `--help` and the light steps do not wait for torch.
 """
 
 from stpm_bench.steps import data, evaluate, fit, predict, report, run, speed

@@ -1,4 +1,4 @@
-"""Steps of data.smk: sets made, downloaded and looked at; images to arrays."""
+"""Steps of data.smk: make, download and check data sets; convert images to arrays."""
 
 import sys
 from pathlib import Path
@@ -20,10 +20,10 @@ from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMe
 def demo_data(
     *,
     output: Annotated[Path, "folder of the set, in MVTec AD's layout"],
-    marker: Annotated[Path, "file written last: the set is whole"],
+    marker: Annotated[Path, "file written last, when the set is complete"],
     seed: Annotated[int, "of crops and defects"] = 0,
 ) -> None:
-    """Make the embedded demo set from photographs that scikit-image ships."""
+    """Make the embedded demo set from photographs that are part of scikit-image."""
     from stpm_bench.datasets import demo
 
     demo.write(output, seed=seed)
@@ -33,9 +33,9 @@ def demo_data(
 def download(
     *,
     archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
-    results: Annotated[Path, "folder whose disk must have room as well"] = Path("results"),
-    results_bytes: Annotated[int, "how much: the prepared images"] = 0,
-    mirrors: Annotated[str, "URLs of the archive to be tried first, with spaces between"] = "",
+    results: Annotated[Path, "another folder whose disk must have space"] = Path("results"),
+    results_bytes: Annotated[int, "space needed there, for the prepared images"] = 0,
+    mirrors: Annotated[str, "URLs of the archive to try first, separated by spaces"] = "",
     output: Annotated[Path, "folder of the set; download.json appears last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
@@ -46,18 +46,18 @@ def download(
 
 
 def check_data(
-    path: Annotated[Path, "folder of a data set: one folder a category, or as its layout has it"],
+    path: Annotated[Path, "folder of a data set: one folder per category, or as in its layout"],
     *,
     layout: Layout = "mvtec",
     every: Every = 1,
     every_test: Every = 1,
-    image_size: Annotated[int, "side in pixels at which defects must show in their masks"] = 256,
+    image_size: Annotated[int, "side in pixels at which defects must be visible in masks"] = 256,
     mask_colour: MaskColour = "",
     intensity: Intensity = "",
     max_megapixels: MaxMegapixels = 179,
     threads: Threads = 0,
 ) -> None:
-    """Read a whole data set and print what is there and every problem; status 1 for an error."""
+    """Read a whole data set; print a summary and every problem; status 1 for an error."""
     from stpm_bench.datasets.check import check_folder, in_columns
 
     taken = {"train": every, "test": every_test}
@@ -79,7 +79,7 @@ def check_data(
 
 def prepare(
     *,
-    root: Annotated[Path, "folder with one folder a category"],
+    root: Annotated[Path, "folder with one folder per category"],
     category: Annotated[str, "the category's folder"],
     layout: Layout = "mvtec",
     every: Every = 1,
@@ -88,9 +88,9 @@ def prepare(
     mask_colour: MaskColour = "",
     intensity: Intensity = "",
     max_megapixels: MaxMegapixels = 179,
-    train: Annotated[Path | None, "for test: prepared training images, to share none"] = None,
+    train: Annotated[Path | None, "for test: prepared training images, to find duplicates"] = None,
     threads: Threads = 0,
-    output: Annotated[Path, "folder for images.npy, images.csv and, of test, the masks"],
+    output: Annotated[Path, "folder for images.npy, images.csv and, for test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
     from stpm_bench.datasets.prepare import prepare, refuse_leak
@@ -121,7 +121,7 @@ def prepare(
 
 
 def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
-    """Return how a set's files are read, from the options of a step; '' leaves it to the files."""
+    """Return how a set's files are read, from the options of a step; '' means not specified."""
     from stpm_bench.datasets.interface import ReadOptions
 
     def numbers(option: str, text: str, kind: type, count: int) -> tuple | None:
@@ -143,9 +143,7 @@ def read_options_of(mask_colour: str, intensity: str, max_megapixels: float):
 def pretraining_set(
     *,
     source: Annotated[str, "digits, mnist, cifar10, cifar100, svhn or imagefolder"],
-    folder: Annotated[Path, "where downloads go, or are found; of imagefolder its folder"] = Path(
-        "data"
-    ),
+    folder: Annotated[Path, "folder for downloads; for imagefolder its folder"] = Path("data"),
     size: Annotated[int, "side in pixels to which the images of a folder are resized"] = 32,
     output: Annotated[Path, "the .npz to write"],
 ) -> None:

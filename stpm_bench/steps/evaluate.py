@@ -33,16 +33,16 @@ def evaluate(
     fit: FitFolder,
     settings: Annotated[str, "JSON of the fields that the evaluation reads"],
     annotation: Annotated[
-        Literal["regions", "pixels", "image"], "what the set says of an image; PRO needs regions"
+        Literal["regions", "pixels", "image"], "annotation of the images; PRO needs regions"
     ] = "regions",
     cell: CellFolder,
 ) -> None:
     """Evaluate a cell: metrics.json, image_scores.csv, pro_curve.csv and pro_definitions.csv.
 
-    pro_definitions.csv has the PRO by every definition. What the set does not say of an image has
-    no metric, and the two tables have no row.
+    pro_definitions.csv has the PRO by every definition. Metrics for which the set has no annotation
+    are left out, and the two tables then have no rows.
     """
-    start = time.perf_counter()  # its imports are part of what a step costs
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench.audit import COLUMNS
     from stpm_bench.evaluation import evaluated
     from stpm_bench.provenance import host_bytes
@@ -75,7 +75,7 @@ def evaluate(
             results.read_scores(fit), table["defect"], masks, own_masks, fields, annotation, size
         )
         evaluating = time.perf_counter() - evaluating
-    except InputError:  # a damaged file names itself
+    except InputError:  # the message already names the damaged file
         raise
     except ValueError as error:
         raise cannot_evaluate(cell, test, error) from error
@@ -105,7 +105,7 @@ def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
 
 
 def collect(*, results: Results) -> None:
-    """Collect what every cell says into the long tables metrics.csv and pro_definitions.csv.
+    """Collect the results of all cells into the long tables metrics.csv and pro_definitions.csv.
 
     A cell that has not run, or whose fit failed, has no row.
     """
@@ -135,8 +135,8 @@ def export_maps(
     cell: CellFolder,
     output: Annotated[Path, "folder for anomaly_maps.npy and CATEGORY/test/DEFECT/*.tiff"],
 ) -> None:
-    """Write an evaluated cell's anomaly maps: as one array, and as the tree of TIFF files at the
-    images' own size that MVTec's evaluation code reads."""
+    """Write an evaluated cell's anomaly maps: as one array, and as TIFF files at the images' own
+    size in the folder structure that MVTec's evaluation code reads."""
     from PIL import Image
 
     from stpm_bench.audit import enlarged

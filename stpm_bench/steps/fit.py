@@ -38,16 +38,16 @@ def teacher(
         "torchvision's name",
     ],
     weights: Annotated[
-        str, "a file of weights, torchvision's name, as IMAGENET1K_V1, or 'embedded'"
+        str, "a file of weights, torchvision's name (IMAGENET1K_V1, ...), or 'embedded'"
     ] = "",
-    sha256: Annotated[str, "of the file of weights; '' does not check"] = "",
-    source: Annotated[str, "what the file of weights declares itself to be"] = "",
+    sha256: Annotated[str, "of the file of weights; '' skips the check"] = "",
+    source: Annotated[str, "declared source of the weights in the file"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
     pretrain: Annotated[str, "name of the pretraining set"] = "",
     data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
     epochs: Annotated[int, "of pretraining"] = 10,
     batch_size: Annotated[int, "of pretraining"] = 128,
-    learning_rate: Annotated[float, "highest, of pretraining"] = 0.1,
+    learning_rate: Annotated[float, "highest learning rate of pretraining"] = 0.1,
     input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
     flip: Annotated[
         Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
@@ -57,17 +57,17 @@ def teacher(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
-    output: Annotated[Path, "the .pt to write; a .json that describes it lies beside it"],
+    output: Annotated[Path, "the .pt to write; a .json next to it describes it"],
 ) -> None:
-    """Make a teacher: from weights, pretrained on a set, or untrained where neither is given."""
-    start = time.perf_counter()  # its imports are part of what a step costs
+    """Make a teacher: from weights, pretrained on a set, or untrained if neither is given."""
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import embedded, files, provenance, teacher, unfinished
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED
     from stpm_bench.pretrain import WITHOUT_FLIPS, train_classifier
 
-    hash_of = files.sha256  # the option has its name
+    hash_of = files.sha256  # an option has the name sha256
     set_up(threads)
     where = choose_device(device)
     dtype = choose_precision(precision, where)
@@ -143,9 +143,9 @@ def fit(
 ) -> None:
     """Fit a method on a category; write model.pt, history.csv, split.csv and fit.json.
 
-    A fit that fails is a result: the files say what was seen, later steps pass it on.
+    A fit that fails is a result: the files contain the reason, and later steps pass it on.
     """
-    start = time.perf_counter()  # its imports are part of what a step costs
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance, unfinished
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.methods.interface import Fitted, no_history
@@ -217,7 +217,7 @@ def score(
     threads: Threads = 0,
 ) -> None:
     """Score the test images: level_maps.npz and score.json, in the folder of the fit."""
-    start = time.perf_counter()  # its imports are part of what a step costs
+    start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores

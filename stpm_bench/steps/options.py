@@ -1,22 +1,22 @@
-"""The options that several steps share: their types and what the help says of them."""
+"""The options that several steps share: their types and their help texts."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU where there is one"]
+Device = Annotated[Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one"]
 Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where the hardware has it natively"
+    Literal["auto", "float32", "bfloat16"], "auto: bfloat16 if the hardware supports it natively"
 ]
 Layout = Annotated[
     Literal["mvtec", "visa", "btad", "mpdd", "cifar10_oneclass", "shanghaitech"],
-    "how the set's folder is laid out",
+    "how the set's folder is organised",
 ]
-Every = Annotated[int, "of each folder's images, of each video's frames, take every so many"]
-MaskColour = Annotated[str, "R,G,B of a defect in the masks, as 255,0,0; '': what is not black"]
+Every = Annotated[int, "use one in this many images of each folder, or frames of each video"]
+MaskColour = Annotated[str, "R,G,B of a defect in masks, e.g. 255,0,0; '': all but black"]
 Intensity = Annotated[
-    str, "of more than 8 bits, what becomes 0 and 255, as 0,4095; '': the training images' range"
+    str, "for more than 8 bits: what becomes 0 and 255, e.g. 0,4095; '': the training images' range"
 ]
-MaxMegapixels = Annotated[float, "an image of more million pixels is refused"]
+MaxMegapixels = Annotated[float, "an image with more million pixels is an error"]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 FitFolder = Annotated[Path, "the folder of the fit: its model, its level maps"]
 CellFolder = Annotated[Path, "the folder of the cell: its metrics"]
@@ -24,6 +24,6 @@ TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --s
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
 Levels = Annotated[str, "levels, as in 1+2+3"]
 SettingsText = Annotated[
-    str, "name of a built-in method, or as JSON the 'file' of a method and some of its fields"
+    str, "name of a built-in method, or JSON with a method's 'file' and some of its fields"
 ]
 Results = Annotated[Path, "folder of the results"]

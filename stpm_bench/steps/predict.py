@@ -1,4 +1,4 @@
-"""What a person asks of a fitted model: the anomaly maps and scores of images."""
+"""The step that applies a fitted model to images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,17 +15,19 @@ def predict(
     image: Annotated[list[Path], "images of any size and mode"],
     *,
     output: Annotated[Path, "folder for NAME_map.npy and NAME_map.png of each image"],
-    teacher: Annotated[Path | None, "file of the model's teacher; that of the results"] = None,
-    method: Annotated[str, "as which the maps are evaluated, of those that share the fit"] = "",
+    teacher: Annotated[
+        Path | None, "file of the model's teacher; by default that of the results"
+    ] = None,
+    method: Annotated[str, "method that evaluates the maps, one that shares the fit"] = "",
     intensity: Intensity = "",
     max_megapixels: MaxMegapixels = 179,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Score images by a fitted model; print each one's file and score, write its anomaly map.
+    """Score images with a fitted model; print each file and its score, write its anomaly map.
 
-    NAME_map.npy is (S, S) float32 at the size of the model's images; NAME_map.png has the image,
-    and the map over it. The colours of all images of a call end at the highest value of their maps.
+    NAME_map.npy is (S, S) float32 at the size of the model's input; NAME_map.png shows the image
+    and the map over it. The colour scale ends at the highest value of all maps of the call.
     """
     from stpm_bench.datasets.bit_depth import deep_levels, to_8_bits
     from stpm_bench.datasets.images import read_image
@@ -43,7 +45,7 @@ def predict(
     options, span = read_options_of("", intensity, max_megapixels), None
 
     def opened(path: Path):
-        """Return an image, and the range of the values that become 0 to 255 if it is a deep one."""
+        """Return an image, and, if it has more than 8 bits, the values that become 0 and 255."""
         nonlocal span
         _, found = read_image(path, options.max_megapixels)
         if deep_levels(found) is not None and span is None:
@@ -71,8 +73,8 @@ def predict(
 
 
 def trained_span(place, path: Path) -> tuple[float, float] | None:
-    """Return the values that become 0 and 255 of an image with more than 8 bits a channel: as the
-    config says, or the range of the training images.
+    """Return the values that become 0 and 255 in images with more than 8 bits per channel: those
+    given in the config, or the range of the training images.
 
     Args:
         place: what `predict.find` returns. path: the image, for the message.

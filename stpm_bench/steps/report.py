@@ -1,4 +1,4 @@
-"""Steps of report.smk: what a reader opens."""
+"""Steps of report.smk: tables, figures and pages for the reader."""
 
 import json
 import sys
@@ -64,7 +64,7 @@ def studies(
 def tables(
     *,
     results: Results,
-    main: Annotated[str, "name of the study that stands beside the published values"],
+    main: Annotated[str, "name of the study that is compared with published values"],
 ) -> None:
     """Make every table of the results in tables/, as CSV, Markdown, LaTeX and HTML."""
     import yaml
@@ -75,7 +75,7 @@ def tables(
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
-    # What only has the name of one of MVTec AD's categories is not set beside the paper's.
+    # Categories that only share a name with one of MVTec AD's are not compared with the paper.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     others = user_categories(results, config)
     literature = published.without(published.read(), others)
@@ -85,12 +85,12 @@ def tables(
     if not published.is_stpm(config, reference["method"]):
         beside = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
-    audited = audited.astype({"pro": float, "pixel_auroc": float})  # without a cell: no type
+    audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
     costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
     steps = cost.steps_by_setting(costs)
 
-    written = []  # names of files, for their record
+    written = []  # file names, for their record of hashes
     forget_hashes(folder / "tables.sha256")
 
     def write(name: str, table: pd.DataFrame, sections: list[typeset.Section], origin: str) -> None:
@@ -104,7 +104,7 @@ def tables(
 
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
-        # The paper's entries are for its own setting: they stand beside the main study alone.
+        # The paper's entries are for its own setting: only the main study is compared with them.
         paper = published.paper(beside) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
@@ -158,7 +158,7 @@ def claims(
     results: Results,
     main: Annotated[str, "name of the study from which each ablation changes one axis"],
 ) -> None:
-    """Set the paper's claims against the cells: claims.json, claims.md, .tex and .html."""
+    """Compare the paper's claims with the cells: claims.json, claims.md, .tex and .html."""
     import yaml
 
     from stpm_bench.report import claims, claims_table, published, questions, typeset, verdict
@@ -237,7 +237,7 @@ def figures(
         cells_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),
     )
-    # Planned by the categories' names; whether they are the paper's, their images say.
+    # Planned by the categories' names; their images tell whether they are the paper's.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     setting = grid.setting_of(of_main)
     own = published.is_stpm(config, setting["method"])
@@ -262,7 +262,7 @@ def figures(
 def interim(
     *,
     results: Results,
-    main: Annotated[str, "name of the study that stands beside the published values"],
+    main: Annotated[str, "name of the study that is compared with published values"],
 ) -> None:
     """Make tables, claims and figures of the cells that are done; the others are gaps."""
     collect(results=results)
@@ -275,7 +275,7 @@ def panel(
     test: TestFolder,
     cell: CellFolder,
     output: Annotated[Path, "the figure without its suffix; .pdf and .png are written"],
-    image: Annotated[str, "of this test image alone, as test/DEFECT/000.png"] = "",
+    image: Annotated[str, "only of this test image, e.g. test/DEFECT/000.png"] = "",
 ) -> None:
     """Draw image, ground truth, each level's map and the fused map, as the paper's Figure 1."""
     from stpm_bench.report import pictures
@@ -311,9 +311,9 @@ def explorer(
     test: TestFolder,
     results: Results,
     cells: Annotated[str, "JSON list of the page's cells, each a list of the values of its axes"],
-    output: Annotated[Path, "the page, a file of HTML"],
+    output: Annotated[Path, "the page, an HTML file"],
 ) -> None:
-    """Write a category's page: its test images, and maps of some cells to switch and compare."""
+    """Write a category's page: its test images, and the maps of some cells to compare."""
     from stpm_bench.report import explorer
 
     chosen, settings, absent = [grid.Cell(*axes) for axes in json.loads(cells)], [], []
@@ -375,10 +375,10 @@ def first_page(
 def failures(
     *,
     results: Results,
-    main: Annotated[str, "name of the study whose first seed is looked at"],
+    main: Annotated[str, "name of the study whose first seed is used"],
     count: Annotated[int, "how many misses, and how many false alarms"] = 6,
 ) -> None:
-    """Show the hardest misses and false alarms: figures/failures.pdf and .png, failures.csv."""
+    """Show the worst misses and false alarms: figures/failures.pdf and .png, failures.csv."""
     from stpm_bench.report import pictures
     from stpm_bench.report.style import save
 
@@ -421,7 +421,7 @@ def notebook(
     results: Results,
     output: Annotated[Path, "folder for NAME.ipynb and NAME.html"],
 ) -> None:
-    """Execute a notebook on the results; the page shows what it found, the .ipynb its code too."""
+    """Execute a notebook on the results; write a page without code, and the .ipynb with it."""
     import os
     import tempfile
 
@@ -431,12 +431,12 @@ def notebook(
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 
     os.environ["STPM_BENCH_RESULTS"] = str(results)
-    # The profile's files, which a kernel runs as it starts, are the user's.
+    # The kernel would run the startup files of the user's IPython profile.
     profile = tempfile.TemporaryDirectory()
     os.environ["IPYTHONDIR"] = profile.name
     content = jupytext.read(source)
     for i, cell in enumerate(content.cells):
-        cell.id = f"cell-{i}"  # else random: the file would differ each time
+        cell.id = f"cell-{i}"  # otherwise random: the file would differ each time
     try:
         runner = ExecutePreprocessor(timeout=None, record_timing=False)
         runner.preprocess(content, {"metadata": {"path": "."}}, km=this_python())
@@ -444,7 +444,7 @@ def notebook(
         raise InputError(f"{source}: a cell failed:\n{error}") from error
     finally:
         profile.cleanup()
-    # No script is loaded from elsewhere: the page is whole, and opens without a network.
+    # No script is loaded from elsewhere: the page opens without a network.
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
@@ -455,14 +455,14 @@ def notebook(
 
 
 def this_python():
-    """Return the manager of a notebook kernel that is this Python, whatever kernels are installed.
+    """Return the manager of a notebook kernel that runs this Python, whatever kernels exist.
 
-    A kernel called python3 may be another Python's, as one on JUPYTER_PATH.
+    A kernel called python3 may belong to another Python, for example one on JUPYTER_PATH.
     """
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
 
-    # Without folders to look in, 'python3' is the kernel of the Python that asks.
+    # Without folders to search, 'python3' is the kernel of the current Python.
     return AsyncKernelManager(
         kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
     )

@@ -1,4 +1,4 @@
-"""Steps that no rule runs: what a person asks for before, during and after a run."""
+"""Steps that no rule runs: for users, before, during and after a run."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ from stpm_bench.errors import InputError
 
 
 def plan(config: Annotated[str, "config file"]) -> None:
-    """Print what a config asks for: cells by study, what is done, the hours and gigabytes left."""
+    """Print what a config plans: cells by study, those done, the remaining hours and gigabytes."""
     from stpm_bench.config import read, warnings_of
     from stpm_bench.report import typeset
     from stpm_bench.run import plan
@@ -27,7 +27,7 @@ def clean(
     *,
     yes: Annotated[bool, "remove them; without it they are only listed"] = False,
 ) -> None:
-    """List what lies in the results and the config no longer asks for, and its size."""
+    """List files in the results that the config no longer asks for, and their size."""
     from stpm_bench.config import read
     from stpm_bench.run.plan import stale
 
@@ -55,14 +55,14 @@ def config_docs(
 
 def publish(
     results: Annotated[Path, "folder of the results"],
-    name: Annotated[str, "of the published folder"],
+    name: Annotated[str, "name of the published folder"],
     *,
-    note: Annotated[str, "what a reader must know besides, as of the data"] = "",
+    note: Annotated[str, "what a reader must know in addition, e.g. on the data"] = "",
     mixed: Annotated[bool, "publish mixed versions of code or packages; README.md says so"] = False,
     replace: Annotated[bool, "replace a published folder of that name"] = False,
     to: Annotated[Path, "folder of the published folders"] = Path("results/published"),
 ) -> None:
-    """Write what is done of a run as a small folder for git: config, metrics, tables, claims,
+    """Write the finished cells of a run as a small folder for git: config, metrics, tables, claims,
     figures, a record of machine, versions and hours, and a README.md."""
     import yaml
 
@@ -82,8 +82,8 @@ def compare(
     *,
     out: Annotated[Path | None, "folder for compare.md, compare.tex and compare.html"] = None,
 ) -> int:
-    """Compare two runs, a verdict for each study and metric; the exit status is 1 where one is
-    beyond noise, else 2 where one cannot be told, else 0."""
+    """Compare two runs, with one verdict for each study and metric; the exit status is 1 if one is
+    beyond noise, else 2 if one cannot be told, else 0."""
     from stpm_bench.report import compare, typeset
 
     folders = compare.read(one), compare.read(other)
@@ -98,11 +98,11 @@ def compare(
 def readme(
     *,
     published: Annotated[Path, "folder of the published folders"] = Path("results/published"),
-    file: Annotated[Path, "the README whose block of published results is written anew"] = Path(
+    file: Annotated[Path, "the README whose block of published results is updated"] = Path(
         "README.md"
     ),
 ) -> None:
-    """Write what README.md says of the published folders, between its two markers."""
+    """Update the part of README.md on the published folders, between its two markers."""
     from stpm_bench.files import written_whole
     from stpm_bench.report import publish
 
@@ -127,18 +127,18 @@ def benchmark(
     ],
     *,
     runs: Annotated[int, "how often each is timed; medians are shown"] = 5,
-    size: Annotated[int, "side of the images in pixels, where it is a choice; 0: its own"] = 0,
+    size: Annotated[int, "side of the images in pixels, if it can be chosen; 0: the default"] = 0,
     output: Annotated[Path | None, "a JSON file: the table, with machine and versions"] = None,
 ) -> None:
-    """Time a part of the project, where there is one beside what others use; print one table."""
-    # Each module has run(runs) -> table, and note() -> what the table rests on.
+    """Time a part of the project, if possible compared with other code; print one table."""
+    # Each module has run(runs) -> table, and note() -> how the table was measured.
     module = importlib.import_module(f"stpm_bench.benchmarks.{name}")
     known = inspect.signature(module.run).parameters
     if size and "size" not in known:
         raise InputError(f"--size is {size}, but the benchmark {name!r} has no size; leave it out")
     options = {"runs": runs} | ({"size": size} if size else {})
     table = module.run(**options)
-    # Not before: a process that is started counts the memory of the one that starts it as its own.
+    # Imported late: a child process counts the memory of the process that starts it as its own.
     from stpm_bench import provenance
 
     if output:
@@ -150,7 +150,7 @@ def benchmark(
         del rest["runs"]
         write_json(output, record(name, table, choose_device("auto"), runs, rest))
 
-    shown = table.astype(object).where(table.notna(), None)  # a gap is an empty place
+    shown = table.astype(object).where(table.notna(), None)  # a gap is printed as an empty cell
     print(shown.to_markdown(index=False, floatfmt=".3g"))
     summary = getattr(module, "SUMMARY", "medians of {runs} runs").format(runs=runs)
     print(f"\n{provenance.processor()}; {summary}; {module.note()}")

@@ -1,4 +1,4 @@
-"""Step of speed.smk: the methods' frames a second, side by side on one machine."""
+"""Step of speed.smk: the methods' frames per second, compared on one machine."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def speed(
 ) -> None:
     """Time methods frame by frame, in turns, with their models loaded: speed.csv.
 
-    speed.json says on what machine, with which fits and how many frames.
+    speed.json records the machine, the fits and the number of frames.
     """
     from stpm_bench import config, predict, provenance, speed
     from stpm_bench.benchmarks.record import record

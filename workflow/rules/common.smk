@@ -1,5 +1,5 @@
-# The suite that a config asks for, and the names that rules share. What rules ask of the suite are
-# functions of stpm_bench/run/.
+# The suite that a config defines, and the names that rules share. Functions of stpm_bench/run/
+# answer the rules' questions about the suite.
 import functools
 import gc
 import importlib.util
@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
-# The package lies beside the Snakefile: nothing needs to be installed for the workflow to find it.
+# The package is next to the Snakefile: the workflow finds it without any installation.
 # Not documented by Snakemake: tests/test_snakemake_attributes.py.
 PACKAGE = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PACKAGE))
@@ -20,14 +20,14 @@ from stpm_bench.run import child_processes
 
 child_processes.prepare()
 
-# All else that is imported here comes with Snakemake; pandas with bioconda's, not with pip's.
+# All other imports come with Snakemake; pandas with bioconda's Snakemake, not with pip's.
 if importlib.util.find_spec("pandas") is None:
     from stpm_bench.errors import not_installed
 
     raise WorkflowError(not_installed("pandas"))
 
-# The jobs of a large grid are millions of objects that all stay: Python's collector would look
-# through them again and again, for a quarter of a dry run's time. It sleeps until the run starts.
+# The jobs of a large grid are millions of objects that are never freed: Python's collector would
+# scan them again and again, for a quarter of a dry run's time. It is off until the run starts.
 gc.disable()
 
 from stpm_bench import config as config_of, grid
@@ -40,7 +40,7 @@ from stpm_bench.run import catalogue, messages, options, plan, progress, resourc
 from stpm_bench.run.suite import is_published, pretraining_name, suite_of
 
 try:
-    # Snakemake's own loader keeps the last of two keys of one name, and drops the other.
+    # Snakemake's own loader keeps the last of two equal keys and drops the other.
     # (The attribute is not documented by Snakemake: tests/test_snakemake_attributes.py.)
     for path in workflow.overwrite_configfiles:
         config_of.load(path)
@@ -58,11 +58,11 @@ PANEL_CELLS = SUITE.panel_cells
 
 try:
     CORES = workflow.cores
-except WorkflowError:  # not known where an executor other than the local one runs the jobs
+except WorkflowError:  # unknown if jobs are run by an executor other than the local one
     CORES = 1
 
-# A dry run lists every job: of the full grid 96 MB, and 79 s instead of 48. Of more cells than this
-# it counts them by rule, as Snakemake's help advises; a --quiet of the user's own decides itself.
+# A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. With more cells than
+# this, jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
 MOST_LISTED = 1000
 # Not documented by Snakemake: tests/test_snakemake_attributes.py.
 OUTPUT = workflow.output_settings
@@ -71,7 +71,7 @@ if OUTPUT.dryrun and not OUTPUT.quiet and len(SUITE.cells) > MOST_LISTED:
 
 
 def any_of(names):
-    """Return the pattern of a wildcard that is one of some names."""
+    """Return the wildcard pattern that matches exactly some names."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -88,18 +88,18 @@ wildcard_constraints:
 
 
 def ask(function, **arguments):
-    """Return an input, params or resource function: one of the package, asked of this suite."""
+    """Return an input, params or resource function that calls the package with this suite."""
     return functools.partial(function, SUITE, **arguments)
 
 
 def teacher_of(wildcards):
-    """Return the file of the teacher of a fit."""
+    """Return the file of a fit's teacher."""
     entry = CONFIG["teachers"][wildcards.teacher]
     return f"{RESULTS}/teachers/{grid.teacher_file(wildcards.teacher, entry, wildcards.seed)}.pt"
 
 
 def teacher_inputs(wildcards):
-    """Return the pretraining set that a teacher is made of, if it is trained here."""
+    """Return the pretraining set from which a teacher is made, if it is trained here."""
     teacher = SUITE.teachers[wildcards.draw]
     if "pretrain" in teacher:
         return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
@@ -107,13 +107,13 @@ def teacher_inputs(wildcards):
 
 
 def marker_of(wildcards):
-    """Return the marker of a category's set that is made here; of a user's folder there is none,
-    for which `options.category_state` stands."""
+    """Return the marker of a category's set that is made here; none for a user's folder, whose
+    changes `options.category_state` detects."""
     return SUITE.sources[wildcards.category].marker or []
 
 
 def of_cells(*files):
-    """Return an input function: these files of every cell, listed only where a job wants them."""
+    """Return an input function: these files of every cell, listed only when a job needs them."""
     return lambda wildcards: [f"{SUITE.cell_folder(c)}/{f}" for c in SUITE.cells for f in files]
 
 

@@ -1,4 +1,4 @@
-# Data sets: the embedded demo, MVTec AD downloaded, or folders of the user's; each to arrays.
+# Data sets: the embedded demo, MVTec AD downloaded, or the user's folders; each read into arrays.
 rule demo_data:
     output:
         f"{RESULTS}/demo_data/made.json",
@@ -19,7 +19,7 @@ rule download:
         f"{DATA}/mvtec_ad/download.json",
     log:
         f"{RESULTS}/logs/download.log",
-    # Before anything else: without a network the run stops here at once.
+    # Before anything else: without a network the run then stops at once.
     priority: 100
     localrule: True
     conda:
@@ -32,8 +32,8 @@ rule download:
         "python -m stpm_bench download --output {params.folder:q} {params.options} --log {log:q}"
 
 
-# Two rules, so that what the training images are made of is seen in the DAG: train files alone.
-# The test images are compared with them: an image in both would make the numbers too good.
+# Two rules, so that the DAG shows that training images are made only from training files. The test
+# images are compared with them: an image in both would make the results too good.
 rule prepare_train:
     input:
         marker_of,

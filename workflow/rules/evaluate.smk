@@ -1,5 +1,5 @@
-# Evaluation: every metric from the stored level maps, so that another metric, fusion or definition
-# fits and scores nothing again.
+# Evaluation: every metric is computed from the stored level maps, so that another metric, fusion or
+# definition reruns no fit and no score.
 rule evaluate:
     input:
         manifest=f"{TEST}/images.csv",

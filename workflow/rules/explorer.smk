@@ -1,4 +1,4 @@
-# A page for each category: its test images and the level maps of some cells, fused in the browser.
+# One page per category: its test images and the level maps of some cells, fused in the browser.
 from stpm_bench.report import explorer
 
 EXPLORED = explorer.chosen(SUITE.cells, PANEL_CELLS.values())
@@ -36,7 +36,7 @@ rule explorer:
         " --cells {params.cells:q} --output {output.page:q} --log {log:q}"
 
 
-# What the report opens with: `workflow/report/workflow.rst` puts it there.
+# The first page of the report; `workflow/report/workflow.rst` includes it.
 rule first_page:
     input:
         table=f"{RESULTS}/tables/{MAIN}.html",

@@ -36,7 +36,7 @@ rule fit:
         " --output {params.fit:q} --log {log:q}"
 
 
-# The same, of methods whose models are removed once the test images are scored.
+# The same for methods whose models are removed after the test images are scored.
 use rule fit as fit_temporary with:
     output:
         model=temp(f"{FIT}/model.pt"),
@@ -57,7 +57,7 @@ rule score:
         record=f"{FIT}/score.json",
     log:
         f"{FIT}/score.log",
-    # A cell is finished before another is begun: its metrics are seen early, temp() files are few.
+    # A cell is finished before the next begins, so results come early and few temp() files exist.
     priority: 10
     conda:
         "../../environment.yml"

@@ -1,4 +1,4 @@
-# What a reader opens: the config as it was run, tables, figures, notebooks.
+# Outputs for the reader: the config of the run, tables, figures, notebooks.
 rule studies:
     output:
         config=f"{RESULTS}/config.yaml",
@@ -15,8 +15,8 @@ rule studies:
         "python -m stpm_bench studies --config {params.config:q} --output {params.folder:q} --log {log:q}"
 
 
-# metrics.csv stands for all that is read of the cells: each of their other files was made with, or
-# before, the metrics.json on which it rests. Each file named here would be 16,200 on a whole grid.
+# metrics.csv represents all files that are read from the cells: each was made with, or before, the
+# metrics.json that metrics.csv was made from. Listing each would be 16,200 files for a whole grid.
 rule tables:
     input:
         f"{RESULTS}/config.yaml",
@@ -208,8 +208,8 @@ rule notebook:
         " --output {params.folder:q} --log {log:q}"
 
 
-# A target, not a part of a whole run: what is done so far, while other cells are missing or failed.
-# It makes files of 'collect', 'tables', 'claims' and 'figures', which a whole run then makes again.
+# A target that is not part of a whole run: results so far, while other cells are missing or failed.
+# It writes files of 'collect', 'tables', 'claims' and 'figures', which a whole run makes again.
 rule interim:
     input:
         f"{RESULTS}/config.yaml",

@@ -1,6 +1,6 @@
-# The methods' frames a second, side by side: of a config that sets SPADE beside STPM, which the
-# paper's claim of speed is about, else there is nothing to make. Models that are not kept wait for
-# it, since they are its input.
+# The methods' frames per second, compared on one machine. Only for a config that compares SPADE
+# with STPM, as the paper's claim of speed does; otherwise there is nothing to make. Models that are
+# not kept remain until this is done, since they are its input.
 from stpm_bench import speed
 
 TIMED = speed.cells(CONFIG, MAIN)
@@ -21,7 +21,7 @@ if TIMED:
             f"{RESULTS}/logs/speed.log",
         conda:
             "../../environment.yml"
-        # All cores: no other job of this run is beside it. (A cluster is asked for a whole node.)
+        # All cores: no other job of this run runs at the same time. (On a cluster, a whole node.)
         threads: CORES
         resources:
             gpu=1,

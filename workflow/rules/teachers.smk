@@ -1,4 +1,4 @@
-# Teachers: once a name, whatever uses them.
+# Teachers: made once per name, whatever uses them.
 rule pretraining_set:
     output:
         f"{RESULTS}/pretraining/{{source}}.npz",
@@ -46,7 +46,7 @@ rule teacher:
 
 PUBLISHED = [name for name, teacher in SUITE.teachers.items() if is_published(teacher)]
 
-# Torchvision's weights are downloaded, and the nodes of a cluster often have no network.
+# Torchvision's weights are downloaded, and a cluster's nodes often have no network.
 if PUBLISHED:
 
     use rule teacher as published_teacher with:
