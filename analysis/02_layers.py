@@ -38,7 +38,7 @@ for study in found:
 # %% [markdown]
 # ## The differences, paired
 #
-# Two subsets are compared on the same categories and seeds, so that an easy category favours neither.
+# Two subsets are compared on the same categories and seeds: an easy category favours neither.
 
 # %%
 for study in found:

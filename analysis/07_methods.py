@@ -46,8 +46,8 @@ for study in found:
     show_table(f"{study}_differences")
 
 # %% [markdown]
-# The measured cost of each method is in `tables/cost.md` of the results, not here, so that this page
-# is the same for the same numbers.
+# The measured cost of each method is in `tables/cost.md` of the results, not here: this page is the
+# same for the same numbers.
 
 # %% [markdown]
 # ## The claims
