@@ -2,15 +2,14 @@
 
 import functools
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from stpm_bench.errors import InputError
 from stpm_bench.files import verified
+from stpm_bench.levels import spell_layers
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
@@ -46,22 +45,6 @@ def set_of(category: str) -> str:
     A category without a prefix belongs to MVTec AD, or to a folder given in its place.
     """
     return category.partition(".")[0] if "." in category else "mvtec_ad"
-
-
-def spell_layers(levels: Sequence[int]) -> str:
-    """Return levels in ascending order in the notation of the tables: [3, 1] is '1+3'."""
-    return "+".join(str(level) for level in sorted(levels))
-
-
-def parse_layers(layers: str) -> list[int]:
-    """Return the levels for a notation: '1+3' is [1, 3].
-
-    Raises:
-        InputError: the text has another form.
-    """
-    if not re.fullmatch(r"\d+(\+\d+)*", layers):
-        raise InputError(f"layers {layers!r}: expected levels joined by '+', as in 1+2+3")
-    return [int(level) for level in layers.split("+")]
 
 
 def levels_of(layers: Sequence[int] | str, settings: Settings) -> Sequence[int]:

@@ -1,5 +1,6 @@
 """The levels of each backbone; needs no torch, which is slow to import."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from stpm_bench.errors import InputError
@@ -70,3 +71,19 @@ def level_names(backbone: str, levels: Sequence[int]) -> list[str]:
                 f"allowed: {', '.join(str(i + 1) for i in range(len(names)))}"
             )
     return [names[level - 1] for level in levels]
+
+
+def spell_layers(levels: Sequence[int]) -> str:
+    """Return levels in ascending order as the tables write them: [3, 1] is '1+3'."""
+    return "+".join(str(level) for level in sorted(levels))
+
+
+def parse_layers(layers: str) -> list[int]:
+    """Return the levels of a spelling: '1+3' is [1, 3].
+
+    Raises:
+        InputError: it is spelled in another way.
+    """
+    if not re.fullmatch(r"\d+(\+\d+)*", layers):
+        raise InputError(f"layers {layers!r}: expected levels joined by '+', as in 1+2+3")
+    return [int(level) for level in layers.split("+")]

@@ -12,6 +12,7 @@ import yaml
 from stpm_bench import anomaly_map, config, grid, methods, results
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json, read_verified, sha256, verified
+from stpm_bench.levels import parse_layers
 from stpm_bench.methods.interface import Scores, Settings, Teacher
 
 # The name of a fit's folder contains the cell after which it is named.
@@ -68,7 +69,7 @@ def predictor(scores_of: Callable[[np.ndarray], Scores], settings: Settings) -> 
 
 def load(fit: Path, teacher: Path, layers: str, settings: Settings, device) -> Predictor:
     """Return the predictor of a fit, its model on the device; raises as `read_fitted`."""
-    levels = grid.parse_layers(layers)
+    levels = parse_layers(layers)
     network, model = read_fitted(fit, teacher, levels, device)
     scores_of = methods.scorer(network, model, levels=levels, settings=settings, device=device)
     return predictor(scores_of, settings)

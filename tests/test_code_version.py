@@ -181,7 +181,8 @@ def test_a_definition_that_is_not_there_is_named():
 AROUND = {
     *(("device", name) for name in ("set_up", "keep_freed_memory", "choose_device")),
     *(("device", name) for name in ("choose_precision", "cpu_capabilities")),
-    *(("grid", name) for name in ("parse_layers", "read", "teacher_files")),
+    *(("grid", name) for name in ("read", "teacher_files")),
+    ("levels", "parse_layers"),
     # The settings come as params; which of them a stage reads is in its code.
     *(("methods", name) for name in ("built_in", "differing", "module_of", "schema")),
     ("methods.stpm", "Stpm"),

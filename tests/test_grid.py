@@ -3,6 +3,7 @@ import pytest
 
 from stpm_bench import grid, methods
 from stpm_bench.errors import InputError
+from stpm_bench.levels import parse_layers, spell_layers
 
 CONFIG = {
     "methods": {"summed": {"fusion": "sum"}, "long": {"epochs": 7}},
@@ -90,8 +91,8 @@ def test_a_folder_spells_the_axes():
 
 
 def test_layers_are_spelled_in_order_and_read_back():
-    assert grid.spell_layers([3, 1, 2]) == "1+2+3"
-    assert grid.parse_layers("1+2+3") == [1, 2, 3]
+    assert spell_layers([3, 1, 2]) == "1+2+3"
+    assert parse_layers("1+2+3") == [1, 2, 3]
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
@@ -106,7 +107,7 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
 @pytest.mark.parametrize("layers", ["", "1-2", "1+", "a"])
 def test_layers_that_are_spelled_wrong(layers):
     with pytest.raises(InputError, match=r"expected levels joined by '\+', as in 1\+2\+3"):
-        grid.parse_layers(layers)
+        parse_layers(layers)
 
 
 def test_the_main_study_and_its_reference_setting():

@@ -23,7 +23,12 @@ BOTH = ["stpm", "spade"]
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("demo", ["stpm", "padim", "spade", "patchcore"]), ("paper", []), ("full", [])],
+    [
+        ("questions", ["stpm", "padim", "spade", "patchcore", "patchcore_1"]),
+        ("demo", []),
+        ("paper", []),
+        ("full", []),
+    ],
 )
 def test_what_a_config_times(name, expected):
     made = config.read(REPOSITORY / "workflow" / "config" / f"{name}.yaml")

@@ -64,9 +64,10 @@ def run(
         name: the backbone's name.
 
     Returns:
-        Columns `step`, `images/s`, `ratio to the row above`, `ratio to the plain loop`, `GFLOP/s`
-        (of the convolutions, as executed) and `share of peak` (for the row's precision), then one
-        row for each matrix product, with its GFLOP/s. A share above 1 means that PyTorch's matrix
+        Columns `step`, `images/s` (of the median), `ratio to the row above`, `ratio to the plain
+        loop`, `lowest`, `highest` (images/s of the slowest and of the fastest run), `GFLOP/s` (of
+        the convolutions, as executed) and `share of peak` (of the row's precision), then a row
+        each for the matrix products: their GFLOP/s. A share above 1 says that PyTorch's matrix
         product is slower on this processor than its convolutions.
     """
     set_up()
@@ -99,8 +100,11 @@ def run(
     rows = []
     for label in [*calls, OURS]:
         rate, speed = batch_size / median[label], flops[label] / median[label] / 1e9
-        rows.append((label, rate, speed, speed / peak[precisions[label]]))
-    table = pd.DataFrame(rows, columns=["step", "images/s", "GFLOP/s", "share of peak"])
+        of_runs = [batch_size / value for value in seconds[label][1:]]
+        share = speed / peak[precisions[label]]
+        rows.append((label, rate, min(of_runs), max(of_runs), speed, share))
+    columns = ["step", "images/s", "lowest", "highest", "GFLOP/s", "share of peak"]
+    table = pd.DataFrame(rows, columns=columns)
     table.insert(2, "ratio to the row above", table["images/s"] / table["images/s"].shift())
     table.insert(3, "ratio to the plain loop", table["images/s"] / table["images/s"][0])
     peaks = [(f"a product of {str(d)[6:]} matrices", peak[d]) for d in products]

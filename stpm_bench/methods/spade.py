@@ -122,7 +122,7 @@ def scorer(
     """Return `score` as a function of the images, with the model on the device."""
     import torch
 
-    from stpm_bench.grid import spell_layers
+    from stpm_bench.levels import spell_layers
     from stpm_bench.methods.features import feature_maps, join
     from stpm_bench.neighbours import nearest
 

@@ -378,7 +378,8 @@ def deviations(config: dict, main: dict) -> list[str]:
     found += [
         f"{key} {value}"
         for key, value in config["training"].items()
-        if value != getattr(papers, key)
+        # To score the last epoch too changes nothing of the epoch that is kept.
+        if key != "last_epoch" and value != getattr(papers, key)
     ]
     return found
 

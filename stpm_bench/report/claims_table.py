@@ -68,7 +68,7 @@ def notes(claim: Claim, shown: Comparison) -> list[str]:
         shown: the comparison that the row shows.
     """
     counts = judged(claim.comparisons)
-    missing = dict.fromkeys(c.missing for c in counts if c.missing)
+    missing = dict.fromkeys(part for c in counts if c.missing for part in c.missing.split("; "))
     doubts = dict.fromkeys(c.doubt for c in counts if c.doubt)
     found = [*missing, *doubts, shown.note]
     split = [c for c in counts if 0 < c.draws_above < c.draws]

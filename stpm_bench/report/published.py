@@ -11,7 +11,8 @@ import pandas as pd
 from stpm_bench.config import methods as methods_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.grid import AXES, SETTING, set_of, spell_layers
+from stpm_bench.grid import AXES, SETTING, set_of
+from stpm_bench.levels import spell_layers
 from stpm_bench.methods import DEFAULT
 from stpm_bench.report.tables import (
     CATEGORY,

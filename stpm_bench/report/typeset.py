@@ -81,16 +81,18 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
     return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
 
 
-def made_by(function: Callable, *files: str) -> str:
-    """Return the line that says how a table was computed.
+def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> str:
+    """Return the line that leads from a number back to its source.
 
     Args:
-        function: the function that computed it. files: the files of the results folder that it
-            used.
+        rule: of the workflow. functions: what computed the tables, in the order of the page.
+        files: from which they did, of the results folder or of the repository.
     """
-    module = function.__module__.replace(".", "/")
+    names = ", ".join(
+        f"`{f.__qualname__}` of `{f.__module__.replace('.', '/')}.py`" for f in functions
+    )
     sources = ", ".join(f"`{file}`" for file in files)
-    return f"Made by the function `{function.__qualname__}` of `{module}.py` from {sources}."
+    return f"Made by the rule `{rule}`: {names}; from {sources}."
 
 
 def write(

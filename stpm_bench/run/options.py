@@ -12,10 +12,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from stpm_bench import grid
 from stpm_bench.code_version import version_of
 from stpm_bench.datasets import layouts, mvtec
-from stpm_bench.levels import names_a_file
+from stpm_bench.levels import names_a_file, parse_layers, spell_layers
 from stpm_bench.run.plan import prepared_bytes
 from stpm_bench.run.suite import Suite, pretraining_name
 
@@ -131,8 +130,8 @@ def teacher_files(suite: Suite, wildcards, input) -> str:
     A change of either does not make it another teacher.
     """
     rows = suite.table[suite.table["teacher_file"] == wildcards.draw]
-    asked = {level for layers in rows["layers"].unique() for level in grid.parse_layers(layers)}
-    files = {"folder": f"{suite.data}/weights", "levels": grid.spell_layers(asked)}
+    asked = {level for layers in rows["layers"].unique() for level in parse_layers(layers)}
+    files = {"folder": f"{suite.data}/weights", "levels": spell_layers(asked)}
     named = dict(input.items())
     return spelled(files | {"data": named["data"]} if "data" in named else files)
 

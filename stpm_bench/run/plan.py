@@ -14,6 +14,7 @@ from stpm_bench.code_version import version_of
 from stpm_bench.config import Source
 from stpm_bench.datasets import layouts
 from stpm_bench.grid import Cell
+from stpm_bench.levels import parse_layers
 from stpm_bench.report import cost
 from stpm_bench.report.typeset import Section
 from stpm_bench.results import STAGES, cell_folder, fit_folder
@@ -166,7 +167,7 @@ def bytes_of(config: dict, count):
         return sum(value.nbytes for value in backbone.state(network).values())
 
     def of_fit(cell: Cell) -> int:
-        levels, settings = grid.parse_layers(cell.layers), known[cell.method]
+        levels, settings = parse_layers(cell.layers), known[cell.method]
         pixels = sum((side // 2 ** (level + 1)) ** 2 for level in settings.map_levels(levels))
         bytes_of_maps = 4 * pixels * count(cell.category, "test")  # float32
         networks = settings.networks() if config_of.keeps_model(config, settings) else 0

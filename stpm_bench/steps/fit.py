@@ -1,11 +1,11 @@
-"""Steps of fit.smk: a teacher, a method's fit on it, and the scores of the test images."""
+"""Steps of teachers.smk and fit.smk: a teacher, a method's fit on it, scores of test images."""
 
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from stpm_bench import config, grid, methods, results
+from stpm_bench import config, methods, results
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
@@ -17,6 +17,7 @@ from stpm_bench.files import (
     write_json,
     write_tensors,
 )
+from stpm_bench.levels import parse_layers
 from stpm_bench.results import load_array, load_arrays, read_names
 from stpm_bench.steps.options import (
     Device,
@@ -107,7 +108,7 @@ def teacher(
         state = teacher.untrained(backbone, seed)
         report |= {"source": "untrained"}
     known = teacher.levels_in(backbone, state)
-    if lacking := [level for level in grid.parse_layers(levels) if level not in known]:
+    if lacking := [level for level in parse_layers(levels) if level not in known]:
         raise InputError(
             f"{weights}: has no level {', '.join(map(str, lacking))}, which a study asks of the "
             f"teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
@@ -154,7 +155,7 @@ def fit(
     where = choose_device(device)
     method = config.settings(settings)
     dtype = choose_precision(precision if method.reads_precision else "float32", where)
-    levels = grid.parse_layers(layers)
+    levels = parse_layers(layers)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
     split, table = divide(files, fraction, method.held_out(), seed)
@@ -234,7 +235,7 @@ def score(
         return
     set_up(threads)
     where = choose_device(device)
-    levels = grid.parse_layers(layers)
+    levels = parse_layers(layers)
     network, model = read_fitted(fit, teacher, levels, where)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()

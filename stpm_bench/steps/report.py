@@ -38,6 +38,8 @@ from stpm_bench.results import (
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
 
+RECORDS = ("fits/*/*.json", "cells/*/evaluation.json", "teachers/*.json")
+
 
 def studies(
     *,
@@ -95,8 +97,10 @@ def tables(
         write_csv(folder / f"{name}.csv", table)
         written.extend([f"{name}.csv", *typeset.write(folder, name, sections, origin)])
 
-    of_cells = ("metrics.csv", "studies.csv")
-    of_maps = ("pro_definitions.csv", *of_cells)
+    def origin(functions, *files: str) -> str:
+        return typeset.made_by("tables", functions, files)
+
+    of_cells, printed = ("metrics.csv", "studies.csv"), "stpm_bench/report/published.csv"
 
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
@@ -116,15 +120,20 @@ def tables(
             sections += published.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
-        write(study, table, sections, typeset.made_by(tables.study_table, *of_cells))
+        functions, files = [tables.study_table], [*of_cells]
+        if study == main:
+            functions += [published.methods, published.baselines]
+            files += ["config.yaml", printed]
+        write(study, table, sections, origin(functions, *files))
         if grid.varying(of_study):
             wide = tables.by_category_sections(study, table, basis)
-            origin = typeset.made_by(tables.by_category, f"tables/{study}.csv")
-            write(f"{study}_by_category", tables.by_category(table), wide, origin)
+            by_category = tables.by_category(table)
+            line = origin([tables.by_category], f"tables/{study}.csv")
+            write(f"{study}_by_category", by_category, wide, line)
             differences = tables.differences(long, of_study, reference)
             sections = tables.differences_sections(study, differences, of_study, basis)
-            origin = typeset.made_by(tables.differences, *of_cells)
-            write(f"{study}_differences", differences, sections, origin)
+            line = origin([tables.differences], *of_cells)
+            write(f"{study}_differences", differences, sections, line)
         if study == main:
             own = published.ours(long, audited, of_study, others) if beside is literature else {}
             read_as = published.readings(studies, config, of_study) if own else {}
@@ -133,12 +142,14 @@ def tables(
             }
             table = published.reproductions(literature, own, read_as)
             sections = published.reproductions_sections(table, basis)
-            origin = typeset.made_by(published.ours, *of_maps)
-            write("reproductions", table, sections, origin)
+            functions = [published.reproductions, published.ours]
+            line = origin(functions, *of_cells, "pro_definitions.csv", printed)
+            write("reproductions", table, sections, line)
     table = audit.summary(audited, of_main)
-    write("pro_definitions", table, audit.sections(table), typeset.made_by(audit.summary, *of_maps))
-    records = ("fits/*/*.json", "cells/*/evaluation.json", "teachers/*.json")
-    write("cost", costs, cost.sections(costs, len(cells)), typeset.made_by(cost.collect, *records))
+    line = origin([audit.summary], "pro_definitions.csv", "studies.csv")
+    write("pro_definitions", table, audit.sections(table), line)
+    line = origin([cost.collect, cost.sections], *RECORDS)
+    write("cost", costs, cost.sections(costs, len(cells)), line)
     record_hashes(folder / "tables.sha256", *written)
 
 
@@ -186,8 +197,11 @@ def claims(
     forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
-    files = ("metrics.csv", "studies.csv", "tables/cost.csv")
-    names = typeset.write(results, "claims", sections, typeset.made_by(claims.claims, *files))
+    functions = [claims.claims, claims_table.table, verdict.verdict, questions.questions]
+    files = ["metrics.csv", "studies.csv", "config.yaml", "tables/cost.csv"]
+    files += ["stpm_bench/report/published.csv", "teachers/*.json"]
+    line = typeset.made_by("claims", functions, files)
+    names = typeset.write(results, "claims", sections, line)
     record_hashes(results / "claims.sha256", "claims.json", *names)
 
 

@@ -116,19 +116,24 @@ def test_the_papers_studies_make_every_table_and_figure(paper_results):
     assert names == expected
 
 
-def test_every_table_names_the_function_and_the_files_that_it_was_made_from(paper_results):
+def test_every_table_names_the_rule_the_functions_and_the_files_that_it_was_made_from(
+    paper_results,
+):
     tables = [*(paper_results / "tables").glob("*.md"), paper_results / "claims.md"]
     assert len(tables) == 14
     for path in tables:
         line = path.read_text().splitlines()[-1]
-        function, module, *files = re.findall("`(.+?)`", line)
-        path_of_module = module.removesuffix(".py").replace("/", ".")
-        assert callable(getattr(importlib.import_module(path_of_module), function))
+        rule, rest = re.fullmatch(r"Made by the rule `(\w+)`: (.+)", line).groups()
+        assert rule == ("claims" if path.stem == "claims" else "tables")
+        made, files = rest.split("; from ")
+        for function, module in re.findall(r"`(\w+)` of `(.+?)\.py`", made):
+            assert callable(getattr(importlib.import_module(module.replace("/", ".")), function))
+        files = re.findall("`(.+?)`", files)
         assert files, line
-        missing = [f for f in files if "*" not in f and not (paper_results / f).exists()]
-        assert not missing, line
-        html = path.with_suffix(".html").read_text()
-        assert f"<code>{function}</code> of <code>{module}</code>" in html
+        places = (paper_results, REPOSITORY)
+        plain = [file for file in files if "*" not in file]
+        assert not [f for f in plain if not any((place / f).exists() for place in places)], line
+        assert f"<code>{rule}</code>" in path.with_suffix(".html").read_text()
 
 
 def test_a_cell_that_failed_is_a_gap_that_the_caption_counts(paper_results):

@@ -1,5 +1,5 @@
-# Fits: teachers, once per name and draw; models; level maps of the test images.
-# All data that a model is fitted on are inputs of its rule; no test file is among them.
+# Fits and scores: models, then level maps of the test images. A fit reads only its rule's inputs, and
+# none of them is a test file.
 rule fit:
     input:
         images=f"{TRAIN}/images.npy",
