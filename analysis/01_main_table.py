@@ -11,8 +11,8 @@
 # %% [markdown]
 # # The main table
 #
-# What the main study found: each category by each metric, the mean and standard deviation over
-# seeds, and the paper's value where there is one. Everything is read from the results folder.
+# The results of the main study: for each category and metric the mean and standard deviation over
+# seeds, and the paper's value if there is one. Everything is read from the results folder.
 
 # %%
 import pandas as pd
@@ -29,10 +29,10 @@ show_table(main_study())
 show_figure(main_study())
 
 # %% [markdown]
-# ## Beside the paper
+# ## Compared with the paper
 #
-# The difference to the paper's own entries, where it has entries for these categories. The paper's
-# numbers come from one run at a seed of its own; the bars are our seeds alone.
+# The difference from the paper's own entries, if it has entries for these categories. The paper's
+# numbers come from one run with a single seed; the bars show only the spread of our seeds.
 
 # %%
 table = pd.read_csv(verified(RESULTS / "tables" / f"{main_study()}.csv"))
@@ -42,19 +42,19 @@ else:
     display(Markdown("The paper has no values for these categories."))
 
 # %% [markdown]
-# ## Beside everybody else who ran it
+# ## Compared with all published runs
 #
-# The same method, reported by its authors, by others and by us. Where the range of a row is wide,
-# a single number of the method says little.
+# The same method, reported by its authors, by others and by us. If the range of a row is wide, a
+# single number for the method says little.
 
 # %%
 show_table("reproductions")
 
 # %% [markdown]
-# ## How far the seeds lie apart
+# ## How much the seeds differ
 #
-# The range over seeds (highest less lowest) of each metric, in the cells that differ in nothing but
-# their seed. A difference between two methods that is smaller than this is no difference.
+# The range over seeds (highest less lowest) of each metric, in cells that differ only in their
+# seed. A difference between two methods that is smaller than this means nothing.
 
 # %%
 cells = [axis for axis in grid.AXES if axis != "seed"]
@@ -75,7 +75,7 @@ for category in dict.fromkeys(cell.category for cell, _ in main_cells()):
     display(Markdown(f"### {category}"), Image(figure, width=700))
 
 # %% [markdown]
-# ## What the paper claims, and what these cells say
+# ## The paper's claims, tested on these cells
 
 # %%
 display(Markdown(verified(RESULTS / "claims.md").read_text()))

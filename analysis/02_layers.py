@@ -38,7 +38,7 @@ for study in found:
 # %% [markdown]
 # ## The differences, paired
 #
-# Two subsets are compared on the same categories and seeds, so that an easy category helps neither.
+# Two subsets are compared on the same categories and seeds: an easy category favours neither.
 
 # %%
 for study in found:
@@ -47,8 +47,8 @@ for study in found:
 # %% [markdown]
 # ## How often each subset is the best
 #
-# The number of categories in which a subset has the highest mean. A subset that wins on average but
-# in few categories owes its place to them.
+# The number of categories in which a subset has the highest mean. If a subset has the best average
+# but wins in few categories, those few decide its rank.
 
 # %%
 for study in found:

@@ -45,8 +45,8 @@ for study in found:
 # %% [markdown]
 # ## The teachers themselves
 #
-# How well each does its own task. A better classifier is not always the better teacher. The epochs
-# and the optimiser of the small teachers are ours: the paper's are not known.
+# How accurate each teacher is on its own task. A better classifier is not always the better
+# teacher. The epochs and the optimiser of the small teachers are ours: the paper's are not known.
 
 # %%
 records = {

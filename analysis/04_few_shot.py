@@ -12,8 +12,8 @@
 # # With few images
 #
 # The paper's third question: what is left with 5% and 10% of the anomaly-free images? A fraction
-# is chosen by a hash of seed and file name, so that 5% lies within 10% within 100%. The number of
-# epochs stays: with fewer images the student also takes fewer steps.
+# is chosen by a hash of seed and file name, so that the 5% are part of the 10%, and those part of
+# the 100%. The number of epochs stays the same, so with fewer images the student takes fewer steps.
 
 # %%
 import pandas as pd
@@ -45,10 +45,10 @@ for study in found:
     show_figure(study)
 
 # %% [markdown]
-# ## How many images that is
+# ## The number of images
 #
-# Images that train and images that choose the checkpoint, the mean over a study's cells. A method
-# without a student holds none out.
+# The numbers of images for training and for choosing the checkpoint, the mean over a study's cells.
+# A method without a student uses no images for validation.
 
 # %%
 for study in found:

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # One name, many numbers
 #
-# PRO is the area under the curve of overlap against false-positive rate, up to 0.3. Which
-# thresholds are tried, and how the axes are scaled, differs from code to code; the maps below are
-# the same in every column. The product of levels has heavy tails, which is the worst case for
+# PRO is the area under the curve of overlap against false-positive rate, up to 0.3. The choice of
+# thresholds and the scaling of the axes differ between implementations; the maps below are the same
+# in every column. The product of levels has heavy tails, which is the worst case for
 # thresholds that are spaced evenly in score.
 
 # %%
@@ -31,9 +31,9 @@ show_table("pro_definitions")
 show_figure("pro_definitions", width=480)
 
 # %% [markdown]
-# ## How far a definition moves a number
+# ## How much a definition changes a number
 #
-# Over all cells of all studies: the difference to the exact value. A table that mixes two
+# Over all cells of all studies: the difference from the exact value. A table that mixes two
 # definitions shows differences of this size between methods that are the same.
 
 # %%
@@ -50,8 +50,8 @@ else:
 # %% [markdown]
 # ## Does it change who is better?
 #
-# The share of pairs of cells that a definition puts in the other order than the exact value does.
-# What changes the order changes conclusions, not only numbers.
+# The share of pairs of cells that a definition ranks in the opposite order to the exact value. A
+# change of order changes conclusions, not only numbers.
 
 # %%
 exact = wide[exact_name].to_numpy()

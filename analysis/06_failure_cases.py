@@ -11,8 +11,8 @@
 # %% [markdown]
 # # What it gets wrong
 #
-# A mean over categories hides which defects are missed. Here are the images whose scores are
-# furthest on the wrong side, and how well each kind of defect is told from the good images.
+# A mean over categories hides which defects are missed. This notebook shows the images whose scores
+# are most wrong, and how well each kind of defect is separated from the good images.
 
 # %%
 import pandas as pd
@@ -25,8 +25,8 @@ from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure
 # ## The hardest images
 #
 # Above, defects that score below the most good images; below, good images that score above the most
-# defects. The dashed line is the ground truth. Where a category is told apart without an error, its
-# images are here only if no other's are worse.
+# defects. The dashed line is the ground truth. If a category is classified without an error,
+# its images are shown only if no other category has worse ones.
 
 # %%
 show_figure("failures", width=900)

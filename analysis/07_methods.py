@@ -9,14 +9,14 @@
 # ---
 
 # %% [markdown]
-# # Beside other methods
+# # Compared with other methods
 #
 # The paper says that STPM is ahead of the methods of its time, with all images and with few, and
 # dozens of times faster. Here PaDiM, SPADE and PatchCore run in the same harness: the same teacher,
-# images, splits, seeds, masks, metrics and clock. PatchCore came after the paper: it is shown, and
-# counts for no claim. What each method is, its settings, and where it differs from its paper stands
-# in docs/methods.md. A method without a student holds nothing out: it is fitted on the images on
-# which STPM validates, too.
+# images, splits, seeds, masks, metrics and clock. PatchCore came after the paper: it is shown, but
+# counts for no claim. docs/methods.md describes each method, its settings, and how it differs from
+# its paper. A method without a student does not validate: it is also fitted on the images that STPM
+# uses for validation.
 
 # %%
 from stpm_bench.report.notebooks import show_claims, show_figure, show_table, studies_of
@@ -38,16 +38,16 @@ for study in found:
 # %% [markdown]
 # ## The differences, paired
 #
-# A method that draws nothing has one seed; the seeds of a category are averaged before they are
-# paired.
+# A method without randomness has one seed; the seeds of a category are averaged before the
+# categories are paired.
 
 # %%
 for study in found:
     show_table(f"{study}_differences")
 
 # %% [markdown]
-# What each costs is measured, and stands in `tables/cost.md` of the results: this page is the same
-# for the same numbers.
+# The measured cost of each method is in `tables/cost.md` of the results, not here: this page is the
+# same for the same numbers.
 
 # %% [markdown]
 # ## The claims
