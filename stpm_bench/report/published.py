@@ -436,8 +436,10 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
         if metric == "pro_rescaled":
             caption += (
                 " This is not the PRO of the other tables: a curve rescaled on both axes gives "
-                "weak categories more. Ours: the same definition and their treatment of the masks "
-                "(bilinear, any non-zero pixel a defect) on our maps."
+                f"weak categories more. Ours: the same definition, `{AUTHORS_PRO}` of "
+                f"`stpm_bench/metrics/definitions.py`, and their treatment of the masks, "
+                f"`{AUTHORS_MASKS}` (bilinear, any non-zero pixel a defect), on our maps: rows of "
+                "`pro_definitions.csv`."
             )
         sections.append(Section(f"Reproductions: {NAMES[metric]}", body, caption))
     return sections

@@ -81,6 +81,13 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
     return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
 
 
+# Where the long tables are from.
+CELLS = (
+    "Their rows are collected from `metrics.json` and `pro_definitions.csv` of each cell's folder, "
+    "`cells/CELL/`, which the rule `evaluate` made: `evaluated` of `stpm_bench/evaluation.py`."
+)
+
+
 def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> str:
     """Return the line that leads from a number back to its source.
 
@@ -92,7 +99,8 @@ def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> s
         f"`{f.__qualname__}` of `{f.__module__.replace('.', '/')}.py`" for f in functions
     )
     sources = ", ".join(f"`{file}`" for file in files)
-    return f"Made by the rule `{rule}`: {names}; from {sources}."
+    line = f"Made by the rule `{rule}`: {names}; from {sources}."
+    return f"{line} {CELLS}" if {"metrics.csv", "pro_definitions.csv"} & set(files) else line
 
 
 def write(
