@@ -556,7 +556,7 @@ def entry(folder: Path) -> str:
 def beside_the_paper(folder: Path) -> pd.DataFrame:
     """Return our values next to those of the paper and its authors, as text; empty without ours.
 
-    Other readings of STPM that were run, such as `stpm_authors`, each have a column.
+    Other readings of STPM that have a value, such as `stpm_authors`, each have a column.
     """
     table = pd.read_csv(folder / "tables" / "reproductions.csv")
     rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
@@ -574,10 +574,14 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
             "ours less paper": [
                 number(value, signed=True) for value in rows[OURS] - published[PAPER]
             ],
+            "ours less authors": [
+                number(value, signed=True) for value in rows[OURS] - published[AUTHORS]
+            ],
         }
     )
     for column in rows:
-        if column.startswith(f"{OURS}: ") and not column.endswith(" sd"):
+        named = column.startswith(f"{OURS}: ") and not column.endswith(" sd")
+        if named and rows[column].notna().any():
             values = zip(rows[column], rows[f"{column} sd"], strict=True)
             body[column] = [spread(*v) for v in values]
     return body

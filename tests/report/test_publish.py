@@ -353,7 +353,10 @@ def test_the_block_sets_ours_beside_the_papers_and_names_each_verdict(made_up, t
     (row,) = (line for line in text.splitlines() if re.match(r"\| PRO +\| screw ", line))
     values = [value.strip() for value in row.strip("|").split("|")]
     assert values[2] == "0.930"
-    assert values[4:] == [f"{mean:.3f} ± {sd:.3f}", f"{mean - 0.93:+.3f}"]
+    assert values[4:] == [f"{mean:.3f} ± {sd:.3f}", f"{mean - 0.93:+.3f}", "n/a"]
+    mean = table.loc["screw", "pixel_auroc"]
+    (row,) = (line for line in text.splitlines() if re.match(r"\| pixel AUROC +\| screw ", line))
+    assert row.strip("|").split("|")[-1].strip() == f"{mean - 0.988481:+.3f}"  # their README's
     assert not re.search(r"\| PRO +\| carpet", text)  # not run
     assert "(results/published/two/claims.md)" in text
     claims = json.loads((made_up / "claims.json").read_text())["claims"]
@@ -371,6 +374,9 @@ def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
     table.to_csv(path, index=False)
     body = publish.beside_the_paper(tmp_path / "two")
     assert set(body["ours: stpm_authors"]) == {"0.912 ± 0.005"}
+    table["ours: stpm_authors"] = float("nan")
+    table.to_csv(path, index=False)
+    assert "ours: stpm_authors" not in publish.beside_the_paper(tmp_path / "two")
 
 
 def test_a_claim_with_several_verdicts_names_its_metrics():
