@@ -186,7 +186,8 @@ def failures(misses: Sequence[Case], alarms: Sequence[Case], title: str) -> Figu
         )
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
-        names = ("defect, missed", "its map", "good, false alarm", "its map")
+        # The lowest of the defects need not be missed, nor the highest of the others be alarms.
+        names = ("defect, low score", "its map", "good, high score", "its map")
         for axis, name in zip(axes[:, 0], names, strict=True):
             axis.set_ylabel(name)
         for cases, (above, below) in ((misses, axes[:2]), (alarms, axes[2:])):

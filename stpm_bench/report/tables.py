@@ -516,12 +516,13 @@ def differences_sections(
     tests = int(table["p"].notna().sum())
     every_two = len(table) > len(shown)
     of_what = f"of every two settings (`{name}_differences.csv`)" if every_two else "shown here"
+    corrected = f"corrected for the {tests} tests of the study, {of_what} in every metric"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
         f"after averaging its seeds; {basis}. Values: how many the row rests on. Interval: over "
         "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
-        f"categories; Holm: corrected for the {tests} tests of the study, {of_what} in every "
-        "metric. Effect: matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
+        f"categories; Holm: {corrected if tests else 'no test was possible'}. Effect: "
+        "matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
         f"{statistics.FEWEST_PAIRS} categories no p below 0.05 is possible, and none is given."
     )
     return [Section(f"Study: {name}, differences", body, caption)]
