@@ -11,9 +11,9 @@ import yaml
 
 from stpm_bench import anomaly_map, config, grid, methods, results
 from stpm_bench.errors import InputError
-from stpm_bench.files import read_json, read_verified, sha256, verified
+from stpm_bench.files import read_json, read_verified, sha256
 from stpm_bench.levels import parse_layers
-from stpm_bench.methods.interface import Scores, Settings, Teacher
+from stpm_bench.methods.interface import Scores, Settings
 
 # The name of a fit's folder contains the cell after which it is named.
 NAME = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>.+)", grid.CELL))
@@ -21,33 +21,6 @@ NAME = re.compile(re.sub(r"{(\w+)}", r"(?P<\1>.+)", grid.CELL))
 BATCH = 16
 # Images (N, S, S, 3) uint8 -> anomaly maps (N, S, S) float32 and image scores (N,) float32.
 Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tuple[Teacher, dict]:
-    """Read the model of a fit, and its teacher, onto a device.
-
-    Args:
-        fit: its folder. teacher: its file.
-
-    Raises:
-        InputError: the fit failed, its model was not kept, the teacher is missing or is not that of
-            the fit, or a file is damaged.
-    """
-    record = read_json(fit / results.STAGES["fit"])
-    if record["failure"]:
-        raise InputError(f"{fit}: has no model: the fit failed: {record['failure']}")
-    if not teacher.is_file():
-        raise InputError(
-            f"{teacher}: no such file; expected the teacher on which {fit / 'model.pt'} was "
-            "fitted, as the step 'teacher' wrote it"
-        )
-    if (found := sha256(verified(teacher))) != record["teacher_sha256"]:
-        raise InputError(
-            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
-            f"fit.json is {record['teacher_sha256']}, that file's is {found}); name the teacher "
-            "of the fit, or fit again"
-        )
-    return results.read_teacher(teacher, levels, device), results.read_model(fit)
 
 
 def predictor(scores_of: Callable[[np.ndarray], Scores], settings: Settings) -> Predictor:
@@ -68,9 +41,9 @@ def predictor(scores_of: Callable[[np.ndarray], Scores], settings: Settings) -> 
 
 
 def load(fit: Path, teacher: Path, layers: str, settings: Settings, device) -> Predictor:
-    """Return the predictor of a fit, its model on the device; raises as `read_fitted`."""
+    """Return the predictor of a fit, its model on the device; raises as `results.read_fitted`."""
     levels = parse_layers(layers)
-    network, model = read_fitted(fit, teacher, levels, device)
+    network, model = results.read_fitted(fit, teacher, levels, device)
     scores_of = methods.scorer(network, model, levels=levels, settings=settings, device=device)
     return predictor(scores_of, settings)
 

@@ -15,6 +15,7 @@ from stpm_bench.files import (
     forget_hashes,
     read_json,
     record_hashes,
+    sha256,
     unreadable,
     verified,
     write_arrays,
@@ -183,6 +184,33 @@ def read_model(fit: Path) -> dict:
             "'keep_models'). Set it to true and fit again"
         )
     return load_tensors(path, set())
+
+
+def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tuple[Teacher, dict]:
+    """Read the model of a fit, and its teacher, onto a device.
+
+    Args:
+        fit: its folder. teacher: its file.
+
+    Raises:
+        InputError: the fit failed, its model was not kept, the teacher is missing or is not that of
+            the fit, or a file is damaged.
+    """
+    record = read_json(fit / STAGES["fit"])
+    if record["failure"]:
+        raise InputError(f"{fit}: has no model: the fit failed: {record['failure']}")
+    if not teacher.is_file():
+        raise InputError(
+            f"{teacher}: no such file; expected the teacher on which {fit / 'model.pt'} was "
+            "fitted, as the step 'teacher' wrote it"
+        )
+    if (found := sha256(verified(teacher))) != record["teacher_sha256"]:
+        raise InputError(
+            f"{fit / 'model.pt'}: was fitted on another teacher than {teacher} (teacher_sha256 in "
+            f"fit.json is {record['teacher_sha256']}, that file's is {found}); name the teacher "
+            "of the fit, or fit again"
+        )
+    return read_teacher(teacher, levels, device), read_model(fit)
 
 
 def load_tensors(path: Path, keys: set[str]) -> dict:

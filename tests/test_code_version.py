@@ -186,7 +186,6 @@ AROUND = {
     # The settings come as params; which of them a stage reads is in its code.
     *(("methods", name) for name in ("built_in", "differing", "module_of", "schema")),
     ("methods.stpm", "Stpm"),
-    ("predict", "read_fitted"),
 }
 READING = ("steps", "config", "schema")  # modules that are around it as a whole
 

@@ -55,8 +55,8 @@ def run(
         for name, settings in chosen.items():
             with tempfile.TemporaryDirectory() as folder:
                 model = Path(folder, "model.pt")
-                found = apart(fit, settings, model, size, train)
-                found |= apart(score, settings, model, size, frames)
+                found = in_its_own_process(fit, settings, model, size, train)
+                found |= in_its_own_process(score, settings, model, size, frames)
             for quantity, value in found.items():
                 measured[quantity, name].append(value)
     rows = [
@@ -79,7 +79,7 @@ def note() -> str:
     )
 
 
-def apart(function: Callable, *arguments) -> dict[str, float]:
+def in_its_own_process(function: Callable, *arguments) -> dict[str, float]:
     """Call a function in a separate process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -102,26 +102,30 @@ def fetch(
     )
 
 
-def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
-    """Fetch a file from one mirror and check its hash; raise _Failed if it is not available."""
+def _bar_of_bytes(title: str, total: int, progress: bool, initial: int = 0):
+    """Return a progress bar in bytes: live on a terminal, a line every half minute in a log."""
     from tqdm import tqdm  # not above: Snakemake's environment reads this module and may lack it
 
+    interval = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(
+        desc=title,
+        total=total,
+        initial=initial,
+        unit="B",
+        unit_scale=True,
+        mininterval=interval,
+        maxinterval=max(10, interval),
+        disable=not progress,
+    )
+
+
+def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
+    """Fetch a file from one mirror and check its hash; raise _Failed if it is not available."""
     if size_of(path) > mirror.bytes:
         path.unlink()
     while True:
         continued = path.exists()
-        # In a log file one line every half minute; on a terminal, a live bar.
-        interval = 0.2 if sys.stderr.isatty() else 30
-        with tqdm(
-            desc=title,
-            total=mirror.bytes,
-            initial=size_of(path),
-            unit="B",
-            unit_scale=True,
-            mininterval=interval,
-            maxinterval=max(10, interval),
-            disable=not progress,
-        ) as bar:
+        with _bar_of_bytes(title, mirror.bytes, progress, initial=size_of(path)) as bar:
             _fetch_patiently(mirror, path, bar)
         digest = sha256(path)
         if digest == mirror.sha256:
@@ -278,23 +282,12 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
         InputError: the archive is damaged, has a member that reaches outside the folder, or would
             take more than `limit` bytes; or the folder cannot be written.
     """
-    from tqdm import tqdm
-
     archive, total = Path(archive), 0
-    interval = 0.2 if sys.stderr.isatty() else 30
     try:
         with (
             open(archive, "rb") as file,
             tarfile.open(fileobj=file, mode="r|*") as tar,
-            tqdm(
-                desc="Extracting",
-                total=size_of(archive),
-                unit="B",
-                unit_scale=True,
-                mininterval=interval,
-                maxinterval=max(10, interval),
-                disable=not progress,
-            ) as bar,
+            _bar_of_bytes("Extracting", size_of(archive), progress) as bar,
         ):
             for member in tar:
                 total += member.size

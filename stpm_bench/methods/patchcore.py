@@ -147,7 +147,7 @@ def scorer(
     from stpm_bench.methods.features import feature_maps
     from stpm_bench.neighbours import nearest
 
-    def apart(one, many):  # computed from differences, see `neighbours.nearest`
+    def pairwise(one, many):  # computed from differences, see `neighbours.nearest`
         return torch.cdist(one[None], many, compute_mode="donot_use_mm_for_euclid_dist")[0]
 
     centre, bank = model["centre"].to(device), model["bank"].to(device)
@@ -165,8 +165,10 @@ def scorer(
                 distances[i] = to_bank.view(some.shape[1:3]).cpu().numpy()
                 largest, place = to_bank.max(0)
                 if neighbours > 1:
-                    around = apart(bank[found[place]], bank).topk(neighbours, largest=False).indices
-                    to_around = apart(queries[place], bank[around])
+                    around = (
+                        pairwise(bank[found[place]], bank).topk(neighbours, largest=False).indices
+                    )
+                    to_around = pairwise(queries[place], bank[around])
                     largest = largest * (1 - (largest - to_around.logsumexp(0)).exp())
                 image_scores[i] = largest.item()
         return Scores({spell_layers(levels): distances}, image_scores)

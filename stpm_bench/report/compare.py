@@ -15,7 +15,7 @@ import yaml
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_hashes, read_json, read_verified
-from stpm_bench.report import publish
+from stpm_bench.report import publish, statistics
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import Section, interval, number, p_value
 from stpm_bench.results import fit_folder
@@ -113,7 +113,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> list[Comparison]:
     """
     one, other = np.asarray(one, float), np.asarray(other, float)
     found = [compare_metric(*values) for values in zip(one, other, strict=True)]
-    corrected = hochberg([c.p for c in found])
+    corrected = statistics.hochberg([c.p for c in found])
     return [
         c._replace(p=float(p), verdict=verdict(c, same, p))
         for c, same, p in zip(found, map(are_same, one, other), corrected, strict=True)
@@ -225,20 +225,6 @@ def two_sided(t: np.ndarray, freedom: np.ndarray | int) -> np.ndarray:
     from scipy.special import stdtr
 
     return 2 * stdtr(freedom, -np.abs(t))
-
-
-def hochberg(p: Sequence[float]) -> np.ndarray:
-    """Correct the p values of one family by Hochberg's step-up method; NaN (no test) stays NaN.
-
-    Source: Hochberg, A sharper Bonferroni procedure for multiple tests of significance, Biometrika
-    75, 1988.
-    """
-    p = np.asarray(p, float)
-    corrected = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(-p[tested], kind="stable")]  # the largest first
-    corrected[order] = np.minimum.accumulate(p[order] * np.arange(1, len(order) + 1))
-    return corrected
 
 
 # Two folders

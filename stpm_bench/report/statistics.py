@@ -179,3 +179,17 @@ def holm(p: Sequence[float]) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
     return corrected
+
+
+def hochberg(p: Sequence[float]) -> np.ndarray:
+    """Correct the p values of one family by Hochberg's step-up method; NaN (no test) stays NaN.
+
+    Source: Hochberg, A sharper Bonferroni procedure for multiple tests of significance, Biometrika
+    75, 1988.
+    """
+    p = np.asarray(p, float)
+    corrected = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(-p[tested], kind="stable")]  # the largest first
+    corrected[order] = np.minimum.accumulate(p[order] * np.arange(1, len(order) + 1))
+    return corrected

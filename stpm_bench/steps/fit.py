@@ -221,7 +221,6 @@ def score(
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores
-    from stpm_bench.predict import read_fitted
 
     names = [*results.SCORE_FILES, "score.json"]
     forget_hashes(fit / "score.sha256")
@@ -236,7 +235,7 @@ def score(
     set_up(threads)
     where = choose_device(device)
     levels = parse_layers(layers)
-    network, model = read_fitted(fit, teacher, levels, where)
+    network, model = results.read_fitted(fit, teacher, levels, where)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(

@@ -43,6 +43,6 @@ def speed(
     found = speed.table(seconds, provenance.environment(where)["device"])
     forget_hashes(results / "speed.sha256")
     write_csv(results / "speed.csv", found)
-    rests_on = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
-    write_json(results / "speed.json", record("speed", found, where, 1, rests_on))
+    basis = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
+    write_json(results / "speed.json", record("speed", found, where, 1, basis))
     record_hashes(results / "speed.sha256", "speed.csv", "speed.json")

@@ -18,7 +18,6 @@ from stpm_bench.report.compare import (
     UNTOLD,
     WITHIN,
     compare,
-    hochberg,
 )
 
 SPREAD = 0.005
@@ -208,17 +207,6 @@ def test_a_metric_in_steps_without_a_spread_is_not_beyond_noise_for_one_step():
     assert found.verdict == WITHIN
     (found,) = compare(values([1.0] * 3), values([0.99] * 3))
     assert found.verdict == BEYOND
-
-
-def test_hochberg_by_hand():
-    assert hochberg([0.01, 0.04, np.nan, 0.03]) == pytest.approx(
-        [0.03, 0.04, np.nan, 0.04], nan_ok=True
-    )
-    assert hochberg([0.05, 0.05, 0.05]) == pytest.approx([0.05] * 3)
-    assert hochberg([0.02, 0.9]) == pytest.approx([0.04, 0.9])
-
-
-# Two folders
 
 
 CATEGORIES = ("brick", "gravel")

@@ -157,3 +157,11 @@ def test_holm_rejects_what_the_definition_rejects():
                 break
             rejected[place] = True
         assert np.array_equal(statistics.holm(p) <= 0.05, rejected)
+
+
+def test_hochberg_by_hand():
+    assert statistics.hochberg([0.01, 0.04, np.nan, 0.03]) == pytest.approx(
+        [0.03, 0.04, np.nan, 0.04], nan_ok=True
+    )
+    assert statistics.hochberg([0.05, 0.05, 0.05]) == pytest.approx([0.05] * 3)
+    assert statistics.hochberg([0.02, 0.9]) == pytest.approx([0.04, 0.9])
