@@ -26,6 +26,7 @@ from stpm_bench.report.tables import (
 
 MOST_SETTINGS = 30  # settings that one figure shows; tables have all
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate: the integration limit, the end of the axis
+LONG_NAME = 10  # characters
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
 
@@ -70,19 +71,23 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         if axes_that_vary == ["teacher"]:
             names_shown = [with_accuracy(name, accuracies.get(name)) for name in places]
         position = names.map(places)
-        axis_label = ", ".join(LABELS.get(axis, axis) for axis in axes_that_vary)
+        # One line each: the label is turned, and rows may be few.
+        axis_label = ",\n".join(LABELS.get(axis, axis) for axis in axes_that_vary)
         shown = mean
     else:  # one setting: the categories are compared
         names_shown = [*dict.fromkeys(single["category"]), "mean"]
         position = table["category"].map({name: i for i, name in enumerate(names_shown)})
         axis_label, shown = "category", pd.concat([single, mean])
     lines = sum(name.count("\n") + 1 for name in names_shown)
+    fewest = 5 if "\n" in axis_label else 3  # rows beside which the label finds room
+    # Long names leave the panels little width: fewer numbers below them.
+    ticks = 2 if max(map(len, names_shown)) > LONG_NAME else 3
     metrics = {name: METRICS[name] for name in metrics_of(table)}
     with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
-            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, 3)),
+            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, fewest)),
             sharey=True,
             squeeze=False,
             layout="constrained",
@@ -98,7 +103,7 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
             )
             axis.set(xlabel=label, yticks=range(len(names_shown)), yticklabels=names_shown)
             axis.set_ylim(len(names_shown) - 0.4, -0.6)
-            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axis.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 4, 5, 10]))
             axis.margins(x=0.12)
             if not axes_that_vary:
                 axis.axhline(len(names_shown) - 1.5, color="0.3", linewidth=0.4)

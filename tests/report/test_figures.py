@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -295,3 +297,22 @@ def test_names_with_dollars_are_no_formulas(tmp_path):
     assert text == "$\\frac{$a $b$"
     assert all(not label.get_parse_math() for label in axes.get_xticklabels())
     assert all(label.get_parse_math() for label in axes.get_yticklabels(which="both"))
+
+
+def test_texts_of_a_study_of_methods_do_not_overlap():
+    """Long names leave little width, and two varying axes have a long label."""
+    levels = {("1+2+3", "stpm"): 0.983, ("1+2+3", "padim"): 0.948, ("2+3", "patchcore"): 0.973}
+    parts = []
+    for (layers, method), level in levels.items():
+        long = random_table(["bottle", "screw", "tile"])
+        shift = long["category"].map({"bottle": -0.037, "screw": 0.0, "tile": 0.006})
+        parts.append(long.assign(layers=layers, method=method, value=level + shift))
+    long = pd.concat(parts)
+    figure = figures.study(tables.study_table(long, cells_of(long), {}), {})
+    figure.canvas.draw()
+    title = figure.get_suptitle()
+    (above,) = (text for text in figure.texts if text.get_text() == title)
+    assert not figure.axes[0].yaxis.label.get_window_extent().overlaps(above.get_window_extent())
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.get_xticklabels() if text.get_text()]
+        assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
