@@ -1,12 +1,12 @@
 """A network cut at the deepest requested level; it returns the feature pyramid."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
+from stpm_bench import networks
 from stpm_bench.errors import InputError
 from stpm_bench.levels import level_names
 
@@ -25,30 +25,41 @@ def create(backbone: str, levels: Sequence[int], seed: int) -> nn.Module:
     Raises:
         InputError: the backbone is unknown, or does not have one of the levels.
     """
-    nodes = level_names(backbone, levels)
+    names = level_names(backbone, levels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        whole = torchvision.models.get_model(backbone, weights=None)
-    extractor = create_feature_extractor(whole, {node: node for node in nodes})
-    return Pyramid(extractor, nodes)
+        return Pyramid(networks.classifier(backbone), names)
 
 
 class Pyramid(nn.Module):
-    """Puts the extractor's maps in the order of the levels, and keeps torchvision's keys."""
+    """A classifier up to the deepest of the named modules, whose outputs it returns in order.
 
-    def __init__(self, extractor: nn.Module, nodes: Sequence[str]):
+    `network` is what is left of the classifier: its tensors have torchvision's names.
+    """
+
+    def __init__(self, classifier: nn.Sequential, names: Sequence[str]):
         super().__init__()
-        self.extractor = extractor
-        self.nodes = tuple(nodes)
+        # The levels of a ResNet are modules of the classifier, those of a MobileNet of `features`.
+        parent = names[0].rpartition(".")[0]
+        stages = classifier.get_submodule(parent)
+        path = [f"{parent}.{name}" if parent else name for name, _ in stages.named_children()]
+        self.names = tuple(names)
+        self.path = path[: 1 + max(map(path.index, names))]
+        stages = stages[: len(self.path)]
+        self.network = nn.Sequential(OrderedDict({parent: stages})) if parent else stages
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        maps = self.extractor(images)
-        return tuple(maps[node] for node in self.nodes)
+        maps = {}
+        for name in self.path:
+            images = self.network.get_submodule(name)(images)
+            if name in self.names:
+                maps[name] = images
+        return tuple(maps[name] for name in self.names)
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the network's tensors on the CPU under torchvision's names."""
-    return {key: value.cpu() for key, value in network.extractor.state_dict().items()}
+    return {key: value.cpu() for key, value in network.network.state_dict().items()}
 
 
 def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -61,7 +72,7 @@ def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> N
     Raises:
         InputError: a key that the network needs is missing or has a wrong shape; names the first.
     """
-    own = network.extractor.state_dict()
+    own = network.network.state_dict()
     for key, tensor in own.items():
         if key.endswith("num_batches_tracked"):  # files from before PyTorch 0.4.1 lack it
             continue
@@ -74,7 +85,7 @@ def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> N
                 "Name the backbone that the file was trained with, or another file, "
                 "under the config key 'teachers'."
             )
-    network.extractor.load_state_dict({key: weights.get(key, own[key]) for key in own})
+    network.network.load_state_dict({key: weights.get(key, own[key]) for key in own})
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 from tqdm import tqdm
 
-from stpm_bench import backbone, unfinished
+from stpm_bench import backbone, networks, unfinished
 from stpm_bench.device import autocast
 from stpm_bench.errors import InputError
 from stpm_bench.seeds import stream
@@ -152,8 +151,8 @@ def train_classifier(
 def classifier(
     name: str, classes: int, learning_rate: float, device: torch.device
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return torchvision's network `name`, untrained, and its optimiser."""
-    network = torchvision.models.get_model(name, num_classes=classes)
+    """Return the network `name`, untrained, and its optimiser."""
+    network = networks.classifier(name, classes)
     network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(),

