@@ -93,7 +93,13 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def cpu_capabilities() -> dict:
-    """Return what PyTorch knows about this processor; empty if it cannot tell."""
+    """Return what PyTorch knows about this processor; empty if it cannot tell.
+
+    Also empty if the environment holds PyTorch to AVX2, as `ATEN_CPU_CAPABILITY=avx2` does: results
+    and timings are then those of a processor with no more than that.
+    """
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT"):
+        return {}
     get = getattr(torch.cpu, "get_capabilities", None)  # PyTorch 2.10 and later
     if get is not None:
         return get()

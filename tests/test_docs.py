@@ -12,6 +12,7 @@ import yaml
 
 from conftest import REPOSITORY
 from stpm_bench.__main__ import parser
+from stpm_bench.benchmarks.page import page as speed_page
 from stpm_bench.config import SCHEMA, complete
 from stpm_bench.config_page import page
 
@@ -24,6 +25,12 @@ DOCS = REPOSITORY / "docs"
 def test_the_page_of_config_keys_is_what_the_schema_says():
     assert (DOCS / "configuration.md").read_text() == page(), (
         "docs/configuration.md: run `python -m stpm_bench config-docs` and commit what it writes"
+    )
+
+
+def test_the_page_of_measured_speeds_is_what_its_files_say():
+    assert (DOCS / "speed.md").read_text() == speed_page(DOCS / "measured"), (
+        "docs/speed.md: run `python -m stpm_bench benchmark-docs` and commit what it writes"
     )
 
 

@@ -20,8 +20,9 @@ def record(name: str, table: pd.DataFrame, device, runs: int, settings: Mapping)
         settings: what else the numbers depend on: sizes, numbers of images.
 
     Returns:
-        `benchmark`, `machine` (`processor`, `cores` that this process may use, `load`: the average
-        number of running processes in the last minute, `platform`, `device`), `versions` (of
+        `benchmark`, `machine` (`processor`, `capability`: the class of its arithmetic, `cores` that
+        this process may use, `load`: the average number of running processes in the last minute,
+        `platform`, `device`), `versions` (of
         stpm_bench, its `git_commit`, Python, packages), `threads` of PyTorch, `runs`, `settings`,
         and `results`, one object per row of the table.
     """
@@ -30,6 +31,7 @@ def record(name: str, table: pd.DataFrame, device, runs: int, settings: Mapping)
     made_with = provenance.environment(device or torch.device("cpu"))
     machine = {
         "processor": made_with["processor"],
+        "capability": made_with["capability"],
         "cores": cores(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "platform": made_with["platform"],

@@ -37,4 +37,5 @@ STEPS = (
     run.compare,
     run.readme,
     run.benchmark,
+    run.benchmark_docs,
 )

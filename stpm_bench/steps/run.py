@@ -111,6 +111,19 @@ def readme(
         temporary.write_text(text, encoding="utf-8")
 
 
+def benchmark_docs(
+    *,
+    measured: Annotated[Path, "folder of the JSON files of benchmarks"] = Path("docs/measured"),
+    output: Annotated[Path, "the page"] = Path("docs/speed.md"),
+) -> None:
+    """Write the page of measured speeds from the files that 'benchmark --output' wrote."""
+    from stpm_bench.benchmarks.page import page
+    from stpm_bench.files import written_whole
+
+    with written_whole(output) as temporary:
+        temporary.write_text(page(measured), encoding="utf-8")
+
+
 def benchmark(
     name: Annotated[
         Literal[

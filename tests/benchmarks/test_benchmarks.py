@@ -46,13 +46,36 @@ def test_operations_are_those_of_convolutions_and_products():
 
 
 def test_inference_has_a_row_for_each_batch_size_and_latencies_of_one():
-    table = inference.run(runs=1, batches=(1, 2), size=64).set_index("batch")
+    table = inference.run(runs=1, batches=(1, 2), size=64, matrix=64).set_index("batch")
     assert (table["frames/s"] > 0).all()
     one = table.loc[1]
     assert one["p50 ms"] <= one["p95 ms"] <= one["p99 ms"]
     assert one["frames/s"] == pytest.approx(1000 / one["p50 ms"])
     assert table.loc[2, ["p50 ms", "p95 ms", "p99 ms"]].isna().all()
     assert (table["the paper's claim, frames/s"] == 100).all()
+    assert (table["lowest"] <= table["frames/s"]).all()
+    assert (table["frames/s"] <= table["highest"]).all()
+    np.testing.assert_allclose(
+        table["share of limit"] * table["limit, frames/s"], table["frames/s"]
+    )
+
+
+def test_the_limit_counts_the_operations_of_both_networks():
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    step = training.step_of(
+        "resnet18", images, torch.device("cpu"), **training.START | {"cut": True}
+    )
+    # A step runs the teacher once, and the student forward and back: for its weights as for its
+    # inputs, but for the images, which need no gradient.
+    with torch.no_grad():
+        network = inference.backbone.create("resnet18", training.LEVELS, 0)
+        one = training.counted(lambda: network(torch.zeros(1, 3, 64, 64)))
+    first = training.counted(lambda: network.network.conv1(torch.zeros(1, 3, 64, 64)))
+    assert training.counted(step) == 4 * one - first
+    maps = lambda: inference.level_maps(  # noqa: E731
+        network, network, images, inference.METHODS["stpm"], torch.device("cpu")
+    )
+    assert training.counted(maps) == 2 * one
 
 
 def test_the_step_prints_a_table_with_what_it_was_measured_on(monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -400,6 +401,18 @@ def test_device_and_precision_are_chosen_by_looking(monkeypatch):
     ):
         monkeypatch.setattr("stpm_bench.device.cpu_capabilities", lambda found=found: found)
         assert choose_precision("auto", CPU) is expected
+
+
+def test_a_processor_held_to_avx2_has_no_bfloat16():
+    code = (
+        "from stpm_bench import device, provenance; import torch; cpu = torch.device('cpu'); "
+        "print(device.choose_precision('auto', cpu), provenance.capability(cpu))"
+    )
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["torch.float32", "AVX2"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
