@@ -98,6 +98,7 @@ RUN = {
         "test_the_workflow_runs_from_another_folder",
     ),
     "snakemake --unlock": ("tests/soak.py", "--unlock"),
+    "python tests/gpu.py PREPARED TEACHER": "not run: needs a GPU; --epochs 2 rehearses it",
     "python tests/soak.py": ("tests/test_survival.py", "soak"),
     "snakemake --dry-run --configfile workflow/config/full.yaml": (
         "stpm_bench/benchmarks/grid.py",
