@@ -1,4 +1,7 @@
-"""The tables and figures that the steps 'tables' and 'figures' make, and their report category."""
+"""What the report holds: the tables and figures, each with its category, and the notebooks."""
+
+import re
+from pathlib import Path
 
 from stpm_bench import grid
 from stpm_bench.report import published
@@ -20,7 +23,7 @@ def tables(suite: Suite) -> dict[str, tuple[str, str]]:
     return found | {
         "reproductions": ("published", "the paper, its authors, others and ours"),
         "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
-        "cost": ("cost", "seconds, images a second, memory"),
+        "cost": ("cost", "seconds, images per second, memory"),
     }
 
 
@@ -31,10 +34,22 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
     found |= {f"training/{study}": (study, "losses by epoch") for study in studies}
     found |= {
         "pro_curves": (suite.main, "PRO curves"),
-        "pro_definitions": ("PRO definitions", "the difference to the exact value"),
+        "pro_definitions": ("PRO definitions", "the difference from the exact value"),
     }
     of_main = suite.table[suite.table["study"] == suite.main]
     of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
     if of_stpm and published.compared(published.read(), of_main):
         found["difference_to_paper"] = ("published", "ours less the paper's")
+    return found
+
+
+def notebooks(folder: Path) -> dict[str, str]:
+    """Return the notebooks in a folder: name -> what the report calls it: its name and its title.
+
+    The title is the first heading of level 1 of a jupytext file.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        title = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.M)
+        found[path.stem] = f"{path.stem}: {title[1]}" if title else path.stem
     return found
