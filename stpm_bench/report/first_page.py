@@ -5,10 +5,11 @@ import html
 import re
 from collections.abc import Mapping
 
+from stpm_bench.report.claims import by_subject
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import html_row, to_html
+from stpm_bench.report.verdict import NOT_TESTED
 
-UNTESTED = "not tested"
 # Snakemake's report puts the text next to the graph of the rules, in a column of 512 pixels centred
 # in the window. This style makes the text as wide as a table needs; the graph comes after it.
 STYLE = """
@@ -67,8 +68,8 @@ def verdicts(claims: Mapping) -> list[str]:
         claims: what `claims_table.record` returns.
     """
     rows = claims["claims"]
-    tested = [row for row in rows if row["verdict"] != UNTESTED]
-    others = list(dict.fromkeys(row["claim"] for row in rows if row["verdict"] == UNTESTED))
+    tested = [row for row in rows if row["verdict"] != NOT_TESTED]
+    others = [row["claim"] for row in rows if row["verdict"] == NOT_TESTED]
     lines = [f"<h2>The paper's claims ({html.escape(claims['data'])})</h2>"]
     if tested:
         lines += ['<table class="claims">', "<thead>"]
@@ -76,7 +77,7 @@ def verdicts(claims: Mapping) -> list[str]:
         lines += ["</thead>", "<tbody>", *map(claim_row, tested), "</tbody>", "</table>"]
     if others:
         lines.append(
-            f"<p>{UNTESTED.capitalize()}, for lack of cells to compare: {', '.join(others)}.</p>"
+            f"<p>{NOT_TESTED.capitalize()}, for lack of cells to compare: {by_subject(others)}.</p>"
         )
     return [*lines, f"<p>{to_html(EXPLAINED)}</p>"]
 
