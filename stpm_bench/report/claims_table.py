@@ -124,6 +124,8 @@ def sections(
             "note": rows["note"],
         }
     )
+    if not rows["draws"].any():
+        body = body.drop(columns="draws")
     counts = ", ".join(f"{(rows['verdict'] == v).sum()} {v}" for v in VERDICTS)
     setting = f"Differences from the paper's setting: {'; '.join(deviates)}. " if deviates else ""
     said = "".join(f"{text}. " for text in remarks)
@@ -161,6 +163,9 @@ def sections(
     ]
     names = ["claim", "metric", "comparison", "threshold", "effect", "95% interval", "p", "p, Holm"]
     names += ["rank-biserial", "values", "categories", "draws above", "note"]
+    comparisons = pd.DataFrame(lines, columns=names)
+    if not rows["draws"].any():
+        comparisons = comparisons.drop(columns="draws above")
     few, headline = (
         ", ".join(f"{label} {margins[metric]}" for metric, label in METRICS.items())
         for margins in (FEW_SHOT_LOSS, HEADLINE_LOSS)
@@ -178,7 +183,7 @@ def sections(
     return [
         Section(f"The paper's claims ({scope})", body, caption),
         *asked,
-        Section("Every comparison", pd.DataFrame(lines, columns=names), thresholds),
+        Section("Every comparison", comparisons, thresholds),
     ]
 
 

@@ -17,6 +17,8 @@ STYLE = """
 .first-page th, .first-page td { padding: .2em .7em; text-align: right; vertical-align: top; }
 .first-page th:first-child, .first-page td:first-child, .first-page .claims td:nth-child(2),
 .first-page .claims th:nth-child(2) { text-align: left; }
+.first-page td { white-space: nowrap; }
+.first-page .claims td:nth-child(2) { white-space: normal; }
 .first-page thead { border-top: 2px solid; border-bottom: 1px solid; }
 .first-page tbody { border-bottom: 2px solid; }
 .first-page p { color: #555; max-width: 65em; }

@@ -39,9 +39,9 @@ LATEX = {
 # such a column a table is as wide as the page.
 STYLE = (
     "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}"
-    "th,td{padding:.2em .7em;text-align:right;vertical-align:top}td{white-space:nowrap}"
+    "th,td{padding:.2em .5em;text-align:right;vertical-align:top}td{white-space:nowrap}"
     "th:first-child,td:first-child,th.text,td.text{text-align:left}"
-    "td.text{white-space:normal;min-width:11em}table:has(.text){width:100%}"
+    "td.text{white-space:normal;min-width:8em}table:has(.text){width:100%}"
     "thead{border-top:2px solid;border-bottom:1px solid}tbody{border-bottom:2px solid}"
     "p{color:#444;max-width:75em}"
 )

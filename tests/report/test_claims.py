@@ -527,3 +527,11 @@ def test_the_claims_are_formatted_with_their_thresholds_and_what_is_missing():
         "-0.020",
     ]
     assert "3 of 3" in set(details["draws above"])
+
+
+def test_without_a_drawn_teacher_there_is_no_column_of_draws():
+    metrics = grid_of(as_claimed)
+    found, _ = judge(metrics[metrics["teacher"] == "imagenet"])
+    bodies = [section.body for section in claims_table.sections(found, "", [])]
+    assert not any({"draws", "draws above"} & set(body) for body in bodies)
+    assert "categories" in bodies[0]
