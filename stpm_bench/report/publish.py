@@ -140,8 +140,8 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     """
     if not NAME.fullmatch(name):
         raise InputError(
-            f"the name {name!a} of what is published: expected letters, digits, '_', '-' and '.', "
-            "80 at most and the first a letter or digit, since it names a folder; choose such a one"
+            f"the name {name!a} for the published folder: expected at most 80 letters, digits, "
+            "'_', '-' and '.', of which the first is a letter or a digit; choose another name"
         )
     if not Path(results, "metrics.csv").exists():
         raise InputError(
@@ -158,8 +158,8 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     if len(several) > 1:
         raise InputError(
             f"{results}: its cells come from {len(several)} kinds of processor, and a published "
-            f"folder holds one: {cells_by_version(several)}. Run them on one kind, or give each "
-            "kind a results folder of its own and publish both"
+            f"folder may have only one: {cells_by_version(several)}. Run them on one kind, or "
+            "give each kind a results folder of its own and publish both"
         )
     refuse_other_machine(results, several)
     mixtures = {what: seen for what, seen in versions(found).items() if len(seen) > 1}
@@ -167,7 +167,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
         lines = "".join(f"\n  {what}: {cells_by_version(seen)}" for what, seen in mixtures.items())
         raise InputError(
             f"{results}: its cells were made with several versions:{lines}\nExpected one of each. "
-            "Run the older cells again, or publish with --mixed, and the README.md says so"
+            "Run the older cells again, or publish with --mixed: the README.md then lists them"
         )
     files = {
         file: read_verified(results / file)
@@ -569,7 +569,7 @@ def block(published: Path) -> str:
 
 
 def entry(folder: Path) -> str:
-    """Return the README.md part on one published folder: a line, a table, one line per verdict."""
+    """Return the README.md part on one published folder: a line, a table, one line per claim."""
     record = read_json(folder / "record.json")
     cells, hours = record["cells"], record["hours"]["together"]
     link = (FOLDER / folder.name / "README.md").as_posix()
@@ -661,7 +661,7 @@ def with_block(text: str, made: str) -> str:
     parts = re.split(f"{re.escape(BEGIN)}.*?{re.escape(END)}", text, flags=re.S)
     if len(parts) != 2:
         raise InputError(
-            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; put "
-            "them where the block shall be"
+            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; add "
+            "them where the block belongs"
         )
     return made.join(parts)

@@ -420,9 +420,9 @@ def failures(
         )
         misses, alarms = misses + found[0], alarms + found[1]
     misses, alarms = pictures.worst(misses, count), pictures.worst(alarms, count)
-    title = f"the hardest of {len(first)} categories, seed {first['seed'].iloc[0]}"
+    title = f"hardest images of {len(first)} categories, seed {first['seed'].iloc[0]}"
     if len(first) == 1:
-        title = f"the hardest of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
+        title = f"hardest images of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
     paths = (results / "figures" / f"failures.{suffix}" for suffix in ("pdf", "png"))
     save(pictures.failures(misses, alarms, title), *paths)
     columns = ["category", "file", "defect", "share", "ratio"]

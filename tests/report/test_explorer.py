@@ -363,7 +363,9 @@ def test_a_level_is_hidden_by_a_click_and_the_page_says_what_that_is_not(show):
         expected = anomaly_maps([maps["1"], maps["3"]], 64).max(axis=(1, 2))
         found = page.evaluate("sides[0].found.scores.slice ? [...sides[0].found.scores] : []")
         np.testing.assert_allclose(found, expected, rtol=1e-3)
-        assert "not what a method fitted without it" in page.evaluate("sides[0].note.textContent")
+        assert "A method fitted without this level would" in page.evaluate(
+            "sides[0].note.textContent"
+        )
         page.click("[data-side='0'] .fusion input[value=sum]")
         page.wait(f"{READY} && sides[0].fusion === 'sum'")
         for level in (1, 3):  # the last one stays
