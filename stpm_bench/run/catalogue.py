@@ -21,8 +21,8 @@ def tables(suite: Suite) -> dict[str, tuple[str, str]]:
         found[f"{study}_by_category"] = (study, "by category")
         found[f"{study}_differences"] = (study, "paired differences, tests")
     return found | {
-        "reproductions": ("published", "the paper, its authors, others and ours"),
-        "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
+        "reproductions": ("published", "the paper, its authors, others, ours"),
+        "pro_definitions": ("PRO definitions", "the same maps by each definition"),
         "cost": ("cost", "seconds, images per second, memory"),
     }
 
@@ -34,7 +34,7 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
     found |= {f"training/{study}": (study, "losses by epoch") for study in studies}
     found |= {
         "pro_curves": (suite.main, "PRO curves"),
-        "pro_definitions": ("PRO definitions", "the difference from the exact value"),
+        "pro_definitions": ("PRO definitions", "the difference to the exact value"),
     }
     of_main = suite.table[suite.table["study"] == suite.main]
     of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
