@@ -20,7 +20,15 @@ from IPython.display import Image, Markdown, display
 
 from stpm_bench import grid
 from stpm_bench.files import verified
-from stpm_bench.report.notebooks import RESULTS, main_cells, main_study, show_figure, show_table
+from stpm_bench.report.notebooks import (
+    RESULTS,
+    main_cells,
+    main_study,
+    show_figure,
+    show_frame,
+    show_table,
+)
+from stpm_bench.report.tables import METRICS
 
 metrics = pd.read_csv(verified(RESULTS / "metrics.csv"), dtype={"category": str, "layers": str})
 
@@ -64,7 +72,8 @@ spread = spread[spread["count"] > 1].reset_index()
 if spread.empty:
     display(Markdown("Only one seed was run."))
 else:
-    display(spread.pivot_table(index="category", columns="metric", values="range").round(3))
+    ranges = spread.pivot_table(index="category", columns="metric", values="range")
+    show_frame(ranges.rename(columns=METRICS).rename_axis(columns=None).reset_index())
 
 # %% [markdown]
 # ## What the maps look like

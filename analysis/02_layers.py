@@ -17,10 +17,16 @@
 
 # %%
 import pandas as pd
-from IPython.display import display
 
 from stpm_bench.files import verified
-from stpm_bench.report.notebooks import RESULTS, show_claims, show_figure, show_table, studies_of
+from stpm_bench.report.notebooks import (
+    RESULTS,
+    show_claims,
+    show_figure,
+    show_frame,
+    show_table,
+    studies_of,
+)
 
 EXAMPLE = """layers:
     category: all
@@ -59,7 +65,8 @@ for study in found:
     if wide.empty:
         continue
     best = wide.idxmax(axis=1)
-    display(pd.crosstab(best.index, best).rename_axis(index="metric", columns=study))
+    counts = pd.crosstab(best.index, best).rename_axis(index="metric", columns=None)
+    show_frame(counts.add_prefix("best: ").reset_index())
 
 # %% [markdown]
 # ## By category

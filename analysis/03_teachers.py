@@ -17,12 +17,12 @@
 
 # %%
 import pandas as pd
-from IPython.display import display
 
 from stpm_bench.report.notebooks import (
     RESULTS,
     show_claims,
     show_figure,
+    show_frame,
     show_table,
     studies,
     studies_of,
@@ -55,7 +55,8 @@ records = {
     for number, record in enumerate(draws, start=1)
 }
 columns = ["backbone", "source", "train_images", "epochs", "train_accuracy", "test_accuracy"]
-display(pd.DataFrame(records).T.reindex(columns=columns).astype(object).fillna("n/a"))
+table = pd.DataFrame(records).T.reindex(columns=columns).rename_axis("teacher").reset_index()
+show_frame(table)
 
 # %% [markdown]
 # ## The differences, paired

@@ -17,7 +17,6 @@
 
 # %%
 import pandas as pd
-from IPython.display import display
 
 from stpm_bench.files import read_json
 from stpm_bench.grid import fits
@@ -25,6 +24,7 @@ from stpm_bench.report.notebooks import (
     RESULTS,
     show_claims,
     show_figure,
+    show_frame,
     show_table,
     studies,
     studies_of,
@@ -61,8 +61,8 @@ for study in found:
             setting = {"category": cell.category, "method": cell.method, "fraction": cell.fraction}
             rows.append(setting | images)
     if rows:
-        counts = pd.DataFrame(rows).groupby(["category", "method", "fraction"]).mean().round(1)
-        display(counts.unstack("fraction"))
+        keys = ["category", "method", "fraction"]
+        show_frame(pd.DataFrame(rows).groupby(keys).mean().reset_index(), digits=1)
 
 # %% [markdown]
 # ## What is lost, paired

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # One name, many numbers
+# # PRO: one name, many numbers
 #
 # PRO is the area under the curve of overlap against false-positive rate, up to 0.3. The choice of
 # thresholds and the scaling of the axes differ between implementations; the maps below are the same
@@ -21,9 +21,12 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.report.notebooks import RESULTS, show_figure, show_table
+from stpm_bench.report.audit import equal_treatments
+from stpm_bench.report.notebooks import RESULTS, show_figure, show_frame, show_table
 
 definitions = grid.read(RESULTS / "pro_definitions.csv")
+# Treatments of the masks that give equal values are shown once.
+definitions = definitions[definitions["masks"].isin(equal_treatments(definitions))]
 
 # %%
 show_figure("pro_curves", width=480)
@@ -45,7 +48,9 @@ difference = wide.sub(wide[exact_name], axis=0).drop(columns=exact_name)
 if difference.empty:
     display(Markdown("No cell has maps."))
 else:
-    display(difference.describe().T[["count", "mean", "min", "50%", "max"]].round(3))
+    columns = {"count": "cells", "mean": "mean", "min": "lowest", "50%": "median", "max": "highest"}
+    described = difference.describe().T[list(columns)].rename(columns=columns).reset_index()
+    show_frame(described.astype({"cells": int}))
 
 # %% [markdown]
 # ## Does it change who is better?
@@ -61,7 +66,7 @@ if apart.any():
         name: f"{((values[:, None] < values[None, :]) & apart).sum() / apart.sum():.1%}"
         for name, values in ((name, wide[name].to_numpy()) for name in difference.columns)
     }
-    index = pd.MultiIndex.from_tuples(swapped, names=["definition", "masks"])
-    display(pd.DataFrame({"pairs in another order": list(swapped.values())}, index=index))
+    rows = [(*name, share) for name, share in swapped.items()]
+    show_frame(pd.DataFrame(rows, columns=["definition", "masks", "pairs in another order"]))
 else:
     display(Markdown("Fewer than two cells have no order."))

@@ -16,21 +16,24 @@
 
 # %%
 import pandas as pd
-from IPython.display import display
 
 from stpm_bench.files import verified
-from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure
+from stpm_bench.report.notebooks import RESULTS, main_cells, show_figure, show_frame
 
 # %% [markdown]
 # ## The hardest images
 #
 # Above, defects that score below the most good images; below, good images that score above the most
 # defects. The dashed line is the ground truth. If a category is classified without an error,
-# its images are shown only if no other category has worse ones.
+# its images are shown only if no other category has worse ones. The share is that of the good
+# images that score at least as high as a defect, or of the defects that score at most as high as a
+# good image; the ratio orders images with equal shares.
 
 # %%
 show_figure("failures", width=900)
-display(pd.read_csv(verified(RESULTS / "tables" / "failures.csv")).round(3))
+table = pd.read_csv(verified(RESULTS / "tables" / "failures.csv"))
+names = {"share": "share of the others", "ratio": "score / median score of the others"}
+show_frame(table.rename(columns=names))
 
 # %% [markdown]
 # ## By kind of defect
@@ -52,4 +55,4 @@ for cell, folder in main_cells():
         rows.append((cell.category, defect, len(group), auroc))
 table = pd.DataFrame(rows, columns=["category", "defect", "images", "image AUROC"])
 table = table.groupby(["category", "defect"]).agg({"images": "first", "image AUROC": "mean"})
-display(table.sort_values("image AUROC").round(3))
+show_frame(table.sort_values("image AUROC").reset_index())

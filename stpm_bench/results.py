@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +244,34 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(path, error) from error
+
+
+def image_sides(results: Path, categories: Iterable[str]) -> dict[str, int]:
+    """Return the longest side of a category's test images before they were prepared, in pixels.
+
+    A category of a set without masks, or one that is not prepared, has no key: the size is that of
+    the masks at the images' own size, of which only the headers are read.
+    """
+    found = {}
+    for category in categories:
+        path = prepared_folder(results, category, "test") / OWN_MASKS
+        if not path.exists():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                sides = [max(shape_of(archive, name)) for name in archive.namelist()]
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise unreadable(path, error) from error
+        if sides:
+            found[category] = max(sides)
+    return found
+
+
+def shape_of(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """Return the shape of an array in a .npz file from its header."""
+    with archive.open(name) as member:
+        np.lib.format.read_magic(member)
+        return np.lib.format.read_array_header_1_0(member)[0]
 
 
 def read_names(path: Path) -> pd.DataFrame:

@@ -85,8 +85,8 @@ DIFFERENT = (
     ("tables/cost.*", "seconds, memory", text_without(r"[\d.,]+")),
     ("speed.csv", "seconds of a frame", csv_without),
     ("speed.json", "seconds of a frame", json_without),
-    ("claims.*", "frames a second", text_without(r"\d+(?= images a second)")),
-    ("notebooks/*", "they show the claims", text_without(r"\d+(?= images a second)")),
+    ("claims.*", "frames per second", text_without(r"\d+(?= images per second)")),
+    ("notebooks/*", "they show the claims", text_without(r"\d+(?= images per second)")),
 )
 
 

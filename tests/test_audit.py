@@ -115,7 +115,7 @@ def test_summary_averages_the_cells_of_a_study_and_differs_from_the_exact_value(
     text = typeset.markdown(audit_table.sections(table), "pro_definitions")
     assert "| a          | 0.562   | 0.312 (-0.250) |" in text
     assert "| a          | 0.812 (+0.250) |" in text
-    assert "values of PRO: masks own" in text
+    assert "definitions, masks own" in text
     figure = figures.definitions(table)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["bins_50", "mvtec, masks own"]

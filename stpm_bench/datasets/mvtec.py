@@ -43,6 +43,15 @@ OBJECTS = (
     "zipper",
 )
 CATEGORIES = TEXTURES + OBJECTS
+# The side of a category's square images, in pixels. Source: Table 1 of the data set's paper
+# (Bergmann et al., CVPR 2019).
+SIDES = dict.fromkeys(CATEGORIES, 1024) | {
+    "bottle": 900,
+    "capsule": 1000,
+    "metal_nut": 700,
+    "pill": 800,
+    "tile": 840,
+}
 # Published numbers of train and test images.
 COUNTS: dict[str, tuple[int, int]] = {
     "carpet": (280, 117),

@@ -1,5 +1,7 @@
 """The table of the audit: PRO of the same maps by each definition and treatment of the masks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -7,10 +9,12 @@ from stpm_bench.report.tables import CATEGORY, MEAN
 from stpm_bench.report.typeset import Section, number
 
 TREATMENTS = {
-    "nearest": "Masks resized by nearest neighbour.",
-    "bilinear_any": "Masks resized bilinearly, any non-zero pixel a defect: the STPM authors' way.",
-    "own": "Masks at the images' own size, to which the maps are enlarged.",
+    "nearest": "resized by nearest neighbour",
+    "bilinear_any": "resized bilinearly, any non-zero pixel a defect (as the STPM authors do)",
+    "own": "at the images' own size, to which the maps are enlarged",
 }
+
+VALUES = ("pro", "difference", "pixel_auroc")
 
 
 def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -30,7 +34,7 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     exact = rows[(rows["definition"] == "mvtec") & (rows["masks"] == "nearest")]
     rows = rows.merge(exact[[*axes, "pro"]].rename(columns={"pro": "exact"}), on=axes)
     rows["difference"] = rows["pro"] - rows["exact"]
-    values = ["pro", "difference", "pixel_auroc"]
+    values = list(VALUES)
 
     def mean(group: pd.Series) -> float:
         """Return the mean, NaN where a value is missing, so that all columns use the same cells."""
@@ -46,18 +50,43 @@ def summary(audited: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([by_category, over_all.assign(category="mean", kind=MEAN)])
 
 
+def equal_treatments(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the treatments of the masks that give different values, each with those equal to it.
+
+    Where the images on disk have the size of the maps no mask is resized, and all treatments give
+    equal values.
+
+    Args:
+        table: what `summary` returns, or the audit's long table.
+
+    Returns:
+        Treatment -> the treatments with its values in every row, itself first.
+    """
+    keys = [column for column in table if column not in ("masks", *VALUES)]
+    found: dict[str, list[str]] = {}
+    values: dict[str, pd.Series] = {}
+    for treatment, rows in table.groupby("masks", sort=False):
+        values[treatment] = rows.set_index(keys)["pro"].sort_index()
+        equal = (name for name in found if values[name].equals(values[treatment]))
+        found.setdefault(next(equal, treatment), []).append(treatment)
+    return found
+
+
 def sections(table: pd.DataFrame) -> list[Section]:
-    """Format the summary: one section per treatment of the masks, one column per definition."""
+    """Format the summary: one section per treatment of the masks, one column per definition.
+
+    Treatments that give equal values share a section.
+    """
     if table.empty:
-        return [section("nearest", table.assign(cells=0), 0)]
+        return [section(["nearest"], table.assign(cells=0), 0)]
     return [
-        section(treatment, rows, table["cells"].max())
-        for treatment, rows in table.groupby("masks", sort=False)
+        section(treatments, table[table["masks"] == first], table["cells"].max())
+        for first, treatments in equal_treatments(table).items()
     ]
 
 
-def section(treatment: str, rows: pd.DataFrame, cells: float) -> Section:
-    """Format the rows of one treatment of the masks."""
+def section(treatments: Sequence[str], rows: pd.DataFrame, cells: float) -> Section:
+    """Format the rows of one treatment of the masks, with the names of those equal to it."""
     shown = rows.assign(
         text=[
             number(pro)
@@ -69,10 +98,18 @@ def section(treatment: str, rows: pd.DataFrame, cells: float) -> Section:
     order = list(dict.fromkeys(shown["definition"]))
     wide = shown.pivot(index="category", columns="definition", values="text")[order]
     wide = wide.loc[list(dict.fromkeys(shown["category"]))].reset_index()
-    caption = (
-        f"{TREATMENTS[treatment]} In brackets the difference to the exact value (mvtec, masks by "
-        f"nearest neighbour); {cells:.0f} cells of the main study. The definitions are those of "
-        "`stpm_bench/metrics/definitions.py`, each with its source. n/a: the definition has no "
-        "value for one of the cells, or the images have several sizes."
+    each = "; ".join(f"{treatment}: {TREATMENTS[treatment]}" for treatment in treatments)
+    caption = f"Masks {each}."
+    if len(treatments) > 1:
+        caption += (
+            " These treatments give equal values, which are shown once: where the images on disk "
+            "have the size of the maps, no mask is resized."
+        )
+    caption += (
+        " In brackets the difference from the exact value (mvtec, masks by nearest neighbour); "
+        f"{cells:.0f} cells of the main study. `stpm_bench/metrics/definitions.py` has each "
+        "definition with its source. n/a: the definition has no value for one of the cells, or the "
+        "images have several sizes."
     )
-    return Section(f"One set of maps, {len(order)} values of PRO: masks {treatment}", wide, caption)
+    title = f"PRO of the same maps by {len(order)} definitions, masks {', '.join(treatments)}"
+    return Section(title, wide, caption)

@@ -22,6 +22,7 @@ from stpm_bench.report.verdict import (
     Learned,
     evidence,
     gap,
+    shortened,
     source_of,
     with_holm,
 )
@@ -55,7 +56,17 @@ SCORING_BATCH = 16
 # The paper's setting, besides its method's settings: claims about its numbers are tested only here.
 IMAGE_SIZE = 256
 WEIGHTS = "IMAGENET1K_V1"
+# What the claims are about, by the first character of a claim's number.
+SUBJECTS = {
+    "1": "levels",
+    "2": "pretraining of the teacher",
+    "3": "few training images",
+    "4": "means over MVTec AD",
+    "5": "speed",
+    "6": "state of the art",
+}
 ABLATION = "its table could not be found"
+RESAMPLED = "images resampled before the run:"
 SPEED_COLUMNS = ["method", "device", "frames_per_second", "p50", "p95"]
 
 
@@ -113,7 +124,7 @@ def layer_claims(data: Evidence) -> list[Claim]:
             )
         )
     for metric in METRICS:
-        # Compared with level 1 alone, the 'middle' levels would just be the deeper two of three.
+        # Compared with level 1 alone, the 'middle' levels would only be the deeper two of three.
         pairs = [(middle, outer) for middle in "23" for outer in "14"] if fourth else []
         found.append(
             Claim(
@@ -167,12 +178,14 @@ def teacher_claims(data: Evidence) -> list[Claim]:
             statement = f"A teacher of {' or '.join(better)} beats one of {' or '.join(worse)}"
             where = f"ablation of the pretraining ({ABLATION})"
             used = dict.fromkeys(teacher for pair in pairs.values() for teacher in pair or ())
-            found.append(Claim(claim, statement, where, metric, comparisons, taught(data, used)))
+            found.append(
+                Claim(claim, statement, where, metric, comparisons, accuracies_text(data, used))
+            )
     return found
 
 
-def taught(data: Evidence, teachers: Sequence[str]) -> str:
-    """Return each teacher's accuracy on its own task over its draws, as the text of a note."""
+def accuracies_text(data: Evidence, teachers: Sequence[str]) -> str:
+    """Return the accuracy of each teacher's draws on its own task, as the text of a note."""
     texts = []
     for teacher in teachers:
         accuracies = [one.accuracy for one in data.learned.get(teacher, ())]
@@ -187,19 +200,19 @@ def taught(data: Evidence, teachers: Sequence[str]) -> str:
 def few_shot_claims(data: Evidence) -> list[Claim]:
     """Claim 3, for each metric."""
     found = []
+    margins = ", ".join(f"{FEW_SHOT_LOSS[metric]} of {label}" for metric, label in METRICS.items())
     for claim, fraction in (("3a", 0.1), ("3b", 0.05)):
         for metric in METRICS:
-            margin = FEW_SHOT_LOSS[metric]
             name = f"fraction {fraction} less 1.0"
             pair = {"fraction": fraction}, {"fraction": 1.0}
             found.append(
                 Claim(
                     claim,
                     f"With {fraction:.0%} of the training images the method still works: it loses "
-                    f"less than {margin}",
+                    f"less than {margins}",
                     f"few-shot experiment ({ABLATION}; the margin is ours)",
                     metric,
-                    [data.compare(metric, name, *pair, threshold=-margin)],
+                    [data.compare(metric, name, *pair, threshold=-FEW_SHOT_LOSS[metric])],
                 )
             )
     statement = "With 5% and 10% of the training images it is ahead of PaDiM and SPADE"
@@ -285,12 +298,16 @@ def against_constant(
     constant: float,
     threshold: float = 0.0,
     tolerance: float = 0.0,
+    of: str = "",
     note: str = "",
 ) -> Claim:
     """Compare the mean of the 15 categories with a printed one; the interval is over seeds.
 
     The printed number is about exactly these 15 categories, so only the seeds vary. The claim is
     tested only on these categories and only at the paper's setting.
+
+    Args:
+        of: the method that has the printed mean, '' for the paper's own.
     """
     reasons = reasons_not_tested(data)
     known = [category for category in mvtec.CATEGORIES if category not in data.others]
@@ -305,8 +322,9 @@ def against_constant(
     by_seed = means.to_numpy() - constant
     low, high = statistics.seed_interval(by_seed)
     few = f"too few seeds: {len(by_seed)}" if len(by_seed) < statistics.FEWEST_SEEDS else ""
+    possessor = f"{of}'s " if of else ""
     comparison = Comparison(
-        f"mean of 15 less {constant:.3f}",
+        f"mean of 15 less {possessor}{constant:.3f}",
         threshold,
         float(by_seed.mean()) if len(by_seed) else np.nan,
         low,
@@ -328,10 +346,11 @@ def against_entries(
     statement: str,
     where: str,
     metric: str,
+    method: str,
     entries: pd.Series,
     note: str,
 ) -> Claim:
-    """Compare the main setting with printed entries, paired by category.
+    """Compare the main setting with the printed entries of a method, paired by category.
 
     Args:
         entries: category -> value.
@@ -345,7 +364,7 @@ def against_entries(
     printed = entries.rename_axis("category").rename("value").reset_index()
     found = statistics.compare(statistics.paired_differences(rows, printed))
     comparison = Comparison(
-        "entries, paired",
+        f"{STPM} less {method}'s entries",
         0.0,
         found["difference"],
         **{key: found[key] for key in ("low", "high", "p", "categories", "note")},
@@ -384,6 +403,21 @@ def deviations(config: dict, main: dict) -> list[str]:
     return found
 
 
+def resampled_images(sides: Mapping[str, int]) -> str:
+    """Return which images of MVTec AD had been made smaller before they were prepared, '' if none.
+
+    Args:
+        sides: category -> the longest side of its images on disk, see `results.image_sides`;
+            without categories that only share a name with one of MVTec AD's.
+    """
+    smaller = [
+        f"{category} from {mvtec.SIDES[category]} to {side} pixels"
+        for category, side in sides.items()
+        if side < mvtec.SIDES.get(category, 0)
+    ]
+    return f"{RESAMPLED} {shortened(smaller)}" if smaller else ""
+
+
 def file_declared(config: dict, teacher: str) -> str:
     """Return 'from a file declared as SOURCE' for a teacher read from a file, else ''."""
     entry = config["teachers"][teacher]
@@ -401,11 +435,11 @@ def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | No
         reasons.append("another backbone than ResNet-18")
     if data.config["image_size"] != IMAGE_SIZE:
         reasons.append(f"images of {data.config['image_size']}²")
-    statement = f"At least {DOZENS} times SPADE's frames a second ('dozens of times faster')"
-    ratios, note = [], "results/speed.csv is not there: speed was not measured"
+    statement = f"At least {DOZENS} times SPADE's frames per second ('dozens of times faster')"
+    ratios, note = [], "there is no results/speed.csv: speed was not measured"
     if speed is not None and not reasons:
-        ratios, note = faster(speed), "a frame at a time"
-        note = note if ratios else "STPM and SPADE were not timed on one device"
+        ratios, note = frame_rate_ratios(speed), "one frame at a time"
+        note = note if ratios else "STPM and SPADE were not timed on the same device"
     elif reasons:
         note = f"a claim of the paper's own setting; here: {', '.join(reasons)}"
     fifth = Claim("5b", statement, "v1; the factor is ours", "", ratios, note)
@@ -414,13 +448,13 @@ def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | No
         reasons.append("no GPU")
     comparisons = []
     how = (
-        f"in batches of {SCORING_BATCH}, the first of them included (no warm-up), beside whatever "
-        "else ran on the machine"
+        f"in batches of {SCORING_BATCH}, including the first (no warm-up), while other jobs may "
+        "have run on the machine"
     )
     if not len(rates):
-        note = "no cell of the main setting says its rate of scoring"
+        note = "no cell of the main setting recorded its scoring rate"
     elif reasons:
-        rate = f"{np.median(rates):.0f} images a second {how}"
+        rate = f"{np.median(rates):.0f} images per second {how}"
         note = f"a claim of the paper's own setting; here, with {', '.join(reasons)}: {rate}"
     else:
         low, high = statistics.seed_interval(rates)
@@ -439,10 +473,10 @@ def speed_claims(data: Evidence, scoring: pd.DataFrame, speed: pd.DataFrame | No
                 note=few,
             )
         ]
-    return [Claim("5a", "100 frames a second at 256²", "v1", "", comparisons, note), fifth]
+    return [Claim("5a", "100 frames per second at 256²", "v1", "", comparisons, note), fifth]
 
 
-def faster(speed: pd.DataFrame) -> list[Comparison]:
+def frame_rate_ratios(speed: pd.DataFrame) -> list[Comparison]:
     """Return STPM's frames per second divided by SPADE's, one comparison per device.
 
     The bounds compare the slow frames (95th percentile) of one method with the other's median.
@@ -464,7 +498,7 @@ def faster(speed: pd.DataFrame) -> list[Comparison]:
                     float(theirs["p95"] / ours["p50"]),
                     values=2,
                     planned=2,
-                    note="bounds: the slow frames of one beside the median frame of the other",
+                    note="bounds: one method's 95th percentile against the other's median",
                 )
             )
     return found
@@ -490,7 +524,7 @@ def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
     entries = rows[rows["category"].isin(mvtec.CATEGORIES)]
     averaged = entries.pivot_table(index="method", columns="metric", values="value")
     means, lines = [], []
-    for metric, label in METRICS.items():
+    for metric in METRICS:
         where = f"v1; the numbers are v3's, {rows.loc[rows['metric'] == metric, 'table'].iloc[0]}"
         if metric in averaged:
             best = averaged[metric].idxmax()
@@ -500,9 +534,10 @@ def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
                 against_entries(
                     data,
                     "6a.2",
-                    f"{first}: ahead of {best}, the best other {label} of its tables, by category",
+                    f"{first}: ahead of the best other method of its tables, by category",
                     where,
                     metric,
+                    best,
                     of_best.set_index("category")["value"],
                     both,
                 )
@@ -514,16 +549,16 @@ def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
             against_constant(
                 data,
                 "6a.3",
-                f"{first}: ahead of the best other mean of {label} that it prints, {best}'s "
-                f"{value:.3f}",
+                f"{first}: ahead of the best other mean that it prints",
                 where,
                 metric,
                 value,
                 tolerance=ROUNDING,
+                of=best,
                 note=both,
             )
         )
-    absent = "the paper's numbers are not at hand"
+    absent = "the paper's numbers are not available"
     return [
         *found,
         *lines,
@@ -563,3 +598,11 @@ def scope(found: pd.DataFrame, config: dict, others: Sequence[str] = ()) -> str:
     if len(known) == len(mvtec.CATEGORIES):
         return "MVTec AD, all 15 categories"
     return f"MVTec AD, {len(known)} of 15 categories: {', '.join(known)}"
+
+
+def by_subject(claims: Sequence[str]) -> str:
+    """Return the numbers of some claims, grouped by what they are about: 'levels (1a, 1b), ...'."""
+    of_subject: dict[str, list[str]] = {}
+    for claim in dict.fromkeys(claims):
+        of_subject.setdefault(SUBJECTS[claim[0]], []).append(claim)
+    return ", ".join(f"{subject} ({', '.join(names)})" for subject, names in of_subject.items())

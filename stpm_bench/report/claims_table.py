@@ -124,21 +124,23 @@ def sections(
             "note": rows["note"],
         }
     )
+    if not rows["draws"].any():
+        body = body.drop(columns="draws")
     counts = ", ".join(f"{(rows['verdict'] == v).sum()} {v}" for v in VERDICTS)
-    setting = f"Other than the paper's setting: {'; '.join(deviates)}. " if deviates else ""
+    setting = f"Differences from the paper's setting: {'; '.join(deviates)}. " if deviates else ""
     said = "".join(f"{text}. " for text in remarks)
     caption = (
         f"Data: {scope}. {setting}{said}{len(rows)} rows: {counts}. A row is judged on the "
-        "comparisons that the config plans. Supported: of every one the whole 95% interval lies on "
-        f"the claimed side, its p is at most {ALPHA}, and no planned value is missing; "
-        "contradicted: of one the interval lies wholly on the other side and its p, Holm-corrected "
-        "within the row, is at most "
-        f"{ALPHA}; undecided: neither; not tested: nothing to compare. Where teachers are drawn "
-        f"for each seed, the sign must be the same in every draw, of at least {FEWEST_DRAWS}; a "
-        f"teacher whose accuracy is less than {NEAR_CHANCE:.0%} of the way from chance to 1 leaves "
-        "the row undecided. Comparisons of settings: paired by category after averaging seeds, the "
-        "interval over categories; printed means: over seeds. Of several comparisons the one that "
-        "speaks least for the claim is shown."
+        "comparisons that the config plans. Supported: in every comparison the whole 95% interval "
+        f"is on the claimed side, p is at most {ALPHA}, and no planned value is missing. "
+        "Contradicted: in at least one comparison the whole interval is on the other side, and p, "
+        f"Holm-corrected within the row, is at most {ALPHA}. Undecided: neither. Not tested: there "
+        "is nothing to compare. If teachers are drawn for each seed, the sign must be the same in "
+        f"every draw, and there must be at least {FEWEST_DRAWS} draws. A teacher whose accuracy is "
+        f"less than {NEAR_CHANCE:.0%} of the way from chance to 1 leaves the row undecided. "
+        "Settings are compared by category after averaging seeds, with an interval over "
+        "categories; printed means are compared with an interval over seeds. Of several "
+        "comparisons, a row shows the one that is least favourable to the claim."
     )
     lines = [
         [
@@ -161,23 +163,27 @@ def sections(
     ]
     names = ["claim", "metric", "comparison", "threshold", "effect", "95% interval", "p", "p, Holm"]
     names += ["rank-biserial", "values", "categories", "draws above", "note"]
+    comparisons = pd.DataFrame(lines, columns=names)
+    if not rows["draws"].any():
+        comparisons = comparisons.drop(columns="draws above")
     few, headline = (
         ", ".join(f"{label} {margins[metric]}" for metric, label in METRICS.items())
         for margins in (FEW_SHOT_LOSS, HEADLINE_LOSS)
     )
     thresholds = (
-        "Each effect is claimed to lie above its threshold: 0, or the margin of its claim, which "
-        f"is ours. Lost with few images (3a, 3b) at most: {few}; below a printed mean (4) at most: "
-        f"{headline}. Of printed values (6a.2, 6a.3) an effect counts beyond rounding, {ROUNDING}. "
-        f"5 is compared with "
-        f"{FRAMES_PER_SECOND} frames a second (5a), {DOZENS} times SPADE's (5b). The reasons stand "
-        f"in `stpm_bench/report/claims.py`. {NO_VALUE}: not run, or too few pairs."
+        "Each effect is claimed to be above its threshold: 0, or the claim's margin, which we "
+        f"chose. Largest loss with few images (3a, 3b): {few}. Largest distance below a printed "
+        f"mean (4): {headline}. A difference from printed values (6a.2, 6a.3) counts if it is "
+        f"larger than their rounding, {ROUNDING}. The threshold of 5a is {FRAMES_PER_SECOND} "
+        f"frames per second, that of 5b {DOZENS} times SPADE's rate. "
+        "`stpm_bench/report/claims.py` gives the reasons. "
+        f"{NO_VALUE}: not run, or too few pairs."
     )
     asked = [] if questions is None or questions.empty else [questions_section(questions)]
     return [
         Section(f"The paper's claims ({scope})", body, caption),
         *asked,
-        Section("Every comparison", pd.DataFrame(lines, columns=names), thresholds),
+        Section("Every comparison", comparisons, thresholds),
     ]
 
 
@@ -198,15 +204,16 @@ def questions_section(rows: pd.DataFrame) -> Section:
                 for n, planned in zip(rows["values"], rows["planned"], strict=True)
             ],
             "categories": rows["categories"].astype(str),
-            "of": rows["comparisons"].astype(str),
+            "comparisons": rows["comparisons"].astype(str),
             "note": rows["note"],
         }
     )
     caption = (
         "What each study varies, and the largest difference from its reference in either "
-        "direction, of as many comparisons as the column 'of' says. Paired by category after "
-        "averaging seeds. p is Holm-corrected for these comparisons, since the largest was chosen; "
-        "the interval is that of one comparison, and is not widened for the choice."
+        "direction. The column 'comparisons' says how many there are. Settings are paired by "
+        "category after averaging seeds. p is Holm-corrected for these comparisons, because the "
+        "largest was chosen; the interval is that of one comparison and is not widened for the "
+        "choice."
     )
     return Section("The studies' questions", body, caption)
 

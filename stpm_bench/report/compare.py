@@ -421,13 +421,14 @@ def verdicts_section(one: Folder, other: Folder, found: Sequence[Study]) -> Sect
         f"The second run, `{other.path}` (on {other.kind}), less the first, `{one.path}` (on "
         f"{one.kind}). "
         + (f"THE CONFIGS DIFFER: {'; '.join(differing)}. " if differing else "")
-        + "A group is a category at a setting. Reproduced: every value of the same cell is the "
-        f"same to within {TOLERANCE}. Beyond noise: the mean over groups, or one group, differs by "
-        "more than seeds do: Student's test with the seed as unit, corrected for the groups and "
-        f"metrics of the study, at {ALPHA}. Within noise: it does not; a difference inside the "
-        "interval may have escaped. Cannot tell: a group differs of which each run has one seed, "
-        "or no group is in both. Spread: the standard deviation over seeds of a group. Largest "
-        "difference: against its noise. The rule is `compare` in `stpm_bench/report/compare.py`."
+        + "A group is a category at a setting. Reproduced: every value of the same cell agrees to "
+        f"within {TOLERANCE}. Beyond noise: the mean over groups, or one group, differs by more "
+        "than seeds do: Student's test with the seed as unit, corrected for the groups and metrics "
+        f"of the study, at {ALPHA}. Within noise: no such difference was found; one that is inside "
+        "the interval may have been missed. Cannot tell: a group differs and each run has only one "
+        "seed of it, or no group is in both runs. Spread of seeds: the standard deviation over the "
+        "seeds of a group. Largest difference: relative to its noise. The rule is `compare` in "
+        "`stpm_bench/report/compare.py`."
     )
     return Section("Two runs", pd.DataFrame(lines, columns=columns), caption)
 
@@ -452,20 +453,22 @@ def cells_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section
         single = [sum(has == only for has in study.cells.values()) for only in ONLY]
         counts = map(str, (common, *single))
         lines.append([study.name, *counts, f"{study.same} of {common}", bits])
-    columns = ["study", "cells in both", "in the first alone", "in the second alone"]
+    columns = ["study", "cells in both", "only in the first", "only in the second"]
     columns += ["every metric equal", "level maps the same bytes"]
     names = "".join(
-        f" In the {which} alone: {publish.named(cells)}."
+        f" Only in the {which}: {publish.named(cells)}."
         for which, cells in zip(("first", "second"), alone, strict=True)
         if cells
     )
     others = [s for s in other.studies["study"].unique() if s not in {f.name for f in found}]
     if others:
-        names += f" Studies of the second alone, not compared: {', '.join(others)}."
+        names += f" Studies only in the second, not compared: {', '.join(others)}."
     caption = (
-        f"The first run is `{one.path}`, the second `{other.path}`. Cells that have values, of "
-        "every seed that a run has of the study's groups; a cell without has failed or not run."
+        f"The first run is `{one.path}`, the second `{other.path}`. Counted are cells that have "
+        "values, for every seed that a run has of the study's groups; a cell without values failed "
+        "or has not run."
         + names
-        + " The bytes of level maps are known of results folders, not of published ones (n/a)."
+        + " The bytes of level maps can be compared in results folders, not in published ones "
+        "(n/a)."
     )
     return Section("Cells", pd.DataFrame(lines, columns=columns), caption)

@@ -107,11 +107,11 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
     done = evaluated.sum()
     caption = (
         f"What each stage took, {done} of {cells} cells, by setting; medians and ranges are over "
-        "categories and seeds. Fitted on: training images, those that validate not among them. "
-        "Seconds: the whole step, its imports included; images a second: the work itself, every "
-        "epoch's images counted. Memory: the "
-        "highest of a process. n/a: not recorded, or no such device. Steps that ran side by side "
-        "slowed each other. `cost.csv` has every run."
+        "categories and seeds. Fitted on: the number of training images, without those used for "
+        "validation. Seconds: the whole step including its imports. Images/s: the work alone, "
+        "counting the images of every epoch. Memory: the peak of one process. n/a: not recorded, "
+        "or no such device. Steps that ran in parallel slowed each other down. `cost.csv` has "
+        "every run."
     )
     return [Section("Cost", body, caption)]
 

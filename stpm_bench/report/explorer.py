@@ -265,10 +265,10 @@ def page(
     }
     # A file name may contain the text that would end the script element.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    return put(data)
+    return with_data(data)
 
 
-def put(data: str) -> str:
+def with_data(data: str) -> str:
     """Return the template with its data inserted."""
     before, mark, after = TEMPLATE.read_text(encoding="utf-8").partition(
         f'<script id="data" type="application/json">{PLACEHOLDER}</script>'

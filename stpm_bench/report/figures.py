@@ -1,6 +1,6 @@
 """Figures of tables and curves: pandas in, a matplotlib figure out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,11 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, varying
+from stpm_bench.report import audit
 from stpm_bench.report.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
 from stpm_bench.report.tables import (
     CATEGORY,
@@ -261,6 +263,7 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
         for line in lines.values():
             axis.plot(fpr, line, color=GREY, linewidth=0.5, zorder=1)
         if len(lines) > 1:
+            axis.lines[0].set_label("each category")
             ranked = sorted(lines, key=lambda category: scores[category])
             for category, name, colour, dashes in (
                 (ranked[-1], "highest", BLUE, (0, (4, 1.5))),
@@ -284,17 +287,15 @@ def pro_curves(curves: pd.DataFrame, scores: Mapping[str, float]) -> Figure:
             ylim=(0, 1.02),
         )
         n = f"n = {len(lines)} {'category' if len(lines) == 1 else 'categories'}"
-        grey = "grey: each category, " if len(lines) > 1 else ""
-        n += f", mean over {over}"
-        axis.set_title(f"{grey}{n}")
+        axis.set_title(f"{n}, mean over {over}")
     return figure
 
 
 def training(histories: pd.DataFrame, name: str) -> Figure:
     """Draw the losses of a study's trainings by epoch: one panel per setting, two lines per cell.
 
-    A circle marks the epoch that was kept, a cross marks a failed training. Epoch 0 is the
-    untrained student.
+    A colour stands for a category, or for a seed if there is only one category. A circle marks the
+    epoch that was kept, a cross marks a failed training. Epoch 0 is the untrained student.
 
     Args:
         histories: the rows of each cell's history (see `student.Trained`), with the cell's axes.
@@ -303,11 +304,14 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
     columns = min(3, len(settings))
     rows = -(-len(settings) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    coloured = "category" if histories["category"].nunique() > 1 else "seed"
+    shades = colours(list(dict.fromkeys(histories[coloured])))
+    failed = ~histories.groupby([*SETTING, "category", "seed"])["kept"].any().all()
     with drawing():
         figure, axes = plt.subplots(
             rows,
             columns,
-            figsize=(width, 0.5 + 1.7 * rows),
+            figsize=(width, 0.9 + 1.7 * rows + 0.12 * len(shades) / (3 if columns == 1 else 6)),
             sharey=True,
             squeeze=False,
             layout="constrained",
@@ -316,41 +320,60 @@ def training(histories: pd.DataFrame, name: str) -> Figure:
             axis.remove()
         for axis, (_, rows_of) in zip(axes.flat, settings, strict=False):
             for _, history in rows_of.groupby(["category", "seed"], sort=False):
-                line = {"linewidth": 0.6, "alpha": 0.7}
-                axis.plot(history["epoch"], history["train_loss"], "--", color=ORANGE, **line)
-                axis.plot(history["epoch"], history["validation_loss"], color=BLUE, **line)
+                line = {"linewidth": 0.7, "color": shades[history[coloured].iloc[0]]}
+                axis.plot(history["epoch"], history["train_loss"], "--", **line)
+                axis.plot(history["epoch"], history["validation_loss"], **line)
                 marked, marker = history[history["kept"]], "o"
                 if marked.empty:
                     finite = np.isfinite(history["validation_loss"])
                     marked, marker = history[finite].tail(1), "x"
-                axis.plot(
-                    marked["epoch"],
-                    marked["validation_loss"],
-                    marker,
-                    color="black",
-                    markersize=3,
-                    markerfacecolor="none",
-                    markeredgewidth=0.6,
-                )
+                axis.plot(marked["epoch"], marked["validation_loss"], marker, **MARK)
             title = ", ".join(f"{axis} {rows_of[axis].iloc[0]}" for axis in varying(histories))
             axis.set(yscale="log", title=title, xlabel="epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         for axis in axes[:, 0]:
             axis.set_ylabel("loss, mean of an image")
-        n = f"categories: {histories['category'].nunique()}, seeds: {histories['seed'].nunique()}"
-        figure.suptitle(
-            f"{name} — dashed: training, solid: validation; circle: the epoch kept, "
-            f"cross: failed\n({n})",
-            fontsize=7,
-        )
+        handles = [
+            Line2D([], [], color="black", linestyle="--", linewidth=0.7, label="training"),
+            Line2D([], [], color="black", linewidth=0.7, label="validation"),
+            Line2D([], [], linestyle="none", marker="o", label="epoch kept", **MARK),
+        ]
+        if failed:
+            mark = {"linestyle": "none", "marker": "x", "label": "training failed"}
+            handles.append(Line2D([], [], **mark, **MARK))
+        handles += [
+            Line2D([], [], color=shade, label=f"seed {value}" if coloured == "seed" else value)
+            for value, shade in shades.items()
+        ]
+        ncols = 3 if columns == 1 else 6
+        figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
+        count = histories["category"].nunique()
+        n = f"n = {count} {'category' if count == 1 else 'categories'}"
+        n += f" × {counted_seeds(pd.Series([histories['seed'].nunique()]))}"
+        one = f"category {histories['category'].iloc[0]}, " if count == 1 else ""
+        figure.suptitle(f"{name}: {one}{n}, two lines each", fontsize=7)
     return figure
+
+
+MARK = {"color": "black", "markersize": 3, "markerfacecolor": "none", "markeredgewidth": 0.6}
+
+
+def colours(values: Sequence) -> dict:
+    """Return a colour for each value, from the palette that has enough of them."""
+    palette = "colorblind" if len(values) <= 10 else "tab20" if len(values) <= 20 else "husl"
+    return dict(zip(values, sns.color_palette(palette, len(values)), strict=True))
 
 
 def definitions(table: pd.DataFrame) -> Figure:
     """Draw the difference of each definition of PRO from the exact one, one circle per category.
 
+    Treatments of the masks that give equal values are drawn once.
+
     Args:
         table: what `audit.summary` returns.
     """
+    treatments = audit.equal_treatments(table)
+    table = table[table["masks"].isin(treatments)]
     rows = table[(table["definition"] != "mvtec") | (table["masks"] != "nearest")]
     names = rows["definition"].where(
         rows["masks"] == "nearest", rows["definition"] + ", masks " + rows["masks"]
@@ -376,9 +399,11 @@ def definitions(table: pd.DataFrame) -> Figure:
             zorder=1,
         )
         axis.errorbar(mean["difference"], mean["name"].map(order.index), **DIAMOND)
-        axis.set(xlabel="difference in PRO to the exact value", ylabel="definition")
+        axis.set(xlabel="difference in PRO from the exact value", ylabel="definition")
         categories = single["category"].nunique()
         n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
         n += f", {mean['cells'].max():.0f} cells"
-        figure.suptitle(f"diamond: mean over categories; circle: a category\n{n}")
+        equal = [f"masks {', '.join(names)}: equal" for names in treatments.values() if names[1:]]
+        lines = ["diamond: mean over categories; circle: a category", n, *equal]
+        figure.suptitle("\n".join(lines))
     return figure

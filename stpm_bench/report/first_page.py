@@ -5,10 +5,11 @@ import html
 import re
 from collections.abc import Mapping
 
+from stpm_bench.report.claims import by_subject
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import html_row, to_html
+from stpm_bench.report.verdict import NOT_TESTED
 
-UNTESTED = "not tested"
 # Snakemake's report puts the text next to the graph of the rules, in a column of 512 pixels centred
 # in the window. This style makes the text as wide as a table needs; the graph comes after it.
 STYLE = """
@@ -16,6 +17,8 @@ STYLE = """
 .first-page th, .first-page td { padding: .2em .7em; text-align: right; vertical-align: top; }
 .first-page th:first-child, .first-page td:first-child, .first-page .claims td:nth-child(2),
 .first-page .claims th:nth-child(2) { text-align: left; }
+.first-page td { white-space: nowrap; }
+.first-page .claims td:nth-child(2) { white-space: normal; }
 .first-page thead { border-top: 2px solid; border-bottom: 1px solid; }
 .first-page tbody { border-bottom: 2px solid; }
 .first-page p { color: #555; max-width: 65em; }
@@ -67,8 +70,8 @@ def verdicts(claims: Mapping) -> list[str]:
         claims: what `claims_table.record` returns.
     """
     rows = claims["claims"]
-    tested = [row for row in rows if row["verdict"] != UNTESTED]
-    others = list(dict.fromkeys(row["claim"] for row in rows if row["verdict"] == UNTESTED))
+    tested = [row for row in rows if row["verdict"] != NOT_TESTED]
+    others = [row["claim"] for row in rows if row["verdict"] == NOT_TESTED]
     lines = [f"<h2>The paper's claims ({html.escape(claims['data'])})</h2>"]
     if tested:
         lines += ['<table class="claims">', "<thead>"]
@@ -76,7 +79,7 @@ def verdicts(claims: Mapping) -> list[str]:
         lines += ["</thead>", "<tbody>", *map(claim_row, tested), "</tbody>", "</table>"]
     if others:
         lines.append(
-            f"<p>{UNTESTED.capitalize()}, for lack of cells to compare: {', '.join(others)}.</p>"
+            f"<p>{NOT_TESTED.capitalize()}, for lack of cells to compare: {by_subject(others)}.</p>"
         )
     return [*lines, f"<p>{to_html(EXPLAINED)}</p>"]
 

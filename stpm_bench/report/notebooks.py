@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown, display
+from IPython.display import HTML, Image, Markdown, display
 
 from stpm_bench import grid
 from stpm_bench.files import read_json, read_verified
+from stpm_bench.report.tables import METRICS
+from stpm_bench.report.typeset import NO_VALUE
 from stpm_bench.results import cell_folder
 
 # The rule 'notebook' sets it; a notebook opened by hand reads the default results folder.
@@ -58,16 +61,23 @@ def show_figure(name: str, width: int = 560) -> None:
     display(Image(RESULTS / "figures" / f"{name}.png", width=width))
 
 
+def show_frame(table: pd.DataFrame, digits: int = 3) -> None:
+    """Show a table in which every column has a name: numbers rounded, 'n/a' for gaps."""
+
+    def text(value: object) -> object:
+        if isinstance(value, float):
+            return NO_VALUE if np.isnan(value) else f"{value:.{digits}f}"
+        return NO_VALUE if value is None else value
+
+    with pd.option_context("display.max_colwidth", None):
+        display(HTML(table.astype(object).map(text).to_html(index=False, border=0)))
+
+
 def show_claims(question: str) -> None:
     """Show the results of the claims whose number starts with `question`."""
     record = read_json(RESULTS / "claims.json")
     rows = pd.DataFrame([c for c in record["claims"] if c["claim"].startswith(question)])
     columns = ["claim", "statement", "metric", "verdict", "comparison", "effect", "low", "high"]
-    shown = (
-        rows[[*columns, "note"]]
-        .astype(object)
-        .map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
-    )
-    display(Markdown(f"Data: {record['data']}."))
-    with pd.option_context("display.max_colwidth", None):
-        display(shown.replace("nan", "n/a").fillna("n/a"))
+    display(Markdown(f"Data: {record['data']}. Low and high are the bounds of the 95% interval."))
+    shown = rows[[*columns, "note"]].assign(metric=rows["metric"].map(METRICS).fillna(""))
+    show_frame(shown)

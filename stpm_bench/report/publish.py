@@ -19,10 +19,11 @@ from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import EMBEDDED, names_a_file
-from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED
+from stpm_bench.report.claims import RESAMPLED, by_subject
+from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED, over_seeds
 from stpm_bench.report.tables import METRICS, STUDENT
 from stpm_bench.report.typeset import number, spread
-from stpm_bench.report.verdict import VERDICTS
+from stpm_bench.report.verdict import NOT_TESTED, VERDICTS
 from stpm_bench.results import STAGES, cell_folder, fit_folder
 
 FOLDER = Path("results/published")
@@ -30,8 +31,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 AUTHORS = "authors' repository README"
 NOT_RECORDED = "not recorded"
 # Deviations that still allow a comparison with the paper's values in README.md: `auto` chooses the
-# precision by hardware, and scoring a second checkpoint does not change the result of the first.
-HARMLESS = ("precision ", "last_epoch ")
+# precision by hardware, scoring a second checkpoint does not change the result of the first, and
+# images that were resampled before are named beside the values.
+HARMLESS = ("precision ", "last_epoch ", RESAMPLED)
 BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
 END = "<!-- end of published results -->"
 FEW = 5  # names that a message or a README lists before 'and N more'
@@ -114,8 +116,8 @@ def named(cells: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + more
 
 
-def told_apart(by_version: Mapping[str, Sequence[str]]) -> str:
-    """Return which cells come from which version."""
+def cells_by_version(by_version: Mapping[str, Sequence[str]]) -> str:
+    """Return which cells come from which version, as text."""
     return "; ".join(
         f"{version}: {len(set(cells))} cells ({named(cells)})"
         for version, cells in by_version.items()
@@ -138,8 +140,8 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     """
     if not NAME.fullmatch(name):
         raise InputError(
-            f"the name {name!a} of what is published: expected letters, digits, '_', '-' and '.', "
-            "80 at most and the first a letter or digit, since it names a folder; choose such a one"
+            f"the name {name!a} for the published folder: expected at most 80 letters, digits, "
+            "'_', '-' and '.', of which the first is a letter or a digit; choose another name"
         )
     if not Path(results, "metrics.csv").exists():
         raise InputError(
@@ -156,16 +158,16 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     if len(several) > 1:
         raise InputError(
             f"{results}: its cells come from {len(several)} kinds of processor, and a published "
-            f"folder holds one: {told_apart(several)}. Run them on one kind, or give each kind a "
-            "results folder of its own and publish both"
+            f"folder may have only one: {cells_by_version(several)}. Run them on one kind, or "
+            "give each kind a results folder of its own and publish both"
         )
-    refuse_other_speed(results, several)
+    refuse_other_machine(results, several)
     mixtures = {what: seen for what, seen in versions(found).items() if len(seen) > 1}
     if mixtures and not mixed:
-        lines = "".join(f"\n  {what}: {told_apart(seen)}" for what, seen in mixtures.items())
+        lines = "".join(f"\n  {what}: {cells_by_version(seen)}" for what, seen in mixtures.items())
         raise InputError(
             f"{results}: its cells were made with several versions:{lines}\nExpected one of each. "
-            "Run the older cells again, or publish with --mixed, and the README.md says so"
+            "Run the older cells again, or publish with --mixed: the README.md then lists them"
         )
     files = {
         file: read_verified(results / file)
@@ -185,7 +187,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     return files
 
 
-def refuse_other_speed(results: Path, known: Collection[str]) -> None:
+def refuse_other_machine(results: Path, known: Collection[str]) -> None:
     """Raise an InputError if the methods were timed on another kind of processor than the cells.
 
     Args:
@@ -210,7 +212,7 @@ def figures(results: Path, main: str) -> list[str]:
     if main not in found:
         raise InputError(
             f"{figure_of(results, main)}: no such file; expected the figures of these results: "
-            f"{remake(results, main)}"
+            f"{how_to_update(results, main)}"
         )
     return list(dict.fromkeys(found))
 
@@ -220,7 +222,7 @@ def figure_of(results: Path, name: str) -> Path:
     return Path(results, "figures", f"{name}.png")
 
 
-def remake(results: Path, main: str) -> str:
+def how_to_update(results: Path, main: str) -> str:
     """Return the sentence that says how to update tables, claims and figures to the cells done."""
     return f"make them with: python -m stpm_bench interim --results {results} --main {main}"
 
@@ -242,7 +244,7 @@ def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]
     if done != valued:
         raise InputError(
             f"{results}/metrics.csv: has {len(valued)} cells, and {len(done)} are done "
-            f"({named(sorted(done ^ valued))}); {remake(results, main)}"
+            f"({named(sorted(done ^ valued))}); {how_to_update(results, main)}"
         )
     costs = grid.read(results / "tables" / "cost.csv")
     evaluated = costs[costs["stage"] == "evaluate"].astype({"seed": int})
@@ -250,7 +252,7 @@ def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]
     if done != tabled:
         raise InputError(
             f"{results}/tables: are of {len(tabled)} cells, and metrics.csv of {len(done)} "
-            f"({named(sorted(done ^ tabled))}); {remake(results, main)}"
+            f"({named(sorted(done ^ tabled))}); {how_to_update(results, main)}"
         )
     return status
 
@@ -286,9 +288,12 @@ def record_of(
         "note": note,
         "kind": next(iter(kinds(found)), NOT_RECORDED),
         **{key: values_of(found, key) for key in ("processor", "capability", "device", "platform")},
+        "auto": chosen_by_auto(yaml.safe_load(files["config.yaml"]), found),
         "versions": {what: sorted(of_it) for what, of_it in sorted(seen.items())},
-        "mixed": {what: told_apart(of_it) for what, of_it in seen.items() if len(of_it) > 1},
-        "git_commits": dict(Counter(str(r.record["git_commit"]) for r in found if of(r))),
+        "mixed": {what: cells_by_version(of_it) for what, of_it in seen.items() if len(of_it) > 1},
+        "git_commits": dict(
+            Counter(str(r.record["git_commit"]) for r in found if has_environment(r))
+        ),
         "hours": hours | {"together": round(sum(seconds.values()) / 3600, 3)},
         "cells": counted(status.values()),
         "studies": by_study,
@@ -298,17 +303,36 @@ def record_of(
     }
 
 
+def chosen_by_auto(config: Mapping, found: Sequence[Run]) -> dict[str, dict[str, int]]:
+    """Return what the config's `device: auto` and `precision: auto` were: key -> value -> fits.
+
+    The precision is that of the fits of students; the other methods always compute in float32.
+    """
+    fits = [run.record for run in found if run.stage == "fit"]
+    students = [record for record in fits if record.get("settings", {}).get("file") == STUDENT]
+    records = {"device": fits, "precision": students}
+    return {
+        key: dict(Counter(record[key] for record in records[key] if key in record))
+        for key in ("device", "precision")
+        if config.get(key) == "auto"
+    }
+
+
 TEACHER = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy")
 
 
-def of(run: Run) -> bool:
+def has_environment(run: Run) -> bool:
     """Return whether a stage records its environment; an evaluation does not."""
     return "git_commit" in run.record
 
 
 def values_of(found: Sequence[Run], key: str) -> list[str]:
     """Return the distinct values of a key in the records."""
-    return list(dict.fromkeys(run.record[key] for run in found if key in run.record and of(run)))
+    return list(
+        dict.fromkeys(
+            run.record[key] for run in found if key in run.record and has_environment(run)
+        )
+    )
 
 
 def counted(statuses: Sequence[str]) -> dict[str, int]:
@@ -326,8 +350,8 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
     place = FOLDER / record["name"]
     lines = [f"# {record['name']}", "", opening(config, record), ""]
     if record["note"]:
-        lines += [f"Note of who published it: {record['note']}", ""]
-    lines += ["| study | cells planned | done | failed | not reached |", "|:--|--:|--:|--:|--:|"]
+        lines += [f"Note by the publisher: {record['note']}", ""]
+    lines += ["| study | cells planned | done | failed | not run |", "|:--|--:|--:|--:|--:|"]
     for study, n in (record["studies"] | {"together (each cell once)": record["cells"]}).items():
         counts = (n[key] for key in ("planned", "done", "failed", "missing"))
         lines.append(f"| {study} | {' | '.join(map(str, counts))} |")
@@ -337,22 +361,22 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
     lines += [
         "",
         "Every number by cell: [metrics.csv](metrics.csv). Every table: [tables](tables). The "
-        f"paper's claims beside these cells: [claims.md](claims.md); data: {record['data']}.",
+        f"paper's claims, tested on these cells: [claims.md](claims.md); data: {record['data']}.",
     ]
-    lines += ["", "## Other than the paper's setting", ""]
+    lines += ["", "## Differences from the paper's setting", ""]
     deviations = record["deviations_from_the_papers_setting"]
-    lines += [f"- {text}" for text in deviations] or ["Nothing: it is the paper's setting."]
-    lines += ["", "## Make it again", "", "In the folder of the Snakefile:", "", "```"]
+    lines += [f"- {text}" for text in deviations] or ["None: it is the paper's setting."]
+    lines += ["", "## Run it again", "", "In the folder of the Snakefile:", "", "```"]
     lines += [f"snakemake --cores all --configfile {place.as_posix()}/config.yaml", "```", ""]
     lines += [
-        "The paths in it are the publisher's; a relative one starts at the folder in which the "
-        "command is typed. Put your data there, or change the path in a copy of config.yaml.",
+        "The paths in it are the publisher's; a relative path starts at the folder in which you "
+        "type the command. Put your data there, or change the path in a copy of config.yaml.",
         "",
         "| config key | here | what it is |",
         "|:--|:--|:--|",
         *(f"| `{key}` | {value} | {meaning} |" for key, value, meaning in paths(config)),
         "",
-        "Another kind of processor or other versions give other bits: "
+        "On another kind of processor or with other versions the numbers differ slightly: "
         f"`python -m stpm_bench compare {place.as_posix()} {config['results']}` says whether the "
         "differences are within the noise of the seeds.",
         "",
@@ -360,7 +384,7 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
         "",
         *machine(record),
         "",
-        "## What was not reached",
+        "## What is missing",
         "",
         *not_reached(record),
         "",
@@ -400,7 +424,7 @@ def tables_of(markdown: str) -> str:
 def paths(config: Mapping) -> list[tuple[str, str, str]]:
     """Return the paths in a completed config: the key, its value as Markdown, its meaning."""
     data = config["data"]
-    found = [("results", config["results"], "where the results land")]
+    found = [("results", config["results"], "where the results are written")]
     if data["demo"]:
         found.append(("data.demo", "true", "the demo set is made there: no data are needed"))
     elif data["mvtec_ad"] or not data["sets"]:
@@ -432,7 +456,7 @@ def paths(config: Mapping) -> list[tuple[str, str, str]]:
 
 
 def absolute_paths(config: Mapping) -> list[str]:
-    """Return the keys and values of a config that are absolute paths, which readers would see."""
+    """Return the keys and values of a config that are absolute paths: readers would see them."""
     return [
         f"{key}: {value.strip('`')}"
         for key, value, _ in paths(config)
@@ -452,8 +476,9 @@ def machine(record: Mapping) -> list[str]:
         f"- Kind of processor: {record['kind']}",
         f"- Platform: {', '.join(record['platform']) or NOT_RECORDED}",
         f"- Students' precision: {precision}",
-        f"- Hours of computing: {hours['together']:.2f} ({each}), the sum of all steps; steps that "
-        "ran side by side count each",
+        *(f"- {text}" for text in map(auto_was, record["auto"], record["auto"].values())),
+        f"- Hours of computing: {hours['together']:.2f} ({each}), the sum over all steps, "
+        "including those that ran in parallel",
         f"- Versions: {', '.join(packages) or NOT_RECORDED}",
         f"- Commit: {', '.join(commits) or NOT_RECORDED}",
     ]
@@ -464,15 +489,30 @@ def machine(record: Mapping) -> list[str]:
     return lines
 
 
+def auto_was(key: str, values: Mapping[str, int]) -> str:
+    """Return what a key that is `auto` in config.yaml was here.
+
+    Args:
+        values: value -> the number of fits with it.
+    """
+    named = {"cpu": "the CPU"} if key == "device" else {}
+    each = [
+        f"{named.get(value, value)} ({fits} {'fit' if fits == 1 else 'fits'})"
+        for value, fits in values.items()
+    ]
+    mixed = "MIXED, " if len(each) > 1 else ""
+    return f"`{key}: auto` in config.yaml was here: {mixed}{' and '.join(each) or 'no fit'}"
+
+
 def not_reached(record: Mapping) -> list[str]:
     """Return the README lines on planned cells without a value."""
     lines = []
-    for key, text in (("missing", "have not run"), ("failed", "failed (a fit that fails again)")):
+    for key, text in (("missing", "have not run"), ("failed", "failed in their fit")):
         cells = record[key]
         if cells:
-            lines.append(f"- {len(cells)} planned cells {text}: {named(cells)}")
+            lines.append(f"- Planned cells that {text}: {len(cells)} ({named(cells)})")
     if lines:
-        return [*lines, "", "record.json names each. They are gaps in every table."]
+        return [*lines, "", "record.json names all of them. They are gaps in every table."]
     return ["Nothing: every planned cell has its metrics."]
 
 
@@ -529,7 +569,7 @@ def block(published: Path) -> str:
 
 
 def entry(folder: Path) -> str:
-    """Return the README.md part on one published folder: a line, a table, one line per verdict."""
+    """Return the README.md part on one published folder: a line, a table, one line per claim."""
     record = read_json(folder / "record.json")
     cells, hours = record["cells"], record["hours"]["together"]
     link = (FOLDER / folder.name / "README.md").as_posix()
@@ -539,21 +579,21 @@ def entry(folder: Path) -> str:
     )
     deviations = record["deviations_from_the_papers_setting"]
     if deviations:
-        text += f" Other than the paper's setting: {'; '.join(deviations)}."
+        text += f" Differences from the paper's setting: {'; '.join(deviations)}."
     if record["note"]:
         text += f" {record['note']}"
     parts = [text]
     if all(text.startswith(HARMLESS) for text in deviations):
-        table = beside_the_paper(folder)
+        table = compared_with_paper(folder)
         if len(table):
             parts.append(table.to_markdown(index=False, disable_numparse=True))
     claims = read_json(folder / "claims.json")["claims"]
-    parts.append(f"The paper's [claims]({link.removesuffix('README.md')}claims.md), by verdict:")
-    parts.append("\n".join(f"- {line}" for line in verdict_lines(claims)))
+    lines = [f"The paper's [claims]({link.removesuffix('README.md')}claims.md) on these cells:"]
+    parts.append("\n".join([*lines, *(f"- {line}" for line in verdict_lines(claims))]))
     return "\n\n".join(part for part in parts if part)
 
 
-def beside_the_paper(folder: Path) -> pd.DataFrame:
+def compared_with_paper(folder: Path) -> pd.DataFrame:
     """Return our values next to those of the paper and its authors, as text; empty without ours.
 
     Other readings of STPM that have a value, such as `stpm_authors`, each have a column.
@@ -568,7 +608,7 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
             "category": rows["category"],
             "paper": [number(value) for value in published[PAPER]],
             "authors' README": [number(value) for value in published[AUTHORS]],
-            "ours, mean ± sd over seeds": [
+            f"ours, {over_seeds(rows, [OURS])}": [
                 spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)
             ],
             "ours less paper": [
@@ -588,23 +628,28 @@ def beside_the_paper(folder: Path) -> pd.DataFrame:
 
 
 def verdict_lines(claims: Sequence[Mapping]) -> list[str]:
-    """Return one line per verdict: which claims have it, for which metrics.
+    """Return the verdicts: one line per claim that was tested, then one that names the others.
 
-    The metrics are named if the claim has a different verdict for others.
+    A line has the claim's number and statement, and its verdict for each metric.
+
+    Args:
+        claims: those of `claims_table.record`, in the order of the paper's questions.
     """
-    rows, lines = Counter(claim["claim"] for claim in claims), []
-    for verdict in VERDICTS:
-        found: dict[str, list[str]] = {}
-        for claim in claims:
-            if claim["verdict"] == verdict:
-                found.setdefault(claim["claim"], []).append(METRICS.get(claim["metric"], ""))
+    lines, untested = [], []
+    grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for claim in claims:
+        verdicts = grouped.setdefault((claim["claim"], claim["statement"]), {})
+        verdicts.setdefault(claim["verdict"], []).append(METRICS.get(claim["metric"], ""))
+    for (name, statement), verdicts in grouped.items():
+        if set(verdicts) == {NOT_TESTED}:
+            untested.append(name)
+            continue
         each = [
-            claim if len(metrics) == rows[claim] else f"{claim} ({', '.join(metrics)})"
-            for claim, metrics in found.items()
+            f"{verdict} ({', '.join(filter(None, metrics))})" if any(metrics) else verdict
+            for verdict, metrics in sorted(verdicts.items(), key=lambda v: VERDICTS.index(v[0]))
         ]
-        if each:
-            lines.append(f"{verdict}: {', '.join(each)}")
-    return lines
+        lines.append(f"{name}. {statement}: {', '.join(each)}")
+    return [*lines, f"not tested here: {by_subject(untested)}"] if untested else lines
 
 
 def with_block(text: str, made: str) -> str:
@@ -616,7 +661,7 @@ def with_block(text: str, made: str) -> str:
     parts = re.split(f"{re.escape(BEGIN)}.*?{re.escape(END)}", text, flags=re.S)
     if len(parts) != 2:
         raise InputError(
-            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; put "
-            "them where the block shall be"
+            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; add "
+            "them where the block belongs"
         )
     return made.join(parts)

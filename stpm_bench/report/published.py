@@ -218,7 +218,7 @@ def methods(
             lines[-1] |= {n: mean_of_entries(v, members, metric) for n, v in columns.items()}
             lines[-1] |= {OURS: ours[metric], "ours sd": ours[f"{metric}_sd"]}
             for baseline in ran:
-                lines[-1] |= beside_printed(baseline, rows, name, members, metric)
+                lines[-1] |= with_printed_difference(baseline, rows, name, members, metric)
         if set(mvtec.CATEGORIES) <= set(run) - set(others):
             lines.append({"metric": metric, "category": PRINTED, "kind": MEAN})
             lines[-1] |= {n: v.get(("mean", metric), np.nan) for n, v in columns.items()}
@@ -231,7 +231,7 @@ def methods(
     return wide if set(columns) & set(wide) else wide.iloc[:0]
 
 
-def beside_printed(
+def with_printed_difference(
     baseline: Baseline,
     published: pd.DataFrame,
     category: str,
@@ -286,22 +286,33 @@ def methods_sections(
             lines.append([row["category"], *best, *less])
         body = pd.DataFrame(lines, columns=["category", *columns, *own, *differences])
         caption = (
-            "Published values (`stpm_bench/report/published.csv` has each one's source) beside "
-            f"ours, mean ± standard deviation over seeds; {basis}. The best of a row in bold; "
+            "Published values (`stpm_bench/report/published.csv` gives the source of each) and "
+            f"ours, {over_seeds(rows, own)}; {basis}. The best of a row is in bold; "
             "n/a: nobody published it. A group's published value is the mean of its entries, or "
-            f"the printed mean where there are none; '{PRINTED}' is what the sources print, which "
-            "is not always the mean of their entries."
+            f"the printed mean if there are none; '{PRINTED}' is what the sources print, which is "
+            "not always the mean of their entries."
         )
         if shown:
             each = ", ".join(f"{one.title} on {seeds(one.table)}" for one in shown)
             caption += (
-                f" Run here too, on the same teacher, all training images and each method's own "
-                f"levels: {each}."
+                " Also run here, with the same teacher, all training images and each method's "
+                f"default levels: {each}."
             )
         if any(one.printed == "SPADE" for one in shown):
-            caption += " The printed SPADE is, as far as is known, with a Wide-ResNet-50."
+            caption += " As far as is known, the printed values of SPADE are from a Wide-ResNet-50."
         sections.append(Section(f"{METRICS[metric]}: published methods and {name}", body, caption))
     return sections
+
+
+def over_seeds(table: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Return what our values in some columns are, as part of a caption or as a heading.
+
+    Args:
+        table: each of `columns` is followed by `COLUMN sd`, NaN for a single seed.
+    """
+    if table[[f"{column} sd" for column in columns]].notna().any(axis=None):
+        return "mean ± standard deviation over seeds"
+    return "one seed, no spread" if table[list(columns)].notna().any(axis=None) else "not run"
 
 
 def ours(
@@ -426,18 +437,20 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
         run = rows[OURS].notna() & rows["category"].isin(mvtec.CATEGORIES)
         caption = (
             "STPM as the paper, its authors' repository and others report it (each source in "
-            "`stpm_bench/report/published.csv`), and ours, mean ± standard deviation over seeds, "
-            f"of {run.sum()} of 15 categories; {basis}. Range: the highest less the lowest of "
-            "the row. n/a: not reported, or not run here. 'mean' is that of the 15 entries, or the "
-            "printed one where there are none."
+            "`stpm_bench/report/published.csv`) and ours, "
+            f"{over_seeds(rows, rows.columns[start:-1:2])}, "
+            f"of {run.sum()} of 15 categories; {basis}. Range: the highest value of the "
+            "row minus the lowest. n/a: not reported, or not run here. 'mean' is the mean of the "
+            "15 entries, or the printed mean if there are none."
         )
         if metric == "pro":
-            caption += " Ours is MVTec's definition; which one others used is often not said."
+            caption += " Ours is MVTec's definition; others often do not say which one they used."
         if metric == "pro_rescaled":
             caption += (
-                " This is not the PRO of the other tables: a curve rescaled on both axes gives "
-                f"weak categories more. Ours: the same definition, `{AUTHORS_PRO}` of "
-                f"`stpm_bench/metrics/definitions.py`, and their treatment of the masks, "
+                " This is not the PRO of the other tables: a curve that is rescaled on both axes "
+                "gives weak categories higher values. Ours: the same definition, "
+                f"`{AUTHORS_PRO}` of `stpm_bench/metrics/definitions.py`, and their treatment of "
+                f"the masks, "
                 f"`{AUTHORS_MASKS}` (bilinear, any non-zero pixel a defect), on our maps: rows of "
                 "`pro_definitions.csv`."
             )

@@ -20,7 +20,7 @@ WORDS = {
 }
 MOST_PAIRS = 30  # comparisons in a row: the largest of hundreds would say nothing
 METHOD = "does the method or its settings matter"
-SPREAD = "does the spread over seeds grow where the teacher is drawn anew"
+SPREAD = "does the spread over seeds grow if the teacher is drawn for each seed"
 LAST_EPOCH = "does the training collapse after the epoch that is kept"
 
 

@@ -31,14 +31,15 @@ GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS
 # objects, a whole set, or everything (the mean).
 CATEGORY, GROUP, SET, MEAN = "category", "group", "set", "mean"
 STUDENT = "stpm"  # the file of the methods that train in the config's precision
-EXACT = "PRO: MVTec's definition, to a false-positive rate of 0.3."
+EXACT = "PRO: MVTec's definition, up to a false-positive rate of 0.3."
 ANOMALIB = (
-    " anomalib's own teacher is another (timm's resnet18.a1_in1k): here all share the study's, and "
-    "its own numbers differ for that too."
+    " anomalib itself uses another teacher (timm's resnet18.a1_in1k); here all methods share the "
+    "study's teacher, which is one reason why anomalib's own numbers differ."
 )
-EVERY_TWO = 16  # up to this many settings, all pairs are compared, see `differences`
-NO_PRO = "A frame is anomalous where a pixel of it is; pixel AUROC is over all frames' pixels."
-NO_MASKS = "An image is normal or anomalous as a whole: no pixel is marked."
+MOST_IN_PAIRS = 16  # up to this many settings, all pairs are compared, see `differences`
+MOST_NAMED = 3  # settings that a caption names
+NO_PRO = "A frame is anomalous if one of its pixels is; pixel AUROC is over all frames' pixels."
+NO_MASKS = "An image is normal or anomalous as a whole: no pixels are marked."
 
 
 def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> list[str]:
@@ -265,6 +266,57 @@ def coverage(
     )
 
 
+def averaged_elsewhere(cells: pd.DataFrame, studies: pd.DataFrame) -> str:
+    """Return why a study's means can differ from those in the claims, as part of a caption.
+
+    The claims average every seed that the config has at a setting. A study's tables average the
+    study's own seeds, which may be fewer.
+
+    Args:
+        cells: the study's. studies: the cells of every study. Both have columns `grid.AXES`.
+
+    Returns:
+        A sentence without a full stop; '' if no other study has further seeds at these settings.
+    """
+    axes, found = varying(cells), []
+    for setting, own in cells.groupby(list(SETTING), sort=False):
+        every = at_setting(studies, setting)
+        every = every[every["category"].isin(own["category"])]
+        if set(every["seed"]) > set(own["seed"]):
+            name = ", ".join(f"{axis} {own[axis].iloc[0]}" for axis in axes)
+            found.append(f"{name}: {seed_list(every)}" if name else seed_list(every))
+    if not found:
+        return ""
+    more = f" and {len(found) - MOST_NAMED} settings more" if len(found) > MOST_NAMED else ""
+    return (
+        f"only this study's seeds are averaged ({seed_list(cells)}), whereas claims.md averages "
+        f"the seeds of every study at a setting ({'; '.join(found[:MOST_NAMED])}{more}), so its "
+        "means can differ"
+    )
+
+
+def seeds_by_study(studies: pd.DataFrame) -> str:
+    """Return why the means in the claims can differ from those of the studies' tables.
+
+    Args:
+        studies: columns `study` and `grid.AXES`.
+    """
+    of_study = {study: seed_list(cells) for study, cells in studies.groupby("study", sort=False)}
+    each = "; ".join(f"{study}: {seeds}" for study, seeds in of_study.items())
+    differ = f" ({each})" if len(set(of_study.values())) > 1 else ""
+    return (
+        "Each side of a comparison averages, by category, the seeds of every study at its setting; "
+        f"a study's table averages the seeds of that study alone{differ} and leaves out a seed in "
+        "which a category is missing, so its means can differ"
+    )
+
+
+def seed_list(cells: pd.DataFrame) -> str:
+    """Return the seeds of some cells: 'seed 0' or 'seeds 0, 1, 2'."""
+    found = sorted(set(cells["seed"]))
+    return f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, found))}"
+
+
 def versions(costs: pd.DataFrame) -> dict[str, Mapping[str, int]]:
     """Return how many runs of a stage each version made: 'its code' or package -> version -> runs.
 
@@ -346,7 +398,7 @@ def study_section(
                 number(v, signed=True) for v in table[f"{metric}_difference"]
             ]
     caption = (
-        f"Mean ± standard deviation over {seeds(table)}; {basis}. {fixed_axes(table)}"
+        f"{spread_of(table)}; {basis}. {fixed_axes(table)}"
         f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
@@ -354,20 +406,23 @@ def study_section(
         if any(column.endswith("between") for column in shown):
             caption += " Between: the standard deviation over categories."
     if "steps" in shown:
-        caption += " Steps: the optimiser's, of a fit; n/a where none are taken or recorded."
+        caption += (
+            " Steps: the optimiser steps of a fit; n/a if it takes none or did not record them."
+        )
     if "accuracy" in shown:
         caption += (
-            " Accuracy: of the teacher on the test images of what it was trained on here. How long "
-            "and by which optimiser the paper's authors trained theirs is not known; here it is "
-            "as config.yaml says."
+            " Accuracy: the teacher's, on the test images of the set that it was trained on here. "
+            "It is not known how long and with which optimiser the paper's authors trained their "
+            "teachers; config.yaml has our settings."
         )
     if table[SETTING[-1]].astype(str).str.endswith("anomalib").any():
         caption += ANOMALIB
     if compared:
         caption += (
-            " Paper: the entries of its Tables 1 and 2 (v3); a group's is the mean of its entries, "
-            "or the printed mean where it prints no entries (image AUROC). The paper's setting: "
-            "ResNet-18 pretrained on ImageNet, 256 × 256, 100 epochs; config.yaml has this one's."
+            " Paper: the entries of its Tables 1 and 2 (v3); a group's value is the mean of its "
+            "entries, or the printed mean if it prints no entries (image AUROC). The paper's "
+            "setting: ResNet-18 pretrained on ImageNet, 256 × 256, 100 epochs; config.yaml has "
+            "this run's."
         )
     return Section(title, shown, caption)
 
@@ -388,9 +443,24 @@ def seeds(table: pd.DataFrame) -> str:
     complete = table.loc[table["seeds"] > 0]
     text = counted_seeds(complete["seeds"])
     means = complete.loc[complete["kind"] == MEAN, "seeds"]
-    if complete["seeds"].nunique() > 1 and len(means):
+    if len(means) and counted_seeds(means) != text:
         text += f" (the mean: {counted_seeds(means).removesuffix(' seeds').removesuffix(' seed')})"
     return text
+
+
+def spread_of(table: pd.DataFrame) -> str:
+    """Return what a study's numbers are, as the start of a caption: mean and spread over seeds.
+
+    Args:
+        table: what `study_table` returns.
+    """
+    complete = table.loc[table["seeds"] > 0, "seeds"]
+    if complete.empty:
+        return "No seed has a value yet"
+    if complete.max() == 1:
+        return "One seed, no spread"
+    alone = "; no spread if there is one seed" if complete.min() == 1 else ""
+    return f"Mean ± standard deviation over {seeds(table)}{alone}"
 
 
 def counted_seeds(counts: pd.Series) -> str:
@@ -429,6 +499,9 @@ def by_category(table: pd.DataFrame) -> pd.DataFrame:
 def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Section]:
     """Format a study's wide table, one section per metric; arguments as in `study_sections`."""
     settings = list(dict.fromkeys(setting_names(table)))
+    axes = varying(table)
+    # A number alone would not say what it is of.
+    word = f"{axes[0]} " if axes in (["layers"], ["fraction"]) else ""
     sections = []
     for metric, rows in by_category(table).groupby("metric", sort=False):
         means = rows[settings].to_numpy(float)
@@ -437,11 +510,11 @@ def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Sec
             bold_best(list(map(spread, *values)), values[0])
             for values in zip(means, sds, strict=True)
         ]
-        body = pd.DataFrame(lines, columns=settings)
+        body = pd.DataFrame(lines, columns=[f"{word}{setting}" for setting in settings])
         body.insert(0, "category", rows["category"].to_list())
         caption = (
-            f"By {', '.join(varying(table))}; mean ± standard deviation over {seeds(table)}, "
-            f"the best in bold; {basis}. {fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
+            f"{spread_of(table)}; by {', '.join(axes)}, the best in bold; {basis}. "
+            f"{fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections
@@ -452,7 +525,8 @@ def differences(
 ) -> pd.DataFrame:
     """Compare the settings of a study in every metric: all pairs, or each with the reference.
 
-    With more than `EVERY_TWO` settings only the latter: the number of pairs grows with the square.
+    With more than `MOST_IN_PAIRS` settings only the latter: the number of pairs grows with the
+    square.
 
     Args:
         metrics, cells: as in `study_table`.
@@ -474,7 +548,7 @@ def differences(
     groups = dict(iter(values[[*keys, "category", "seed", "value"]].groupby(keys)))
     none = values[:0]
     twos = list(itertools.combinations(names, 2))
-    if len(names) > EVERY_TWO:
+    if len(names) > MOST_IN_PAIRS:
         twos = twos[: len(names) - 1]
     rows = []
     for metric, (first, second) in itertools.product(metrics_of(values), twos):
@@ -519,7 +593,7 @@ def differences_sections(
     corrected = f"corrected for the {tests} tests of the study, {of_what} in every metric"
     caption = (
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
-        f"after averaging its seeds; {basis}. Values: how many the row rests on. Interval: over "
+        f"after averaging its seeds; {basis}. Values: how many the row uses. Interval: over "
         "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
         f"categories; Holm: {corrected if tests else 'no test was possible'}. Effect: "
         "matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "

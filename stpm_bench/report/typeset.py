@@ -35,11 +35,15 @@ LATEX = {
     "²": "$^2$",
     "–": "--",
 }
+# A column of sentences takes the width that the others leave; what is short is never broken. With
+# such a column a table is as wide as the page.
 STYLE = (
-    "body{font:14px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-    "th,td{padding:.2em .7em;text-align:right}th:first-child,td:first-child{text-align:left}"
+    "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}"
+    "th,td{padding:.2em .5em;text-align:right;vertical-align:top}td{white-space:nowrap}"
+    "th:first-child,td:first-child,th.text,td.text{text-align:left}"
+    "td.text{white-space:normal;min-width:8em}table:has(.text){width:100%}"
     "thead{border-top:2px solid;border-bottom:1px solid}tbody{border-bottom:2px solid}"
-    "p{color:#444}"
+    "p{color:#444;max-width:75em}"
 )
 
 
@@ -157,9 +161,14 @@ def latex(sections: Sequence[Section], name: str, origin: str = "") -> str:
     return "\n".join(floats)
 
 
+def has_sentences(body: pd.DataFrame) -> list[bool]:
+    """Return for each column whether one of its cells is longer than `SENTENCE`."""
+    return [bool(body[column].map(len).max() > SENTENCE) for column in body]
+
+
 def alignment(body: pd.DataFrame) -> str:
     """Return the columns' alignment; columns of sentences share part of the page's width."""
-    long = [body[column].map(len).max() > SENTENCE for column in body]
+    long = has_sentences(body)
     paragraph = f"p{{{0.5 / max(sum(long), 1):.2f}\\textwidth}}"
     marks = "l" + "r" * (len(long) - 1)
     return "".join(paragraph if a else mark for a, mark in zip(long, marks, strict=True))
@@ -188,17 +197,26 @@ def webpage(sections: Sequence[Section], name: str, origin: str = "") -> str:
         f"<style>{STYLE}</style>",
     ]
     for title, body, caption in sections:
+        texts = has_sentences(body)
         parts += [f"<h2>{to_html(title)}</h2>", "<table>", "<thead>"]
-        parts += [html_row("th", body.columns), "</thead>", "<tbody>"]
-        parts += [html_row("td", row) for row in body.itertuples(index=False)]
+        parts += [html_row("th", body.columns, texts), "</thead>", "<tbody>"]
+        parts += [html_row("td", row, texts) for row in body.itertuples(index=False)]
         parts += ["</tbody>", "</table>", f"<p>{to_html(caption)}</p>"]
     parts += [f"<p>{to_html(origin)}</p>"] if origin else []
     return "\n".join([*parts, "</html>", ""])
 
 
-def html_row(tag: str, texts: Sequence[str]) -> str:
-    """Return one row of a table."""
-    return "<tr>" + "".join(f"<{tag}>{to_html(text)}</{tag}>" for text in texts) + "</tr>"
+def html_row(tag: str, texts: Sequence[str], sentences: Sequence[bool] = ()) -> str:
+    """Return one row of a table.
+
+    Args:
+        sentences: for each column whether it holds sentences, see `has_sentences`; none if empty.
+    """
+    marks = [' class="text"' if mark else "" for mark in sentences or [False] * len(texts)]
+    cells = zip(marks, texts, strict=True)
+    return (
+        "<tr>" + "".join(f"<{tag}{mark}>{to_html(text)}</{tag}>" for mark, text in cells) + "</tr>"
+    )
 
 
 def to_html(text: str) -> str:

@@ -15,7 +15,8 @@ from stpm_bench.levels import EMBEDDED, PUBLISHED
 from stpm_bench.report import statistics
 
 ALPHA = 0.05
-VERDICTS = ("supported", "contradicted", "undecided", "not tested")
+NOT_TESTED = "not tested"
+VERDICTS = ("supported", "contradicted", "undecided", NOT_TESTED)
 # A teacher trained here or untrained is one draw of many; two draws do not show their spread.
 FEWEST_DRAWS = 3
 # A teacher has learned its own task if its accuracy is at least this share of the way from chance
@@ -128,7 +129,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     """
     comparisons = judged(comparisons)
     if not any(np.isfinite(c.effect) for c in comparisons):
-        return "not tested"
+        return NOT_TESTED
     if any(lies_below(c) for c in comparisons):
         return "contradicted"
     if all(lies_above(c) for c in comparisons):

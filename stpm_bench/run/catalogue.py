@@ -1,4 +1,7 @@
-"""The tables and figures that the steps 'tables' and 'figures' make, and their report category."""
+"""What the report holds: the tables and figures, each with its category, and the notebooks."""
+
+import re
+from pathlib import Path
 
 from stpm_bench import grid
 from stpm_bench.report import published
@@ -18,9 +21,9 @@ def tables(suite: Suite) -> dict[str, tuple[str, str]]:
         found[f"{study}_by_category"] = (study, "by category")
         found[f"{study}_differences"] = (study, "paired differences, tests")
     return found | {
-        "reproductions": ("published", "the paper, its authors, others and ours"),
-        "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
-        "cost": ("cost", "seconds, images a second, memory"),
+        "reproductions": ("published", "the paper, its authors, others, ours"),
+        "pro_definitions": ("PRO definitions", "the same maps by each definition"),
+        "cost": ("cost", "seconds, images per second, memory"),
     }
 
 
@@ -37,4 +40,16 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
     of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
     if of_stpm and published.compared(published.read(), of_main):
         found["difference_to_paper"] = ("published", "ours less the paper's")
+    return found
+
+
+def notebooks(folder: Path) -> dict[str, str]:
+    """Return the notebooks in a folder: name -> what the report calls it: its name and its title.
+
+    The title is the first heading of level 1 of a jupytext file.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        title = re.search(r"^# # (.+)$", path.read_text(encoding="utf-8"), re.M)
+        found[path.stem] = f"{path.stem}: {title[1]}" if title else path.stem
     return found

@@ -96,18 +96,24 @@ def after_failure(suite: Suite, interim: str) -> str:
 
 
 def closing(suite: Suite) -> str:
-    """Return the main table, what to open next, and which fits failed."""
+    """Return the main table, what to open first and next, and which fits failed."""
     table = Path(suite.results, "tables", f"{suite.main}.md")
     if not table.exists():  # a single file was asked for
         return ""
     # A set without PRO has a separate table; a wide table of published methods may follow.
     tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
     own = "\n".join(text for text in tables if text.startswith("## Study: "))
-    page = Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html")
-    opened = f"Open {page} in a browser: images, level maps, thresholds. " if page.exists() else ""
+    pages = {
+        Path(suite.results, "first_page.html"): "main table, verdicts on the claims, anomaly maps",
+        Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html"): (
+            "images, level maps, thresholds"
+        ),
+    }
+    there = [f"{page} ({what})" for page, what in pages.items() if page.exists()]
     lines = [
         f"\n{own.rstrip()}\n",
-        f"{opened}In {suite.results}/: metrics.csv, claims.md, tables/, figures/, notebooks/.",
+        *([f"Look first, in a browser, at {', then at '.join(there)}."] if there else []),
+        f"In {suite.results}/: metrics.csv, claims.md, tables/, figures/, notebooks/.",
     ]
     records = {c: Path(suite.cell_folder(c), "metrics.json") for c in suite.cells}
     failures = {

@@ -27,6 +27,7 @@ from stpm_bench.results import (
     cell_folder,
     cells_of_study,
     fit_folder,
+    image_sides,
     load_array,
     prepared_folder,
     read_anomaly_maps,
@@ -71,7 +72,7 @@ def tables(
 
     from stpm_bench.config import warnings_of
     from stpm_bench.report import audit, cost, published, tables, typeset
-    from stpm_bench.report.claims import file_declared
+    from stpm_bench.report.claims import file_declared, resampled_images
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
@@ -82,6 +83,7 @@ def tables(
     beside = literature
     of_main = cells_of_study(results / "studies.csv", main)
     reference = grid.setting_of(of_main)
+    sides = image_sides(results, [c for c in of_main["category"].unique() if c not in others])
     if not published.is_stpm(config, reference["method"]):
         beside = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
@@ -113,6 +115,10 @@ def tables(
         for teacher in of_study["teacher"].unique():
             if declared := file_declared(config, teacher):
                 basis += f"; teacher {teacher} {declared}"
+        if elsewhere := tables.averaged_elsewhere(of_study, studies):
+            basis += f"; {elsewhere}"
+        if study == main and (resampled := resampled_images(sides)):
+            basis += f"; {resampled}"
         sections = tables.study_sections(study, table, basis, accuracies, steps)
         if study == main:
             ran = published.baselines(long, studies, config, of_study, others)
@@ -161,7 +167,15 @@ def claims(
     """Compare the paper's claims with the cells: claims.json, claims.md, .tex and .html."""
     import yaml
 
-    from stpm_bench.report import claims, claims_table, published, questions, typeset, verdict
+    from stpm_bench.report import (
+        claims,
+        claims_table,
+        published,
+        questions,
+        tables,
+        typeset,
+        verdict,
+    )
 
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_verified(results / "config.yaml"))
@@ -191,9 +205,12 @@ def claims(
     deviates = claims.deviations(config, setting.to_dict())
     precisions = set(costs.loc[costs["stage"] == "fit", "precision"].dropna()) - {"float32"}
     deviates += [f"precision {name} in training" for name in sorted(precisions)]
+    sides = image_sides(results, [c for c in of_main["category"].unique() if c not in others])
+    deviates += [text for text in [claims.resampled_images(sides)] if text]
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
     remarks = [f"Teacher {teacher}: {declared}"] if declared else []
+    remarks.append(tables.seeds_by_study(cells))
     forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
@@ -403,9 +420,9 @@ def failures(
         )
         misses, alarms = misses + found[0], alarms + found[1]
     misses, alarms = pictures.worst(misses, count), pictures.worst(alarms, count)
-    title = f"the hardest of {len(first)} categories, seed {first['seed'].iloc[0]}"
+    title = f"hardest images of {len(first)} categories, seed {first['seed'].iloc[0]}"
     if len(first) == 1:
-        title = f"the hardest of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
+        title = f"hardest images of {first['category'].iloc[0]}, seed {first['seed'].iloc[0]}"
     paths = (results / "figures" / f"failures.{suffix}" for suffix in ("pdf", "png"))
     save(pictures.failures(misses, alarms, title), *paths)
     columns = ["category", "file", "defect", "share", "ratio"]

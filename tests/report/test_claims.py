@@ -1,4 +1,4 @@
-"""Claims on made-up metrics of known truth."""
+"""The verdicts on claims, for simulated metrics whose true effects are known."""
 
 import copy
 import inspect
@@ -34,7 +34,7 @@ NO_SCORING = pd.DataFrame({"cell": [], "device": [], "images_per_second": []})
 
 
 def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
-    """A long table in which `value` says the level of a (layers, teacher, fraction); None: no cell.
+    """A long table: `value` gives the level of a (layers, teacher, fraction), None for no cell.
 
     Each category and cell adds its own small noise.
     """
@@ -57,7 +57,7 @@ def grid_of(value, categories=mvtec.CATEGORIES, seeds=(0, 1, 2), noise=0):
 
 
 def as_claimed(layers, teacher, fraction):
-    """The world as the paper has it."""
+    """Levels that agree with every claim of the paper."""
     layer = {"1": -0.1, "2": -0.03, "3": -0.02, "4": -0.2, "1+2+3": 0}[layers]
     seen = {"imagenet": 0, "cifar10": -0.1, "cifar100": -0.09, "mnist": -0.3, "svhn": -0.2}
     few = {0.05: -0.005, 0.1: -0.003, 1.0: 0}[fraction]
@@ -70,7 +70,7 @@ def judge(metrics, config=CONFIG, scoring=NO_SCORING, cells=None, main=MAIN, **m
     return found, claims_table.table(found).set_index(["claim", "metric"])
 
 
-def test_a_world_as_claimed_supports_every_claim_that_can_be_tested():
+def test_levels_as_claimed_support_every_claim_that_can_be_tested():
     metrics = grid_of(as_claimed)
     _, table = judge(metrics)
     assert len(table) == 39
@@ -85,7 +85,7 @@ def test_a_world_as_claimed_supports_every_claim_that_can_be_tested():
     assert (row["cells"], row["draws"]) == (5 * 45, 0)
 
 
-def test_a_world_that_is_the_opposite_contradicts_them():
+def test_opposite_levels_contradict_the_claims():
     metrics = grid_of(lambda *setting: 1.5 - as_claimed(*setting))
     _, table = judge(metrics)
     for claim in ("1a", "1b", "2a", "2b", "2c", "4a", "4b", "4c", "6a.2", "6a.3"):
@@ -95,8 +95,8 @@ def test_a_world_that_is_the_opposite_contradicts_them():
     assert set(table.loc[["3a", "3b"], "verdict"]) == {"contradicted"}
 
 
-def test_a_world_without_differences_leaves_them_undecided():
-    # One such world in twenty is found to differ, as ALPHA says; this one is not.
+def test_equal_levels_leave_the_claims_undecided():
+    # By chance one such table in twenty is found to differ (ALPHA); this one is not.
     _, table = judge(grid_of(lambda *setting: 0.95, noise=2))
     for claim in ("1a", "1b", "2a", "2b", "2c"):
         assert set(table.loc[claim, "verdict"]) == {"undecided"}, claim
@@ -162,7 +162,7 @@ def test_a_row_is_judged_on_the_comparisons_that_are_planned_and_names_them():
     assert set(table.loc["1a", "verdict"]) == {"supported"}
     assert "not planned: layers 1+2+3 less 3" in table.loc[("1a", "pro"), "note"]
     assert set(table.loc["2a", "verdict"]) == {"not tested"}
-    # What is planned and has not run is judged, and not left out.
+    # A comparison that is planned and has not run is judged, not left out.
     cells = cells_of(grid_of(as_claimed))
     _, table = judge(metrics, cells=cells)
     assert set(table.loc["1a", "verdict"]) == {"undecided"}
@@ -195,7 +195,7 @@ def test_another_setting_than_the_papers_does_not_test_its_numbers():
     assert claims.deviations(CONFIG, SETTING) == []
 
 
-def test_the_papers_teacher_in_a_file_is_no_deviation_but_is_said():
+def test_the_papers_teacher_in_a_file_is_named_but_is_no_deviation():
     config = copy.deepcopy(CONFIG)
     config["teachers"]["imagenet"] |= {"weights": "resnet18.pth", "source": "IMAGENET1K_V1"}
     assert claims.deviations(config, SETTING) == []
@@ -232,7 +232,7 @@ def test_each_seed_is_a_draw_of_a_teacher_and_the_sign_must_hold_in_each():
 
 
 def once(config):
-    """A config each of whose teachers is drawn once."""
+    """A config in which each teacher is drawn once."""
     teachers = {name: entry | {"draws": 1} for name, entry in config["teachers"].items()}
     return config | {"teachers": teachers}
 
@@ -258,7 +258,7 @@ def test_a_drawn_main_teacher_is_a_draw_in_every_claim():
     assert table.loc[("1a", "pro"), ["verdict", "draws"]].tolist() == ["supported", 0]
 
 
-def test_a_teacher_near_chance_says_nothing_of_its_source():
+def test_a_teacher_near_chance_leaves_its_claims_undecided():
     learned = {name: [Learned(0.9, 10)] * 3 for name in ("cifar10", "mnist")}
     learned |= {"svhn": [Learned(0.92, 10), Learned(0.188, 10), Learned(0.91, 10)]}
     _, table = judge(grid_of(as_claimed), learned=learned)
@@ -271,7 +271,7 @@ def test_a_teacher_near_chance_says_nothing_of_its_source():
     assert [Learned(a, 100).near_chance for a in (0.1, 0.12)] == [True, False]
 
 
-def test_the_margins_have_the_reasons_that_stand_beside_them():
+def test_the_margins_agree_with_the_reasons_in_their_comments():
     rows = PAPER[(PAPER["source"] == published.PAPER) & (PAPER["category"] == "mean")]
     printed = rows.set_index(["method", "metric"])["value"]
     rivals = {"image_auroc": "Patch-SVDD", "pixel_auroc": "Cut-Paste", "pro": "PaDiM-R18"}
@@ -300,6 +300,23 @@ def test_a_lead_within_rounding_is_none():
         assert table.loc[("6a.2", "pixel_auroc"), "effect"] == pytest.approx(lead)
 
 
+def test_a_claim_has_one_statement_for_all_metrics():
+    _, table = judge(grid_of(as_claimed))
+    by_claim = table.groupby(level="claim")["statement"].nunique()
+    assert (by_claim == 1).all()
+    assert "0.03 of image AUROC, 0.01 of pixel AUROC" in table.loc[("3a", "pro"), "statement"]
+    assert table.loc[("6a.2", "pro"), "comparison"] == "stpm less SPADE's entries"
+    assert table.loc[("6a.3", "pro"), "comparison"].startswith("mean of 15 less ")
+    assert set(claims.SUBJECTS) == {claim[0] for claim in by_claim.index}
+
+
+def test_images_that_were_made_smaller_are_a_deviation():
+    sides = {"bottle": 448, "screw": 1024, "visa.candle": 10, "own": 10}
+    found = claims.resampled_images(sides)
+    assert found == f"{claims.RESAMPLED} bottle from 900 to 448 pixels"
+    assert claims.resampled_images(mvtec.SIDES) == ""
+
+
 def test_both_means_of_a_rival_are_shown():
     _, table = judge(grid_of(as_claimed))
     for claim in ("6a.2", "6a.3"):
@@ -310,7 +327,7 @@ def test_both_means_of_a_rival_are_shown():
 
 
 def with_baselines(of_method, fractions=(0.05, 0.1, 1.0), seeds=(0,)):
-    """The world as claimed, and baselines on levels of their own, with one seed each."""
+    """Levels as claimed, and baselines at their default levels, with one seed each."""
     metrics = grid_of(as_claimed)
     few = metrics[(metrics["layers"] == "1+2+3") & (metrics["teacher"] == "imagenet")]
     few = few[few["fraction"].isin(fractions) & few["seed"].isin(seeds)]
@@ -390,9 +407,9 @@ def test_speed(rates, device, expected):
     assert table.loc[("5a", ""), "verdict"] == expected
     note = table.loc[("5a", ""), "note"]
     if device == "cpu":
-        assert "with no GPU: 45 images a second" in note
+        assert "with no GPU: 45 images per second" in note
     batch = inspect.signature(stpm.level_maps).parameters["batch_size"].default
-    assert f"in batches of {batch}, the first of them included (no warm-up)" in note
+    assert f"in batches of {batch}, including the first (no warm-up)" in note
 
 
 @pytest.mark.parametrize(
@@ -473,7 +490,7 @@ def test_holm_is_within_a_claim_over_what_it_is_judged_on():
 
 
 def test_six_categories_are_enough_for_a_claim_of_four_comparisons():
-    """Holm over a study's 24 tests asked for 10 categories."""
+    """A Holm correction over all 24 tests of a study would need 10 categories."""
     _, table = judge(grid_of(as_claimed, mvtec.CATEGORIES[:6]))
     assert set(table.loc[["1a", "1b"], "verdict"]) == {"supported"}
 
@@ -510,3 +527,11 @@ def test_the_claims_are_formatted_with_their_thresholds_and_what_is_missing():
         "-0.020",
     ]
     assert "3 of 3" in set(details["draws above"])
+
+
+def test_without_a_drawn_teacher_there_is_no_column_of_draws():
+    metrics = grid_of(as_claimed)
+    found, _ = judge(metrics[metrics["teacher"] == "imagenet"])
+    bodies = [section.body for section in claims_table.sections(found, "", [])]
+    assert not any({"draws", "draws above"} & set(body) for body in bodies)
+    assert "categories" in bodies[0]

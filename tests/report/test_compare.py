@@ -1,4 +1,4 @@
-"""The rule that sets two runs beside each other, in made-up worlds; and what it says of folders."""
+"""The comparison of two runs: its rule on simulated runs, and its output for two folders."""
 
 import re
 from pathlib import Path
@@ -34,23 +34,23 @@ def unrelated(rng, shape):
 
 
 def unequal(rng, shape):
-    """Categories of very different noise: 20 times from the quietest to the loudest."""
+    """Categories of very different noise: the noisiest has 20 times the spread of the quietest."""
     scale = np.geomspace(0.001, 0.02, shape[1])[:, None]
     return scale * normal(rng, shape) / SPREAD
 
 
 def drawn_teacher(rng, shape):
-    """A seed's teacher moves all categories together, more than its student does."""
+    """The teacher of a seed shifts all categories together, by more than the student does."""
     return normal(rng, shape) + rng.normal(0, 3 * SPREAD, (*shape[:1], 1, shape[2]))
 
 
 def near_the_ceiling(rng, shape):
-    """Skewed, and in the steps of an AUROC of 20 by 63 images."""
+    """Skewed, and rounded to the steps of an AUROC of 20 good and 63 defective images."""
     return -np.round(rng.exponential(SPREAD, shape) * 1260) / 1260
 
 
 def collapsing(rng, shape):
-    """One training in five ends far below."""
+    """One training in five collapses to a much lower value."""
     return normal(rng, shape) - 0.3 * (rng.random(shape) < 0.2)
 
 
@@ -80,7 +80,7 @@ def test_a_shift_of_four_spreads_is_beyond_noise(noise, groups):
     assert rate(noise, 0.02, groups, 500) >= 0.95
 
 
-def test_of_one_metric_of_one_category_no_test_could_see_more():
+def test_the_power_for_one_metric_of_one_category_is_the_largest_possible():
     """The power of Student's test of the same level, by its noncentral distribution."""
     limit = stats.t.ppf(1 - ALPHA / 2, 4)
     best = stats.nct.sf(limit, 4, 0.02 / (SPREAD * np.sqrt(2 / 3)))
@@ -107,14 +107,14 @@ def test_without_a_shift_few_studies_are_beyond_noise(noise, groups):
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_nor_of_one_category(noise, options):
-    """Here the level is reached, not undercut: by chance the count may be above 5 in 100."""
+def test_without_a_shift_one_category_is_seldom_beyond_noise(noise, options):
+    """The test has exactly its level here, so that by chance the count may exceed 5 in 100."""
     worlds = 1500
     count = round(rate(noise, 0, 1, worlds, **options) * worlds)
     assert stats.binomtest(count, worlds, ALPHA, alternative="greater").pvalue > 0.001
 
 
-def test_nor_where_one_training_in_five_collapses():
+def test_without_a_shift_collapses_are_seldom_beyond_noise():
     assert rate(collapsing, 0, 15, 1000) <= ALPHA
 
 
@@ -130,7 +130,7 @@ def test_one_category_that_moved_is_found_among_many():
         assert found.spread == pytest.approx(SPREAD, rel=0.3)
 
 
-def test_the_interval_holds_the_shift_in_95_of_100_worlds():
+def test_the_interval_contains_the_shift_in_95_of_100_runs():
     rng = np.random.default_rng(3)
     held = 0
     for _ in range(500):
@@ -144,7 +144,7 @@ def values(*rows):
     return np.array([rows], float)
 
 
-def test_one_seed_a_run_cannot_tell_unless_the_values_are_the_same():
+def test_one_seed_per_run_cannot_tell_unless_the_values_are_equal():
     (found,) = compare(values([0.95]), values([0.99]))
     assert (found.verdict, found.untold, found.groups) == (UNTOLD, 1, 1)
     assert found.largest == pytest.approx(0.04)
@@ -154,7 +154,7 @@ def test_one_seed_a_run_cannot_tell_unless_the_values_are_the_same():
     assert compare(values([0.95]), values([0.9506]))[0].verdict == UNTOLD
 
 
-def test_the_same_values_are_reproduced_whatever_else_a_run_has():
+def test_equal_values_are_reproduced_even_if_a_run_has_others():
     gap = np.nan
     one, other = [0.95, gap, gap], [0.95, 0.5, 0.4]
     assert compare(values(one), values(other))[0].verdict == REPRODUCED
@@ -185,12 +185,12 @@ def test_a_method_with_a_single_seed_is_no_noise_for_the_others():
     assert (found.verdict, found.untold) == (WITHIN, 0)
     (found,) = compare(values(drawing, single), values(moved, [0.8, gap, gap]))
     assert (found.verdict, found.untold) == (UNTOLD, 1)
-    # What is beyond noise is so whatever else cannot be told.
+    # A verdict 'beyond noise' stays, even if other groups cannot be decided.
     (found,) = compare(values(drawing, single), values([0.5, 0.51, 0.49], [0.8, gap, gap]))
     assert (found.verdict, found.untold) == (BEYOND, 1)
 
 
-def test_a_gap_costs_its_group_alone():
+def test_a_gap_affects_only_its_group():
     rng = np.random.default_rng(5)
     runs = 0.9 + rng.normal(0, SPREAD, (2, 1, 15, 3))
     whole = compare(runs[0], runs[1] + 0.01)[0]
@@ -259,7 +259,7 @@ def compared(capsys, *folders: Path) -> tuple[int, list[list[str]], str]:
     ],
     ids=str,
 )
-def test_three_seeds_a_run(tmp_path, capsys, other, verdict, status):
+def test_three_seeds_per_run(tmp_path, capsys, other, verdict, status):
     one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two", **other)
     found, rows, said = compared(capsys, one, two)
     assert found == status
@@ -272,7 +272,7 @@ def test_three_seeds_a_run(tmp_path, capsys, other, verdict, status):
     assert "THE CONFIGS DIFFER" not in said
 
 
-def test_one_seed_a_run_is_exit_status_2(tmp_path, capsys):
+def test_one_seed_per_run_is_exit_status_2(tmp_path, capsys):
     one = folder_of(tmp_path / "one", seeds=(0,))
     two = folder_of(tmp_path / "two", seeds=(0,), noise=2)
     status, rows, _ = compared(capsys, one, two)
@@ -281,7 +281,7 @@ def test_one_seed_a_run_is_exit_status_2(tmp_path, capsys):
     assert compared(capsys, one, one)[0] == 0
 
 
-def test_one_seed_beside_three_is_compared(tmp_path, capsys):
+def test_one_seed_against_three_is_compared(tmp_path, capsys):
     one = folder_of(tmp_path / "one")
     two = folder_of(tmp_path / "two", seeds=(0,), noise=2, shift=0.2)
     status, rows, _ = compared(capsys, one, two)
@@ -289,13 +289,13 @@ def test_one_seed_beside_three_is_compared(tmp_path, capsys):
     assert rows[3][1:4] == ["2", "4", "0"]
 
 
-def test_cells_of_one_run_alone_are_counted_and_named(tmp_path, capsys):
+def test_cells_of_only_one_run_are_counted_and_named(tmp_path, capsys):
     one = folder_of(tmp_path / "one")
     two = folder_of(tmp_path / "two", noise=2, categories=["gravel"])
     _, rows, said = compared(capsys, one, two)
     assert rows[0][8] == "1 of 2"  # groups
     assert rows[3][1:4] == ["3", "3", "0"]
-    assert "In the first alone: category-brick_layers-1+2+3_teacher-random" in said
+    assert "Only in the first: category-brick_layers-1+2+3_teacher-random" in said
     status, rows, _ = compared(capsys, folder_of(tmp_path / "none", categories=["brick"]), two)
     assert (status, rows[0][2], rows[0][7]) == (2, UNTOLD, "n/a")
 
@@ -309,7 +309,7 @@ def test_the_largest_difference_is_named(tmp_path, capsys):
     assert re.fullmatch(r"-0\.(29|30)\d \(gravel\)", rows[0][7])
 
 
-def test_configs_that_differ_are_said(tmp_path, capsys):
+def test_differences_between_configs_are_named(tmp_path, capsys):
     one = folder_of(tmp_path / "one")
     two = folder_of(tmp_path / "two", training={"epochs": 20, "batch_size": 8}, precision="float32")
     _, _, said = compared(capsys, one, two)
@@ -340,7 +340,7 @@ def test_the_tables_are_written(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "metrics.csv"])
-def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys, file):
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys, file):
     one, two = folder_of(tmp_path / "one"), folder_of(tmp_path / "two")
     (two / file).unlink()
     status, _, said = compared(capsys, one, two)

@@ -9,7 +9,7 @@ from stpm_bench.grid import Cell
 from stpm_bench.report import cost, typeset
 
 
-def test_costs_are_what_each_stage_wrote(tmp_path):
+def test_costs_are_those_that_each_stage_recorded(tmp_path):
     cells = [Cell("bottle", "1+2+3", "digits", 1.0, seed, "stpm") for seed in (0, 1)]
 
     def write(path, **record):
@@ -63,8 +63,8 @@ def test_costs_are_what_each_stage_wrote(tmp_path):
     ]
 
 
-def test_peak_memory_is_of_this_process_alone():
-    """Even where the process that started it holds more, as Snakemake does on a large grid."""
+def test_peak_memory_is_only_that_of_this_process():
+    """Even if the process that started it uses more memory, as Snakemake does on a large grid."""
     child = "from stpm_bench import provenance; print(provenance.host_bytes())"
     parent = (
         "import subprocess, sys; from stpm_bench import provenance; held = bytearray(800_000_000); "
@@ -77,8 +77,8 @@ def test_peak_memory_is_of_this_process_alone():
     assert of_child < 400_000_000
 
 
-def test_the_seconds_of_a_step_hold_its_imports(tmp_path):
-    """PyTorch's take longer than what is done to make an untrained teacher."""
+def test_the_seconds_of_a_step_include_its_imports(tmp_path):
+    """Importing PyTorch takes longer than making an untrained teacher."""
     output = tmp_path / "random.pt"
     command = [sys.executable, "-m", "stpm_bench", "teacher", "--backbone", "resnet18"]
     start = time.perf_counter()

@@ -153,7 +153,7 @@ def test_the_cells_of_a_page_differ_from_the_first_in_one_axis_in_turn():
 
 
 def settings_of(count: int, *fits: str) -> list[explorer.Setting]:
-    """Return settings, each of one level of 100 x 100: 20,000 bytes an image."""
+    """Return settings, each of one level of 100 x 100: 20,000 bytes per image."""
     maps = {"1": np.broadcast_to(np.float32(1), (count, 100, 100))}
     scores = np.arange(count, dtype=np.float32)
     return [
@@ -162,7 +162,7 @@ def settings_of(count: int, *fits: str) -> list[explorer.Setting]:
     ]
 
 
-def test_what_does_not_fit_is_left_out_cells_first():
+def test_a_page_that_is_too_large_leaves_out_cells_first():
     assert explorer.MAP_BYTES == 5_000_000
     assert explorer.fitting(settings_of(50, "a", "b", "c", "d")) == (4, 50)
     assert explorer.fitting(settings_of(80, "a", "b", "c", "d")) == (3, 80)
@@ -195,7 +195,7 @@ def test_a_page_says_what_it_leaves_out(monkeypatch):
 # What is in the page
 
 
-def test_a_page_loads_nothing_and_ends_no_script_early():
+def test_a_page_loads_nothing_and_no_file_name_ends_its_script():
     arguments = made_up()
     arguments["files"][0] = "test/good/</script><script>alert(1)</script>.png"
     page = explorer.page(**arguments)
@@ -254,7 +254,7 @@ def fused(page, cell: int, image: int, size: int, levels: str, fusion: str) -> n
 
 
 @needs_chromium
-def test_the_fused_pixels_are_the_suites_whatever_the_settings(show):
+def test_the_fused_pixels_equal_the_suites_for_all_settings(show):
     arguments = made_up()
     with show(arguments) as page:
         for i, setting in enumerate(arguments["settings"]):
@@ -363,7 +363,9 @@ def test_a_level_is_hidden_by_a_click_and_the_page_says_what_that_is_not(show):
         expected = anomaly_maps([maps["1"], maps["3"]], 64).max(axis=(1, 2))
         found = page.evaluate("sides[0].found.scores.slice ? [...sides[0].found.scores] : []")
         np.testing.assert_allclose(found, expected, rtol=1e-3)
-        assert "not what a method fitted without it" in page.evaluate("sides[0].note.textContent")
+        assert "A method fitted without this level would" in page.evaluate(
+            "sides[0].note.textContent"
+        )
         page.click("[data-side='0'] .fusion input[value=sum]")
         page.wait(f"{READY} && sides[0].fusion === 'sum'")
         for level in (1, 3):  # the last one stays
@@ -390,7 +392,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(show, tmp_path):
 
 
 @needs_chromium
-def test_a_set_without_masks_shows_images_alone(show):
+def test_a_set_without_masks_shows_only_images(show):
     with show(made_up(masks=False)) as page:
         page.wait(READY)
         text = page.evaluate("document.body.innerText")
@@ -407,7 +409,7 @@ def test_a_set_without_masks_shows_images_alone(show):
 
 
 @needs_chromium
-def test_a_methods_own_scores_sort_the_images_whatever_is_hidden(show):
+def test_a_methods_own_scores_sort_the_images_even_with_hidden_levels(show):
     arguments = made_up(own=True)
     scores = [round(float(score), 5) for score in arguments["settings"][0].scores]
     with show(arguments) as page:
@@ -419,7 +421,7 @@ def test_a_methods_own_scores_sort_the_images_whatever_is_hidden(show):
 
 
 @needs_chromium
-def test_a_fusion_that_the_page_does_not_have_is_said(show):
+def test_a_fusion_that_the_page_lacks_is_named(show):
     arguments = made_up()
     first = arguments["settings"][0]
     arguments["settings"][0] = first._replace(evaluation=first.evaluation | {"fusion": "highest"})

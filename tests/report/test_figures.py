@@ -160,7 +160,7 @@ def test_a_study_is_drawn_by_the_metrics_that_it_has():
     assert len(figures.study(table, {}).axes) == 1
 
 
-def test_teachers_have_their_accuracy_beside_them():
+def test_the_labels_of_teachers_give_their_accuracy():
     figure = figures.study(TEACHERS, {"imagenet": None, "mnist": 0.991})
     assert labels(figure) == ["imagenet", "mnist\n(99.1% accuracy)"]
 
@@ -205,10 +205,12 @@ def test_pro_curves_name_the_highest_and_the_lowest():
     figure = figures.pro_curves(curves(three), dict(zip(three, (0.7, 0.8, 0.9), strict=True)))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [
+        "each category",
         "highest: wood, PRO 0.900",
         "lowest: bottle, PRO 0.700",
         "mean of 3, PRO 0.800",
     ]
+    assert "grey" not in figure.axes[0].get_title()
     one = figures.pro_curves(curves(["bottle"]), {"bottle": 0.7})
     assert [text.get_text() for text in one.legends[0].get_texts()] == ["bottle, PRO 0.700"]
 
@@ -243,7 +245,7 @@ def histories(failed=()):
     return pd.concat(parts)
 
 
-def test_a_study_of_trainings_has_a_panel_a_setting_and_marks_the_epoch_kept(tmp_path):
+def test_trainings_have_one_panel_per_setting_and_mark_the_epoch_kept(tmp_path):
     figure = figures.training(histories(failed=[1]), "readings")
     assert [axis.get_title() for axis in figure.axes] == ["method stpm", "method stpm_authors"]
     for axis in figure.axes:
@@ -255,6 +257,47 @@ def test_a_study_of_trainings_has_a_panel_a_setting_and_marks_the_epoch_kept(tmp
         figure = figures.training(histories(), "readings")
         save(figure, tmp_path / f"{name}.pdf")
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def legend_of(figure):
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    return dict(zip(texts, legend.legend_handles, strict=True))
+
+
+def test_the_lines_of_trainings_are_named():
+    """By seed if there is one category, else by category; dashed and solid lines have names too."""
+    names = ["training", "validation", "epoch kept"]
+    figure = figures.training(histories(), "readings")
+    assert list(legend_of(figure)) == [*names, "seed 0", "seed 1"]
+    assert "category bottle" in figure.get_suptitle()
+    assert "training failed" in legend_of(figures.training(histories(failed=[1]), "readings"))
+    several = pd.concat([histories().assign(category=name) for name in mvtec.CATEGORIES])
+    figure = figures.training(several, "main")
+    shades = legend_of(figure)
+    assert list(shades) == [*names, *mvtec.CATEGORIES]  # not one entry per cell
+    assert "15 categories × 2 seeds" in figure.get_suptitle()
+    assert len({str(shades[name].get_color()) for name in mvtec.CATEGORIES}) == 15
+    train, validation = figure.axes[0].lines[:2]
+    assert train.get_linestyle() == shades["training"].get_linestyle() == "--"
+    assert train.get_color() == validation.get_color() == shades["carpet"].get_color()
+
+
+def test_treatments_of_the_masks_that_are_equal_are_drawn_once():
+    rows = [
+        (category, kind, definition, masks, 1, 0.5, difference, np.nan)
+        for category, kind in (("bottle", "category"), ("mean", "mean"))
+        for masks in ("nearest", "own", "bilinear_any")
+        for definition, difference in (("mvtec", 0.0), ("bins_50", -0.1))
+    ]
+    columns = ["category", "kind", "definition", "masks", "cells", "pro", "difference"]
+    table = pd.DataFrame(rows, columns=[*columns, "pixel_auroc"])
+    figure = figures.definitions(table)
+    assert labels(figure) == ["bins_50"]
+    assert "masks nearest, own, bilinear_any: equal" in figure.get_suptitle()
+    table.loc[table["masks"] == "own", "pro"] = 0.6
+    figure = figures.definitions(table)
+    assert labels(figure) == ["bins_50", "mvtec, masks own", "bins_50, masks own"]
 
 
 def test_a_gap_says_why():

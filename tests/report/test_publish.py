@@ -1,4 +1,4 @@
-"""What of a run goes into git, and what README.md says of it."""
+"""The part of a run that is published in git, and the block of README.md about it."""
 
 import json
 import re
@@ -17,8 +17,10 @@ from conftest import REPOSITORY, made_once
 from stpm_bench import audit, config, grid, provenance
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
+from stpm_bench.files import write_arrays
 from stpm_bench.metrics.definitions import DEFINITIONS
 from stpm_bench.report import publish
+from stpm_bench.report.claims import RESAMPLED
 from stpm_bench.results import cell_folder, fit_folder
 from stpm_bench.steps import evaluate
 from stpm_bench.steps import report as reporting
@@ -71,7 +73,7 @@ def made_up(tmp_path_factory) -> Path:
         for cell, fit in grid.fits(grid.read(results / "studies.csv")).items():
             if cell.folder != MISSING:
                 make_cell(cell_folder(results, cell), fit_folder(results, fit), rng)
-        remake(results)
+        interim(results)
 
     return made_once(tmp_path_factory, "to_publish", make) / "results"
 
@@ -100,8 +102,8 @@ def write(path: Path, record: dict) -> None:
     path.write_text(json.dumps(record))
 
 
-def remake(results: Path) -> None:
-    """Make metrics.csv, tables, claims and figures of what is there."""
+def interim(results: Path) -> None:
+    """Make metrics.csv, tables, claims and figures of the cells that are done."""
     evaluate.collect(results=results)
     for step in (reporting.tables, reporting.claims, reporting.figures):
         step(results=results, main="main")
@@ -161,15 +163,15 @@ def test_the_record_counts_cells_and_adds_up_hours(made_up):
     assert record["deviations_from_the_papers_setting"] == []
 
 
-def test_the_readme_of_a_folder_says_what_and_where_and_what_not(made_up):
+def test_the_readme_of_a_folder_says_what_ran_and_where_and_what_is_missing(made_up):
     text = publish.contents(made_up, "two", note="The images were resampled.")["README.md"].decode()
     command = "snakemake --cores all --configfile results/published/two/config.yaml"
     assert command in text
     assert "10 of 12 planned cells" in text
     assert "| few_shot | 12 | 10 | 1 | 1 |" in text
-    assert f"- 1 planned cells have not run: {MISSING}" in text
-    assert re.search(rf"- 1 planned cells failed .*: {re.escape(FAILED)}", text)
-    assert "Nothing: it is the paper's setting" in text
+    assert f"- Planned cells that have not run: 1 ({MISSING})" in text
+    assert f"- Planned cells that failed in their fit: 1 ({FAILED})" in text
+    assert "None: it is the paper's setting" in text
     assert f"| `data.mvtec_ad` | `{made_up.parent / 'data'}` | a copy of MVTec AD" in text
     assert "| `teachers.imagenet.weights` | `IMAGENET1K_V1` | torchvision's weights" in text
     assert "AMD EPYC (AVX-512 BF16)" in text
@@ -182,7 +184,7 @@ def test_the_readme_of_a_folder_says_what_and_where_and_what_not(made_up):
     assert "MIXED" not in text
 
 
-def test_what_is_other_than_the_papers_setting_is_listed(results):
+def test_differences_from_the_papers_setting_are_listed(results):
     change(results / "claims.json", deviations_from_the_papers_setting=["epochs 10"])
     (results / "claims.sha256").unlink()
     files = publish.contents(results, "two")
@@ -213,7 +215,7 @@ def test_two_kinds_of_processor_are_refused_with_their_cells(results, stage, oth
     assert f"{name} ({expected['capability']}): 1 cells ({fit.name})" in str(error.value)
 
 
-def test_the_speed_is_published_where_it_is_of_the_same_processor(results):
+def test_the_speed_is_published_if_it_was_measured_on_the_same_processor(results):
     speed = {"machine": {"processor": "AMD EPYC", "device": "cpu"}}
     write(results / "speed.json", speed)
     (results / "speed.csv").write_text("method\n")
@@ -224,7 +226,7 @@ def test_the_speed_is_published_where_it_is_of_the_same_processor(results):
         publish.contents(results, "two")
 
 
-def test_a_teacher_counts_where_it_was_trained(results):
+def test_a_teacher_that_was_trained_counts_as_computed(results):
     change(results / "teachers" / "imagenet.json", training_seconds=9, train_images=1, epochs=1)
     with pytest.raises(InputError, match="the login node's"):
         publish.contents(results, "two")
@@ -239,7 +241,7 @@ def test_a_teacher_counts_where_it_was_trained(results):
         ("fit", {"precision": "bfloat16"}, "the students' precision"),
     ],
 )
-def test_mixed_versions_are_refused_or_said(results, stage, other, what):
+def test_mixed_versions_are_refused_or_named(results, stage, other, what):
     fit = first_fit(results)
     change(fit / f"{stage}.json", **other)
     with pytest.raises(InputError) as error:
@@ -254,20 +256,20 @@ def test_mixed_versions_are_refused_or_said(results, stage, other, what):
     assert what in json.loads(files["record.json"])["mixed"]
 
 
-def test_other_code_than_todays_is_published(made_up):
-    """'a1' is no version that any checkout has."""
+def test_results_of_another_version_of_the_code_are_published(made_up):
+    """No checkout has the version 'a1' of the code."""
     assert publish.contents(made_up, "two")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "a b", "ä", ".x", "x" * 81])
-def test_a_name_that_is_no_plain_one_is_refused(made_up, name):
+def test_a_name_with_other_characters_is_refused(made_up, name):
     with pytest.raises(InputError, match="the name") as error:
         publish.contents(made_up, name)
     assert ascii(name) in str(error.value)
 
 
 @pytest.mark.parametrize("file", ["metrics.csv", "figures/main.png"])
-def test_what_is_missing_is_named_with_the_command_that_makes_it(results, file):
+def test_a_missing_file_is_named_with_the_command_that_makes_it(results, file):
     (results / file).unlink()
     with pytest.raises(InputError, match="no such file") as error:
         publish.contents(results, "two")
@@ -284,7 +286,7 @@ def test_a_cell_that_was_done_since_is_refused(results):
     evaluate.collect(results=results)
     with pytest.raises(InputError, match=r"tables: are of 10 cells, and metrics.csv of 11"):
         publish.contents(results, "two")
-    remake(results)
+    interim(results)
     record = json.loads(publish.contents(results, "two")["record.json"])
     assert record["cells"]["missing"] == 0
 
@@ -296,7 +298,7 @@ def test_a_damaged_file_is_refused(results):
         publish.contents(results, "two")
 
 
-def test_a_folder_is_there_whole_or_as_it_was(tmp_path):
+def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path):
     folder = tmp_path / "two"
     publish.write(folder, {"a": b"1", "b/c": b"2"})
     assert files_in(folder) == ["a", "b/c"]
@@ -342,7 +344,7 @@ def test_without_a_published_folder_the_block_says_so(tmp_path):
     assert "No results are published yet" in publish.block(tmp_path)
 
 
-def test_the_block_sets_ours_beside_the_papers_and_names_each_verdict(made_up, tmp_path):
+def test_the_block_compares_ours_with_the_paper_and_names_each_claim(made_up, tmp_path):
     publish.write(tmp_path / "two", publish.contents(made_up, "two", note="Resampled."))
     text = publish.block(tmp_path)
     assert "**[two](results/published/two/README.md)**: MVTec AD, 2 of 15 categories" in text
@@ -360,10 +362,17 @@ def test_the_block_sets_ours_beside_the_papers_and_names_each_verdict(made_up, t
     assert not re.search(r"\| PRO +\| carpet", text)  # not run
     assert "(results/published/two/claims.md)" in text
     claims = json.loads((made_up / "claims.json").read_text())["claims"]
-    lines = dict(re.findall(r"^- ([a-z ]+): (.*)$", text, re.M))
-    assert set(lines) == {claim["verdict"] for claim in claims}
+    lines = re.findall(r"^- (.*)$", text, re.M)
+    tested = {c["claim"] for c in claims if c["verdict"] != "not tested"}
+    assert [line.split(". ")[0] for line in lines[:-1]] == list(
+        dict.fromkeys(c["claim"] for c in claims if c["claim"] in tested)
+    )
     for claim in claims:
-        assert claim["claim"] in lines[claim["verdict"]].split(", ")
+        if claim["claim"] in tested:
+            line = f"{claim['claim']}. {claim['statement']}: "
+            assert any(text.startswith(line) and claim["verdict"] in text for text in lines)
+        else:
+            assert re.search(rf"\b{re.escape(claim['claim'])}\b", lines[-1])
 
 
 def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
@@ -372,34 +381,94 @@ def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
     table = pd.read_csv(path)
     table["ours: stpm_authors"], table["ours: stpm_authors sd"] = 0.91234, 0.00456
     table.to_csv(path, index=False)
-    body = publish.beside_the_paper(tmp_path / "two")
+    body = publish.compared_with_paper(tmp_path / "two")
     assert set(body["ours: stpm_authors"]) == {"0.912 ± 0.005"}
     table["ours: stpm_authors"] = float("nan")
     table.to_csv(path, index=False)
-    assert "ours: stpm_authors" not in publish.beside_the_paper(tmp_path / "two")
+    assert "ours: stpm_authors" not in publish.compared_with_paper(tmp_path / "two")
 
 
-def test_a_claim_with_several_verdicts_names_its_metrics():
-    rows = [("1a", "pro", "supported"), ("1a", "image_auroc", "undecided"), ("5a", "", "undecided")]
-    claims = [dict(zip(("claim", "metric", "verdict"), row, strict=True)) for row in rows]
-    expected = ["supported: 1a (PRO)", "undecided: 1a (image AUROC), 5a"]
-    assert publish.verdict_lines(claims) == expected
+def test_a_line_has_a_claims_statement_and_the_metrics_of_each_verdict():
+    rows = [
+        ("1a", "All beat one", "image_auroc", "undecided"),
+        ("1a", "All beat one", "pro", "supported"),
+        ("2a", "unused", "pro", "not tested"),
+        ("2c", "unused", "pro", "not tested"),
+        ("5a", "100 frames per second", "", "undecided"),
+    ]
+    keys = ("claim", "statement", "metric", "verdict")
+    claims = [dict(zip(keys, row, strict=True)) for row in rows]
+    tested = [
+        "1a. All beat one: supported (PRO), undecided (image AUROC)",
+        "5a. 100 frames per second: undecided",
+    ]
+    untested = "not tested here: pretraining of the teacher (2a, 2c)"
+    assert publish.verdict_lines(claims) == [*tested, untested]
+    assert publish.verdict_lines([claims[0], claims[1], claims[4]]) == tested
 
 
-def test_a_run_at_another_setting_is_not_set_beside_the_paper(results, tmp_path):
+def test_one_seed_has_no_spread_in_the_heading_of_the_block(made_up, tmp_path):
+    publish.write(tmp_path / "two", publish.contents(made_up, "two"))
+    path = tmp_path / "two" / "tables" / "reproductions.csv"
+    heading = "ours, mean ± standard deviation over seeds"
+    assert heading in publish.compared_with_paper(tmp_path / "two")
+    pd.read_csv(path).assign(**{"ours sd": float("nan")}).to_csv(path, index=False)
+    body = publish.compared_with_paper(tmp_path / "two")
+    assert "ours, one seed, no spread" in body
+    assert not any("±" in column for column in body)
+
+
+def test_the_readme_says_what_auto_was(results):
+    files = publish.contents(results, "two")
+    text = files["README.md"].decode()
+    assert "- `device: auto` in config.yaml was here: the CPU (11 fits)" in text
+    assert "- `precision: auto` in config.yaml was here: float32 (11 fits)" in text
+    assert json.loads(files["record.json"])["auto"]["precision"] == {"float32": 11}
+    change(first_fit(results) / "fit.json", precision="bfloat16")
+    text = publish.contents(results, "two", mixed=True)["README.md"].decode()
+    line = next(line for line in text.splitlines() if line.startswith("- `precision: auto`"))
+    assert "MIXED" in line
+    assert "float32 (10 fits)" in line
+    assert "bfloat16 (1 fit)" in line
+    (results / "studies.sha256").unlink()
+    given = yaml.safe_load((results / "config.yaml").read_text()) | {"device": "cpu"}
+    (results / "config.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    text = publish.contents(results, "two", mixed=True)["README.md"].decode()
+    assert "`device: auto`" not in text
+
+
+def test_images_resampled_before_the_run_are_a_deviation(results):
+    folder = results / "prepared" / "bottle" / "test"
+    folder.mkdir(parents=True)
+    masks = {str(index): np.zeros((448, 448), bool) for index in range(2)}
+    write_arrays(folder / "masks_own.npz", masks, compress=True)
+    interim(results)
+    files = publish.contents(results, "two")
+    said = f"{RESAMPLED} bottle from 900 to 448 pixels"
+    assert json.loads(files["record.json"])["deviations_from_the_papers_setting"] == [said]
+    assert f"- {said}" in files["README.md"].decode()
+    for file in ("claims.md", "tables/main.md"):
+        assert said in files[file].decode(), file
+    (folder / "masks_own.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"bottle/test/masks_own\.npz"):
+        reporting.claims(results=results, main="main")
+
+
+def test_a_run_at_another_setting_is_not_compared_with_the_paper(results, tmp_path):
     (results / "claims.sha256").unlink()
     for deviations, shown in (
         (["precision bfloat16 in training", "last_epoch True"], True),
+        ([f"{RESAMPLED} bottle from 900 to 448 pixels"], True),
         (["last_epoch True", "image_size 128"], False),
     ):
         change(results / "claims.json", deviations_from_the_papers_setting=deviations)
         publish.write(tmp_path / "p" / "two", publish.contents(results, "two"), replace=True)
         text = publish.block(tmp_path / "p")
         assert ("ours less paper" in text) is shown
-        assert f"Other than the paper's setting: {'; '.join(deviations)}." in text
+        assert f"Differences from the paper's setting: {'; '.join(deviations)}." in text
 
 
-def test_the_step_readme_writes_the_block_between_the_markers_alone(made_up, tmp_path):
+def test_the_step_readme_writes_only_the_block_between_the_markers(made_up, tmp_path):
     publish.write(tmp_path / "p" / "two", publish.contents(made_up, "two"))
     file = tmp_path / "README.md"
     file.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")

@@ -48,7 +48,7 @@ def test_a_row_that_is_wrong_is_named(tmp_path, line, message):
         published.read(path)
 
 
-def test_competitors_stand_beside_ours():
+def test_published_methods_are_compared_with_ours():
     long, table = methods(mvtec.CATEGORIES)
     assert value(table, "pro", "carpet", "SPADE") == 0.947
     assert np.isnan(value(table, "pro", "carpet", "Cut-Paste"))  # pixel AUROC alone
@@ -71,7 +71,7 @@ def test_competitors_stand_beside_ours():
     assert "| n/a" in text
 
 
-def test_no_other_definition_of_pro_stands_beside_the_exact_one():
+def test_no_other_definition_of_pro_is_compared_with_the_exact_one():
     table = methods(mvtec.CATEGORIES)[1]
     assert set(table["metric"]) == set(tables.METRICS)
     authors = LITERATURE[
@@ -169,7 +169,7 @@ def with_baselines(categories, runs, teacher="t"):
     return both, ran, published.methods(LITERATURE, table, (), ran)
 
 
-def test_our_runs_of_published_methods_stand_beside_the_printed_ones():
+def test_our_runs_of_published_methods_are_compared_with_the_printed_values():
     every = mvtec.CATEGORIES
     runs = [("padim", "1+2+3", seed, every) for seed in (0, 1, 2)]
     runs += [("spade", "1+2+3", 0, ["bottle", "carpet"]), ("patchcore", "2+3", 0, every)]
@@ -209,13 +209,13 @@ def test_our_runs_of_published_methods_stand_beside_the_printed_ones():
         "SPADE, ours less printed",
     ]
     assert "PaDiM on 3 seeds, SPADE on 1 seed, PatchCore on 1 seed" in pro.caption
-    assert "as far as is known, with a Wide-ResNet-50" in pro.caption
+    assert "values of SPADE are from a Wide-ResNet-50" in pro.caption
 
 
 @pytest.mark.parametrize(
     ("layers", "teacher"), [("1", "t"), ("1+2+3", "u")], ids=["other levels", "another teacher"]
 )
-def test_a_baseline_at_another_setting_does_not_stand_beside(layers, teacher):
+def test_a_baseline_at_another_setting_is_not_compared(layers, teacher):
     _, ran, table = with_baselines(["bottle"], [("padim", layers, 0, ["bottle"])], teacher)
     assert ran == []
     assert not [column for column in table if "PaDiM" in column and "ours" in column]
@@ -223,7 +223,7 @@ def test_a_baseline_at_another_setting_does_not_stand_beside(layers, teacher):
     assert "Run here too" not in text.caption
 
 
-def test_other_readings_stand_beside_the_authors_numbers():
+def test_other_readings_are_compared_with_the_authors_numbers():
     long = random_table(["bottle", "cable"])
     parts = {"stpm": long}
     for name, shift in (("stpm_authors", 0.1), ("stpm_authors_200", 0.2), ("stpm_l2", 0.3)):

@@ -1,4 +1,4 @@
-"""The studies' questions on made-up metrics of known truth."""
+"""The questions of the studies, for simulated metrics whose true effects are known."""
 
 import itertools
 
@@ -49,8 +49,8 @@ def test_without_the_main_setting_the_first_is_the_reference():
     assert table["reference"].item() == "layers 1"
 
 
-def test_a_study_of_two_axes_asks_for_each_with_the_other_held():
-    """Few-shot under both schedules: the schedule matters at 5% alone."""
+def test_a_study_of_two_axes_asks_for_each_with_the_other_fixed():
+    """Few-shot with both schedules: the schedule matters only at 5%."""
     levels = {(1.0, "a"): 0.9, (1.0, "steps"): 0.9, (0.05, "a"): 0.6, (0.05, "steps"): 0.85}
     table = ask(made_up({("1+2+3", "t", *setting): v for setting, v in levels.items()}))
     assert set(table.index) == {questions.WORDS["fraction"], questions.METHOD}
@@ -85,7 +85,7 @@ def test_what_is_missing_is_named_and_what_has_not_run_is_no_answer():
     assert section.body["effect"].tolist() == ["n/a"]
 
 
-def test_of_a_whole_grid_the_main_setting_alone_is_the_reference():
+def test_in_a_whole_grid_only_the_main_setting_is_the_reference():
     values = itertools.product(("1+2+3", *map(str, range(8))), (1.0, 0.1, 0.05, 0.5), "ab")
     metrics = made_up({(at, "t", f, m): 0.5 + f / 10 for at, f, m in values}, seeds=(0,))
     table = ask(metrics)
@@ -97,7 +97,7 @@ def test_a_study_of_one_setting_asks_nothing():
     assert ask(made_up({MAIN: 0.9})).empty
 
 
-def test_a_teacher_drawn_anew_asks_for_the_spread_over_seeds():
+def test_a_teacher_drawn_for_each_seed_asks_for_the_spread_over_seeds():
     teachers = {
         "once": {"backbone": "resnet18", "pretrain": "mnist", "draws": 1},
         "anew": {"backbone": "resnet18", "pretrain": "mnist"},

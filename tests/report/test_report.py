@@ -1,4 +1,4 @@
-"""What a reader opens: tables, figures, claims, notebooks, the report; of made-up and real runs."""
+"""Tables, figures, claims, notebooks and the report, for made-up results and for real runs."""
 
 import importlib
 import json
@@ -43,7 +43,7 @@ def paper_results(tmp_path_factory) -> Path:
 
 
 def make_up(results: Path) -> None:
-    """Write what cells and teachers would have written, as far as it is read."""
+    """Write the files of cells and teachers that the report reads."""
     config = yaml.safe_load((REPOSITORY / "workflow" / "config" / "paper.yaml").read_text())
     config["results"] = str(results)
     config["studies"]["layers"]["layers"] = [[1], [2], [3], [1, 2, 3]]
@@ -149,7 +149,7 @@ def test_a_cell_that_failed_is_a_gap_that_the_caption_counts(paper_results):
     assert few["values"].tolist() == [89, 89, 90] * 3
 
 
-def test_the_claims_rest_on_all_15_categories(paper_results):
+def test_the_claims_use_all_15_categories(paper_results):
     record = json.loads((paper_results / "claims.json").read_text())
     assert record["data"] == "MVTec AD, all 15 categories"
     verdicts = {(c["claim"], c["metric"]): c["verdict"] for c in record["claims"]}
@@ -162,7 +162,7 @@ def test_the_claims_rest_on_all_15_categories(paper_results):
     assert asked["layers", "pro"]["setting"] == "layers 1"
     assert asked["layers", "pro"]["reference"] == "layers 1+2+3"
     assert verdicts["5a", ""] == "not tested"
-    assert "images a second" in (paper_results / "claims.md").read_text()
+    assert "images per second" in (paper_results / "claims.md").read_text()
 
 
 def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
@@ -176,7 +176,7 @@ def test_the_same_numbers_make_the_same_files(paper_results, tmp_path):
     assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_the_papers_values_of_stpm_stand_beside_no_other_method(tmp_path):
+def test_the_papers_values_of_stpm_are_compared_with_no_other_method(tmp_path):
     config = yaml.safe_load((REPOSITORY / "workflow" / "config" / "paper.yaml").read_text())
     config["results"] = str(tmp_path)
     config["studies"] = {"main": config["studies"]["main"] | {"method": ["padim"]}}
@@ -199,7 +199,7 @@ def test_the_papers_values_of_stpm_stand_beside_no_other_method(tmp_path):
     assert not (tmp_path / "figures" / "difference_to_paper.png").exists()
 
 
-def test_nothing_that_has_run_makes_tables_of_gaps(paper_results, tmp_path):
+def test_without_any_result_the_tables_are_gaps(paper_results, tmp_path):
     for name in ("config.yaml", "studies.csv"):
         shutil.copy(paper_results / name, tmp_path / name)
     for history in (paper_results / "fits").glob("*/history.csv"):
@@ -312,12 +312,12 @@ def test_the_report_holds_every_table_figure_and_notebook(report, finished):
     assert "<code" in text or "every table, figure and notebook" in text
 
 
-# What the report's own framework says on every page.
+# The report's framework logs this on every page.
 NOTICE = "cdn.tailwindcss.com should not be used in production"
 
 
 def said(page: Page) -> list[str]:
-    """Return what a page of the report said, but for what its framework always says."""
+    """Return the console of a page of the report, without what its framework always logs."""
     return [line for line in page.console if not line.startswith(NOTICE)]
 
 
@@ -416,21 +416,21 @@ RULE = ("docs/add_a_method.md", "A scoring rule, a distance")
 def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
     for name in ("data", "results"):
         shutil.copytree(finished / name, tmp_path / name, copy_function=shutil.copy2)
-    # Snakemake knows by its place what a file was made with: here it is another.
+    # Snakemake records by path what a file was made with; here the path is another.
     (tmp_path / "results" / "studies.csv").unlink()
     write_category(tmp_path / "data", "gamma", train=4, test=2)
     config = small_config(tmp_path)
     assert list(yaml.safe_load(block(*OWN, "data:"))["data"]) == list(config["data"])
     added = yaml.safe_load(block(*OWN, "studies:"))["studies"]
     assert complete(config | {"studies": added | config["studies"]} | {"teachers": TEACHER})
-    # The page's, small: one category, the teacher and the seed that are there.
+    # The study of the page, made small: one category, the existing teacher and seed.
     added["pairs"] |= {"category": ["gamma"], "teacher": ["random"], "seed": [0]}
     config["studies"] |= added
     run = snakemake(config, str(tmp_path / "results" / "tables" / "pairs_by_category.md"))
     assert run.returncode == 0, run.stderr
     assert re.search(r"^fit +2$", run.stderr, re.M)  # gamma by 1 and by 1+2; no other
     text = (tmp_path / "results" / "tables" / "pairs_by_category.md").read_text()
-    assert "| category   | 1 " in text
+    assert "| category   | layers 1 " in text
     assert "| gamma " in text
     assert "| gamma " in (tmp_path / "results" / "tables" / "main.md").read_text()
 

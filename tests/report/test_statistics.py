@@ -1,4 +1,4 @@
-"""Each function against a loop, an enumeration or a value from a textbook."""
+"""Each function is compared with a loop, an enumeration or a value from a textbook."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_each_category_counts_once_however_many_seeds_it_has():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_too_few_pairs_say_so(count):
+def test_too_few_pairs_have_a_note(count):
     one = frame({(f"c{i}", seed): i / 9 for i in range(count) for seed in range(3)})
     found = statistics.compare(
         statistics.paired_differences(one, one.assign(value=one["value"] / 2))
@@ -53,7 +53,7 @@ def test_too_few_pairs_say_so(count):
     assert found["difference"] == pytest.approx(np.arange(count).mean() / 18)
 
 
-def test_no_pairs_say_so():
+def test_no_pairs_have_a_note():
     found = statistics.compare(
         statistics.paired_differences(frame({("a", 0): 1.0}), frame({("b", 0): 1.0}))
     )

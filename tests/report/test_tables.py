@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 
@@ -9,7 +10,16 @@ import scipy.stats
 from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
-from stpm_bench.report import claims_table, cost, published, statistics, tables, typeset, verdict
+from stpm_bench.report import (
+    audit,
+    claims_table,
+    cost,
+    published,
+    statistics,
+    tables,
+    typeset,
+    verdict,
+)
 
 
 def markdown(sections):
@@ -83,7 +93,7 @@ def test_a_caption_names_the_seeds_that_the_mean_rests_on():
     assert tables.seeds(none) == "3 seeds"  # the mean has no value: it rests on none
 
 
-def test_cells_of_two_versions_of_the_code_are_said_to_be_mixed():
+def test_cells_of_two_versions_of_the_code_are_called_mixed():
     long = random_table(["bottle", "cable"])
     made = cells_of(long)
     same = costs(
@@ -110,7 +120,7 @@ def test_methods_of_several_files_are_no_mixture_of_code():
     assert "2 versions of its code (2 by a1, 1 by b2)" in tables.coverage(made, long, mixed)
 
 
-def test_the_precision_of_students_is_said_and_a_mixture_of_it():
+def test_a_caption_names_the_precision_of_students_or_a_mixture():
     long = random_table(["bottle", "cable"])
     made = cells_of(long)
     rows = [{"stage": "fit", "file": "stpm"} | row for row in made.to_dict("records")]
@@ -121,7 +131,7 @@ def test_the_precision_of_students_is_said_and_a_mixture_of_it():
     assert "MIXED: students trained in 2 precisions (5 in bfloat16, 1 in float32)" in text
 
 
-def test_cells_of_two_versions_of_torch_are_said_to_be_mixed():
+def test_cells_of_two_versions_of_torch_are_called_mixed():
     long = random_table(["bottle", "cable"])
     made = cells_of(long)
     rows = ({"stage": "fit", "code": "a1", "file": "stpm"} | row for row in made.to_dict("records"))
@@ -153,7 +163,7 @@ def costs(*rows) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=cost.COLUMNS)
 
 
-def test_the_papers_values_stand_beside_ours():
+def test_the_papers_values_are_compared_with_ours():
     paper = published.paper(published.read())
     long = random_table(["bottle", "cable"])
     table = tables.study_table(long, cells_of(long), paper)
@@ -187,7 +197,36 @@ def test_one_seed_has_no_spread():
     long = long[long["seed"] == 0]
     table = tables.study_table(long, cells_of(long), {})
     assert np.isnan(row(table, "bottle")["pro_sd"])
-    assert "±" not in markdown(tables.study_sections("t", table, "")).split("Mean")[0]
+    assert "±" not in markdown(tables.study_sections("t", table, ""))
+    assert tables.spread_of(table) == "One seed, no spread"
+    mixed = pd.concat(
+        [table, tables.study_table(random_table(["tile"]), cells_of(random_table(["tile"])), {})]
+    )
+    text = tables.spread_of(mixed)
+    assert text == "Mean ± standard deviation over 1 to 3 seeds; no spread if there is one seed"
+    own = {("bottle", "pro"): (0.9, np.nan)}
+    for spread, expected in ((np.nan, "one seed, no spread"), (0.1, "mean ± standard deviation")):
+        own["bottle", "pro"] = (0.9, spread)
+        rows = published.reproductions(published.read(), own)
+        captions = [part.caption for part in published.reproductions_sections(rows, "")]
+        assert expected in captions[2]
+        assert ("±" in captions[2]) is (expected != "one seed, no spread")
+
+
+def test_a_study_whose_seeds_the_claims_extend_says_so():
+    """As in a few-shot study of one seed, whose setting with all images the main study has too."""
+    main = cells_of(random_table(["bottle"])).assign(study="main")
+    few = main[main["seed"] == 0].assign(study="few")
+    few = pd.concat([few, few.assign(fraction=0.1)])
+    studies = pd.concat([main, few])
+    text = tables.averaged_elsewhere(few, studies)
+    assert "only this study's seeds are averaged (seed 0)" in text
+    assert "claims.md" in text
+    assert "(fraction 1.0: seeds 0, 1, 2)" in text
+    assert tables.averaged_elsewhere(main, studies) == ""
+    assert tables.averaged_elsewhere(few[few["fraction"] < 1], studies) == ""
+    assert "(main: seeds 0, 1, 2; few: seed 0)" in tables.seeds_by_study(studies)
+    assert "seeds 0" not in tables.seeds_by_study(main)
 
 
 def test_several_sets_have_a_row_each():
@@ -213,7 +252,7 @@ def test_several_sets_have_a_row_each():
 MASKLESS, FRAMES = ("image_auroc",), ("image_auroc", "pixel_auroc")
 
 
-def test_sets_without_pro_have_a_table_of_their_own_and_do_not_enter_the_mean():
+def test_sets_without_pro_have_separate_tables_and_are_not_part_of_the_mean():
     own = random_table(["bottle", "carpet"])
     classes = random_table(["c.cat", "c.dog"], metrics=MASKLESS)
     videos = random_table(["s.all"], metrics=FRAMES)
@@ -296,7 +335,7 @@ def test_a_set_of_which_no_cell_has_run_is_all_gaps():
     assert [section.title for section in tables.study_sections("m", table, "")] == ["Study: m"]
 
 
-def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
+def test_the_wide_table_has_one_column_per_setting_and_marks_the_best():
     long = random_table(["bottle", "carpet"], layers=("1", "2"))
     table = tables.study_table(long, cells_of(long), {})
     wide = tables.by_category(table)
@@ -307,6 +346,7 @@ def test_the_wide_table_has_a_column_a_setting_and_marks_the_best():
     line = wide[(wide["metric"] == "pro") & (wide["category"] == "bottle")].iloc[0]
     assert line[["1", "2"]].tolist() == pytest.approx(means.tolist())
     section = tables.by_category_sections("layers", table, "")[2]
+    assert list(section.body) == ["category", "layers 1", "layers 2"]
     bold = [cell.startswith("**") for cell in section.body.iloc[0, 1:]]
     assert bold == (means == means.max()).tolist()
 
@@ -360,6 +400,37 @@ def test_latex_and_html_say_what_markdown_says():
     )
 
 
+def test_a_page_gives_sentences_the_width_that_numbers_leave():
+    sentence = "a note that is longer than thirty characters"
+    body = pd.DataFrame({"n": ["1"], "note": [sentence], "p": ["0.5"]})
+    page = typeset.webpage([typeset.Section("t", body, "c")], "claims")
+    assert f'<td>1</td><td class="text">{sentence}</td><td>0.5</td>' in page
+    assert '<th>n</th><th class="text">note</th>' in page
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert "max-width" not in re.search(r"body\{[^}]*\}", style)[0]
+
+
+def test_treatments_of_the_masks_with_equal_values_share_a_table():
+    long = cells_of(random_table(["bottle", "tile"]))
+    rng = np.random.default_rng(0)
+    parts = []
+    for definition in ("mvtec", "bins_50"):
+        values = rng.random(len(long))
+        for masks in ("nearest", "bilinear_any", "own"):
+            parts.append(long.assign(definition=definition, masks=masks, pro=values))
+    audited = pd.concat(parts).assign(pixel_auroc=0.9)
+    (section,) = audit.sections(audit.summary(audited, long))
+    assert "nearest, bilinear_any, own" in section.title
+    assert "no mask is resized" in section.caption
+    resized = audited["masks"] == "bilinear_any"
+    audited.loc[resized & (audited["category"] == "tile"), "pro"] += 0.01
+    first, second = audit.sections(audit.summary(audited, long))
+    assert first.title.endswith("masks nearest, own")
+    assert second.title.endswith("masks bilinear_any")
+    assert "no mask is resized" not in second.caption
+    assert list(audit.equal_treatments(audited)) == ["nearest", "bilinear_any"]
+
+
 def test_numbers_as_text():
     assert typeset.number(0.95149) == "0.951"
     assert typeset.number(-0.0123, signed=True) == "-0.012"
@@ -397,7 +468,7 @@ def test_latex_compiles(tmp_path):
     assert run.returncode == 0, run.stdout[-2000:]
 
 
-def test_a_study_of_several_methods_stands_beside_the_paper_with_its_first():
+def test_only_the_first_method_of_a_study_is_compared_with_the_paper():
     long = random_table(mvtec.CATEGORIES, metrics=published.NAMES)
     both = pd.concat([long.assign(value=0.9), long.assign(method="stpm_authors", value=0.5)])
     paper = published.paper(published.read())
@@ -411,7 +482,7 @@ def test_a_study_of_several_methods_stands_beside_the_paper_with_its_first():
     assert not methods.duplicated(["metric", "category"]).any()
 
 
-def test_means_beside_the_papers_are_of_the_15_categories_alone():
+def test_means_compared_with_the_papers_are_of_the_15_categories_only():
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
 
     def mean(categories):
@@ -438,7 +509,7 @@ def test_several_sets_keep_their_rows_where_settings_vary_and_teachers_their_acc
     assert "is not known" in section.caption
 
 
-def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
+def test_a_caption_names_the_axes_that_do_not_vary():
     table = pd.DataFrame(
         [["1", "random", 0.5, "stpm"], ["2", "random", 0.5, "stpm"]], columns=grid.SETTING
     )
@@ -447,7 +518,7 @@ def test_the_axes_that_do_not_vary_are_a_sentence_or_nothing():
     assert tables.fixed_axes(table) == ""
 
 
-def test_a_table_with_anomalibs_reading_says_that_its_teacher_is_another():
+def test_a_table_with_anomalibs_reading_says_that_it_has_another_teacher():
     long = random_table(["bottle"])
     for name, expected in (("stpm_anomalib", True), ("paper", False)):
         part = long.assign(**{grid.SETTING[-1]: name})
@@ -467,7 +538,7 @@ def test_a_few_shot_table_shows_the_steps():
         "1.0": "480 to 600",
         "0.1": "n/a",
     }
-    assert "Steps: the optimiser's" in section.caption
+    assert "Steps: the optimiser steps" in section.caption
     whole = table[table["fraction"] == 1]
     (section,) = tables.study_sections("main", whole, "", None, steps)
     assert "steps" not in section.body

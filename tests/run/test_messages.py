@@ -1,6 +1,7 @@
 """What a run says before it starts, when it has ended, and when it has failed."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -105,9 +106,13 @@ def test_the_end_shows_the_main_table_and_the_fits_that_failed(small_set):
     assert "| a |" in text
     assert "| wide |" not in text
     assert f"In {suite.results}/: metrics.csv" in text
-    assert "Open" not in text  # there is no page yet
+    assert "browser" not in text  # there is no page yet
+    first = Path(suite.results, "first_page.html")
     page = Path(suite.results, "explorer", "alpha.html")
     write(page, {})
-    assert f"Open {page} in a browser" in messages.closing(suite)
+    assert f"Look first, in a browser, at {page} " in messages.closing(suite)
+    write(first, {})
+    found = re.search(rf"Look first, .* at {first} .*, then at {page} ", messages.closing(suite))
+    assert found, messages.closing(suite)
     assert "1 of 2 cells the fit failed" in text
     assert f"{suite.cells[1].folder}: NaN at epoch 2" in text

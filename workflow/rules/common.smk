@@ -53,7 +53,7 @@ CATEGORIES = SUITE.categories
 CELL, FIT = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
 TRAIN, TEST = (f"{RESULTS}/prepared/{{category}}/{split}" for split in ("train", "test"))
 TABLES, FIGURES = catalogue.tables(SUITE), catalogue.figures(SUITE)
-NOTEBOOKS = sorted(path.stem for path in Path(PACKAGE, "analysis").glob("*.py"))
+NOTEBOOKS = catalogue.notebooks(PACKAGE / "analysis")
 PANEL_CELLS = SUITE.panel_cells
 
 try:

@@ -46,7 +46,7 @@ rule first_page:
         report(
             f"{RESULTS}/first_page.html",
             category="first page",
-            labels={"what": "main table, verdicts, one panel"},
+            labels={"result": "main table, verdicts, one panel"},
         ),
     log:
         f"{RESULTS}/logs/first_page.log",

@@ -29,7 +29,7 @@ rule tables:
             report(
                 f"{RESULTS}/tables/{name}.html",
                 category=category,
-                labels={"what": f"table: {what}"},
+                labels={"result": f"table: {what}"},
                 caption="../report/table.rst",
             )
             for name, (category, what) in TABLES.items()
@@ -60,7 +60,7 @@ rule claims:
         report(
             f"{RESULTS}/claims.html",
             category="claims",
-            labels={"what": "table: the paper's claims, and what these cells say"},
+            labels={"result": "table: the paper's claims, and what these cells say"},
             caption="../report/claims.rst",
         ),
         f"{RESULTS}/claims.json",
@@ -93,7 +93,7 @@ rule figures:
             report(
                 f"{RESULTS}/figures/{name}.png",
                 category=category,
-                labels={"what": f"figure: {what}"},
+                labels={"result": f"figure: {what}"},
                 caption="../report/figure.rst",
             )
             for name, (category, what) in FIGURES.items()
@@ -123,7 +123,7 @@ rule panel:
         png=report(
             f"{RESULTS}/figures/anomaly_maps/{{category}}.png",
             category="anomaly maps",
-            labels={"what": "figure: {category}"},
+            labels={"result": "figure: {category}"},
             caption="../report/panel.rst",
         ),
     log:
@@ -158,7 +158,7 @@ rule failures:
         report(
             f"{RESULTS}/figures/failures.png",
             category="failures",
-            labels={"what": "figure: the hardest misses and false alarms"},
+            labels={"result": "figure: the hardest misses and false alarms"},
             caption="../report/failures.rst",
         ),
         f"{RESULTS}/figures/failures.pdf",
@@ -190,7 +190,7 @@ rule notebook:
         html=report(
             f"{RESULTS}/notebooks/{{notebook}}.html",
             category="notebooks",
-            labels={"what": "notebook: {notebook}"},
+            labels=lambda wildcards: {"notebook": NOTEBOOKS[wildcards.notebook]},
             caption="../report/notebook.rst",
         ),
     log:
