@@ -1,8 +1,11 @@
 """Images per second in the training of a student, and the effect of each optimisation."""
 
+import functools
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from stpm_bench.device import (
     autocast,
     choose_device,
     choose_precision,
+    set_deterministic,
     set_up,
 )
 from stpm_bench.methods import student
@@ -29,6 +33,7 @@ OURS = "stpm_bench student"
 # Each row does the same as the row above it, plus one more thing.
 LADDER = (
     (PLAIN, {}),
+    ("+ freed memory is kept", {}),
     ("+ both networks cut at the deepest level", {"cut": True}),
     ("+ the teacher's features computed once", {"cached": True}),
     ("+ channels_last", {"channels_last": True}),
@@ -54,7 +59,8 @@ def run(
     and contiguous, the teacher in every step. 'stpm_bench student' is `student.train` as the suite
     calls it, an epoch of one batch: it also validates (one image) and copies the weights that it
     keeps; it does not include the teacher's pass, which is made once per student. bfloat16 is left
-    out if the hardware does not support it natively. All rows keep freed memory
+    out if the hardware does not support it natively. The first row runs in a process of its own,
+    with the C library's own handling of memory; all others keep freed memory
     (`device.keep_freed_memory`), since memory kept by one row would serve the next in any case.
 
     Args:
@@ -73,7 +79,7 @@ def run(
     set_up()
     device = choose_device("auto")
     native = choose_precision("auto", device)
-    pixels = np.random.default_rng(0).integers(0, 256, (batch_size + 1, size, size, 3), np.uint8)
+    pixels = frames(batch_size + 1, size)
     settings, ladder = START, {}
     for label, change in LADDER:
         if change.get("precision", native) is native:
@@ -81,24 +87,27 @@ def run(
             ladder[label] = (step_of(name, pixels[:-1], device, **settings), settings["precision"])
     calls = {label: call for label, (call, _) in ladder.items()}
     flops = {label: counted(call) for label, call in calls.items()}
+    del calls[PLAIN]
     flops[OURS] = list(flops.values())[-1]
     precisions = {label: precision for label, (_, precision) in ladder.items()} | {OURS: native}
     products = {
         dtype: product(matrix, dtype, device) for dtype in dict.fromkeys(precisions.values())
     }
 
-    seconds: dict = {key: [] for key in [*calls, OURS, *products]}
-    for _ in range(1 + runs):
-        for label, call in calls.items():
-            seconds[label].append(timed(call, device))
-        seconds[OURS].append(epoch_seconds(name, pixels, device, native))
-        for dtype, call in products.items():
-            seconds[dtype].append(timed(call, device))
+    seconds: dict = {key: [] for key in [PLAIN, *calls, OURS, *products]}
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        for _ in range(1 + runs):
+            seconds[PLAIN].append(other.submit(plain_seconds, name, batch_size, size).result())
+            for label, call in calls.items():
+                seconds[label].append(timed(call, device))
+            seconds[OURS].append(epoch_seconds(name, pixels, device, native))
+            for dtype, call in products.items():
+                seconds[dtype].append(timed(call, device))
     median = {key: float(np.median(values[1:])) for key, values in seconds.items()}
 
     peak = {dtype: 2 * matrix**3 / median[dtype] / 1e9 for dtype in products}
     rows = []
-    for label in [*calls, OURS]:
+    for label in [PLAIN, *calls, OURS]:
         rate, speed = batch_size / median[label], flops[label] / median[label] / 1e9
         of_runs = [batch_size / value for value in seconds[label][1:]]
         share = speed / peak[precisions[label]]
@@ -164,6 +173,24 @@ def step_of(
         optimizer.step()
 
     return step
+
+
+def frames(count: int, size: int) -> np.ndarray:
+    """Return random images: (count, size, size, 3) uint8."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+@functools.cache
+def plain_step(name: str, batch_size: int, size: int) -> tuple[Callable[[], None], torch.device]:
+    """Return the plain loop's step, and its device, in a process that does not keep memory."""
+    set_deterministic()
+    device = choose_device("auto")
+    return step_of(name, frames(batch_size, size), device, **START), device
+
+
+def plain_seconds(name: str, batch_size: int, size: int) -> float:
+    """Return the seconds of one step of the plain loop."""
+    return timed(*plain_step(name, batch_size, size))
 
 
 def whole_batch(target: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
