@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         message = f"error: {error}\n"
     except ModuleNotFoundError as error:
-        own = error.name.partition(".")[0] == "stpm_bench"  # then it is a bug
-        message = traceback.format_exc() if own else f"error: {not_installed(error.name)}\n"
+        is_bug = error.name.partition(".")[0] == "stpm_bench"
+        message = traceback.format_exc() if is_bug else f"error: {not_installed(error.name)}\n"
     except FileNotFoundError as error:
         message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
     except PermissionError as error:

@@ -12,7 +12,7 @@ import yaml
 
 from stpm_bench import methods as registry
 from stpm_bench.datasets import cifar10, demo, layouts, mvtec
-from stpm_bench.datasets.layouts import NOT_THINNED
+from stpm_bench.datasets.layouts import EVERY_IMAGE
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
 from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED, level_names, names_a_file
@@ -28,7 +28,7 @@ class Source(NamedTuple):
 
     root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
     marker: the file written last if the set is made here; None for a user's set.
-    every: split -> take one image in this many, see `layouts.thinned`.
+    every: split -> take one image in this many, see `layouts.subsample`.
     counts: split -> number of images, for a category that is made here; None for a user's set.
     read_options: options of the step 'prepare' that say how the set's files are read.
     """
@@ -37,7 +37,7 @@ class Source(NamedTuple):
     category: str
     layout: str
     marker: str | None
-    every: Mapping[str, int] = NOT_THINNED
+    every: Mapping[str, int] = EVERY_IMAGE
     counts: Mapping[str, int] | None = None
     read_options: Mapping[str, str] = MappingProxyType({})
 
@@ -51,11 +51,11 @@ def read(path: str | Path) -> dict:
     return complete(load(path))
 
 
-class _Twice(yaml.YAMLError):
+class _DuplicateKey(yaml.YAMLError):
     """A mapping has a key twice; the text names the key and the line."""
 
 
-class _EachKeyOnce(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """Rejects a mapping with a duplicate key; YAML's loaders would keep the last one."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
@@ -66,7 +66,9 @@ class _EachKeyOnce(yaml.SafeLoader):
                 continue
             name, line = (key.tag, key.value), key.start_mark.line + 1
             if name in lines:
-                raise _Twice(f"has the key {key.value!r} twice, in lines {lines[name]} and {line}")
+                raise _DuplicateKey(
+                    f"has the key {key.value!r} twice, in lines {lines[name]} and {line}"
+                )
             lines[name] = line
         return node
 
@@ -79,7 +81,7 @@ def load(path: str | Path) -> object:
     """
     try:
         content = Path(path).read_bytes()
-        return yaml.load(content, _EachKeyOnce)
+        return yaml.load(content, _UniqueKeyLoader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a config") from error
     except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
@@ -89,7 +91,7 @@ def load(path: str | Path) -> object:
             f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8, so "
             "save it again in that encoding"
         ) from error
-    except _Twice as error:
+    except _DuplicateKey as error:
         raise InputError(
             f"{path}: {error}, of which one would be dropped; expected each key once, so remove or "
             "rename one"
@@ -99,7 +101,7 @@ def load(path: str | Path) -> object:
 
 
 def complete(config: dict) -> dict:
-    """Return a copy of `config` with every default filled in and `all` spelled out.
+    """Return a copy of `config` with every default filled in and `all` replaced by the categories.
 
     `data.categories` becomes a list, and so does each study's `category`.
 
@@ -131,7 +133,7 @@ def complete(config: dict) -> dict:
             raise InputError(f"config key '{name}': {reason}; choose another folder")
     found = sources(config)
     available = list(found)
-    config["data"]["categories"] = spelled_out(config["data"]["categories"], available)
+    config["data"]["categories"] = expand_all(config["data"]["categories"], available)
     for category in config["data"]["categories"]:
         if category not in available:
             raise InputError(
@@ -139,15 +141,15 @@ def complete(config: dict) -> dict:
                 f"allowed: all, {', '.join(available)}"
             )
     for study in config["studies"].values():
-        study["category"] = spelled_out(study["category"], config["data"]["categories"])
-    refuse_names(config, found)
+        study["category"] = expand_all(study["category"], config["data"]["categories"])
+    check_category_names(config, found)
     messages = list(contradictions(config))
     if messages:
         raise InputError("\n".join(messages))
     return config
 
 
-def refuse_names(config: dict, found: Mapping[str, Source]) -> None:
+def check_category_names(config: dict, found: Mapping[str, Source]) -> None:
     """Raise an InputError if a study's category has a name that is not allowed."""
     messages = []
     for name in dict.fromkeys(c for study in config["studies"].values() for c in study["category"]):
@@ -169,7 +171,7 @@ def methods(config: dict) -> dict[str, Settings]:
 
 
 def settings(text: str) -> Settings:
-    """Return settings from the name of a built-in method, or from JSON of `methods.spelled`.
+    """Return settings from the name of a built-in method, or from JSON of `methods.to_dict`.
 
     Raises:
         InputError: the name is unknown, or a field or its value is not allowed.
@@ -196,11 +198,11 @@ def keeps_model(config: dict, settings: Settings) -> bool:
     return settings.keeps_model if keep is None else keep
 
 
-def check_methods(own: Mapping[str, dict]) -> None:
+def check_methods(entries: Mapping[str, dict]) -> None:
     """Raise an InputError if a method of the config has a field that the method it is `like` does
     not have, or a value that is not allowed."""
     known = registry.built_in()
-    for name, entry in own.items():
+    for name, entry in entries.items():
         like = entry.get("like", registry.DEFAULT)
         if not isinstance(like, str) or like not in known:
             raise InputError(
@@ -297,16 +299,16 @@ def unpacks_mvtec_ad(data: dict) -> bool:
     return Path(data["mvtec_ad"]).is_file()
 
 
-def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
+def expand_all(chosen: str | list[str], available: list[str]) -> list[str]:
     """Return categories with 'all' and 'NAME.all' replaced by the categories; no duplicates."""
     if chosen == "all":
         return list(available)
     names = []
     for category in chosen:
         prefix = category.removesuffix("all")  # including its dot
-        of_set = [name for name in available if name.startswith(prefix)]
-        every = category == "all" or (category.endswith(".all") and of_set)
-        names += of_set if every else [category]
+        members = [name for name in available if name.startswith(prefix)]
+        every = category == "all" or (category.endswith(".all") and members)
+        names += members if every else [category]
     return list(dict.fromkeys(names))
 
 
@@ -351,10 +353,10 @@ def contradictions(config: dict) -> Iterator[str]:
         key = f"config key 'teachers.{name}"
         backbone, weights = teacher["backbone"], teacher.get("weights")
         if names_a_file(teacher) and not Path(weights).is_file():
-            own = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
+            embedded = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (
-                f"{key}.weights': no such file: {weights}; expected a file of weights, or {own}"
-                f"one of torchvision's: {', '.join(PUBLISHED[backbone])}"
+                f"{key}.weights': no such file: {weights}; expected a file of weights, or "
+                f"{embedded}one of torchvision's: {', '.join(PUBLISHED[backbone])}"
             )
         if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:
             yield (

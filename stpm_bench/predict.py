@@ -48,7 +48,7 @@ def load(fit: Path, teacher: Path, layers: str, settings: Settings, device) -> P
     return predictor(scores_of, settings)
 
 
-class Place(NamedTuple):
+class ModelSource(NamedTuple):
     """Where a model comes from.
 
     Attributes:
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     category: str | None
 
 
-def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
+def find(model: Path, teacher: Path | None = None, method: str = "") -> ModelSource:
     """Find the settings of a model's fit, from its folder and the results that contain it.
 
     Args:
@@ -123,7 +123,9 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
     # The fit's settings come from its record, those of the evaluation from the method.
     settings = methods.differing(known[method], fitted)
     category = named["category"] if named else None
-    return Place(fit, teacher, settings, record["layers"], record["image_size"], made, category)
+    return ModelSource(
+        fit, teacher, settings, record["layers"], record["image_size"], made, category
+    )
 
 
 def teacher_of(folder: Path, name: str, seed: str, record: dict) -> Path:
@@ -178,7 +180,7 @@ def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
     return list(found)
 
 
-def draw(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
+def overlay(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
     """Return a figure: the image, and the image under its anomaly map.
 
     Args:

@@ -29,7 +29,7 @@ LAYOUT = 2
 
 # The arrays of masks in the folder of the prepared test images, by treatment.
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
-OWN_MASKS = "masks_own.npz"  # at their images' own size, one array per image
+ORIGINAL_MASKS = "masks_own.npz"  # at their images' own size, one array per image
 
 # The stages of a cell, and the file in which each records its settings, its inputs and its cost:
 # the first two in the folder of the fit, the last in that of the cell.
@@ -271,7 +271,7 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return found
 
 
-def user_categories(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+def categories_with_other_images(results: Path, config: dict) -> dict[str, tuple[int, int]]:
     """Return the categories that share a name with one of MVTec AD's but hold other images.
 
     Downloaded or unpacked data were checked; for a user's folder the prepared images are counted.

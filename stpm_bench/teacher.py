@@ -61,7 +61,7 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
             f"{path}: holds more than tensors by name; "
             "expected what torch.save(network.state_dict(), path) writes"
         )
-    return fitted(name, weights, str(path))
+    return select_weights(name, weights, str(path))
 
 
 def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, torch.Tensor]:
@@ -82,7 +82,7 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
             f"{published.url}: cannot be downloaded ({error}); the next try begins again. Put the "
             f"file at {file}, or name a weights file with the config key 'teachers.NAME.weights'"
         ) from error
-    return fitted(name, state, str(file))
+    return select_weights(name, state, str(file))
 
 
 def from_package() -> dict[str, torch.Tensor]:
@@ -92,10 +92,12 @@ def from_package() -> dict[str, torch.Tensor]:
         InputError: the file is missing or differs from the released one.
     """
     weights = {key: torch.from_numpy(array) for key, array in embedded.read().items()}
-    return fitted("mobilenet_v2", weights, str(embedded.FILE))
+    return select_weights("mobilenet_v2", weights, str(embedded.FILE))
 
 
-def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+def select_weights(
+    name: str, weights: dict[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
     """Return the part of `weights` that the backbone's levels need, with name and shape checked.
 
     Levels above the first one with missing weights are left out: see `levels_in`.

@@ -189,9 +189,9 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
         files: how many the finished run has, as `made` counts them.
         targets: what Snakemake is asked for; by default everything.
     """
-    draws = random.Random(seed)
+    rng = random.Random(seed)
     problems, start, finished = [], time.monotonic(), {}
-    for number, share in enumerate(sorted(draws.uniform(0, 0.95) for _ in range(kills)), 1):
+    for number, share in enumerate(sorted(rng.uniform(0, 0.95) for _ in range(kills)), 1):
         process = snakemake(config, *targets, "--rerun-incomplete")
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and made(results) < share * files:
@@ -199,7 +199,7 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
                 problems.append(f"kill {number}: nothing happened for {PATIENCE} s")
                 break
             time.sleep(0.1)
-        time.sleep(draws.uniform(0, 4))
+        time.sleep(rng.uniform(0, 4))
         if process.poll() is not None:
             problems.append(f"kill {number}: the run had ended with {process.returncode}")
             break

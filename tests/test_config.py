@@ -106,7 +106,7 @@ def test_a_step_takes_a_method_by_name_or_by_its_fields(text, expected):
 @pytest.mark.parametrize("name", registry.built_in())
 def test_settings_come_through_the_command_line_as_they_were(name):
     expected = registry.built_in()[name]
-    assert settings(json.dumps(registry.spelled(expected))) == expected
+    assert settings(json.dumps(registry.to_dict(expected))) == expected
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.interface import ReadOptions
 from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
-from stpm_bench.evaluation import evaluated
+from stpm_bench.evaluation import evaluate_cell
 from stpm_bench.methods import built_in
 from stpm_bench.methods.interface import Scores
 
@@ -163,7 +163,7 @@ def test_image_auroc_is_given_where_only_pixels_are_lost():
     scores, defects = Scores(maps, variants={"other": maps}), ["good", "good", "bent", "bent"]
     masks = {"nearest": nothing, "bilinear_any": nothing}
     settings = built_in()["stpm"].evaluation_part()
-    found = evaluated(scores, defects, masks, list(nothing), settings, "regions", 32)
+    found = evaluate_cell(scores, defects, masks, list(nothing), settings, "regions", 32)
     assert found.metrics == {"image_auroc": 1.0, "other_image_auroc": 1.0}
     assert len(found.definitions) == len(found.curve) == 0
 
@@ -171,7 +171,7 @@ def test_image_auroc_is_given_where_only_pixels_are_lost():
     shown[2:, 2:4, 2:4] = True  # by the other treatment they show
     masks["bilinear_any"] = shown
     settings |= {"masks": "bilinear_any"}
-    found = evaluated(scores, defects, masks, list(shown), settings, "regions", 32)
+    found = evaluate_cell(scores, defects, masks, list(shown), settings, "regions", 32)
     assert {"image_auroc", "pixel_auroc", "pro"} <= set(found.metrics)
 
 

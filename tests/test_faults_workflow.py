@@ -8,12 +8,12 @@ import time
 
 from builders import small_config, write_category
 from conftest import REPOSITORY, snakemake
-from stpm_bench.files import hold
+from stpm_bench.files import lock_results
 
 
 def test_a_held_folder_stops_the_second_run(small_set):
     (small_set / "results").mkdir()
-    hold(small_set / "results")
+    lock_results(small_set / "results")
     run = snakemake(small_config(small_set), f"{small_set}/results/studies.csv")
     assert run.returncode != 0
     assert f"another run holds it: process {os.getpid()} on " in run.stderr

@@ -19,6 +19,7 @@ from conftest import REPOSITORY, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    atomic_write,
     forget_hashes,
     read_json,
     record_hashes,
@@ -28,7 +29,6 @@ from stpm_bench.files import (
     write_csv,
     write_json,
     write_tensors,
-    written_whole,
 )
 from stpm_bench.report.style import save
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_and_keeps_the_old_file(small_disk, name):
 
 def test_a_disk_that_turns_read_only_is_named_and_the_write_goes_on_afterwards(small_disk):
     def write(text, read_only_after=False):
-        with written_whole(small_disk / "x.csv") as temporary:
+        with atomic_write(small_disk / "x.csv") as temporary:
             temporary.write_text(text)
             if read_only_after:
                 remount(small_disk, "ro")

@@ -28,7 +28,7 @@ from stpm_bench.metrics.definitions import DEFINITIONS
 REPOSITORY = Path(__file__).parents[2]
 FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05")
-PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.OWN_MASKS]
+PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.ORIGINAL_MASKS]
 # The files that a step makes: the option that names their place, and their names.
 MADE = {
     "download": ("output", ["download.json"]),
@@ -62,11 +62,11 @@ def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) ->
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             config = read(full) | {"results": str(made_up)}
             cells = pool.submit(make_up, config, seed).result()
-        of_paper = len(grid.cells(grid.studies(read(paper))))
+        paper_cells = len(grid.cells(grid.studies(read(paper))))
         commands = {
             "snakemake --dry-run": (cells, lambda own: [*snakemake, redirected(full, own), "-n"]),
             "snakemake, steps that do nothing": (
-                of_paper,
+                paper_cells,
                 lambda own: [
                     *snakemake,
                     redirected(paper, own),
@@ -193,9 +193,9 @@ def make_up(config: dict, seed: int) -> int:
         contents = {"metrics.json": json.dumps(values), "evaluation.json": json.dumps(cost)}
         contents["pro_definitions.csv"] = table.to_csv(index=False)
         put(results.cell_folder(folder, cell), "evaluation.sha256", contents)
-        of_fit = results.fit_folder(folder, fit)
-        put(of_fit, "score.sha256", {"score.json": json.dumps(cost)})
-        put(of_fit, "fit.sha256", {"fit.json": json.dumps(student)})
+        fit_folder = results.fit_folder(folder, fit)
+        put(fit_folder, "score.sha256", {"score.json": json.dumps(cost)})
+        put(fit_folder, "fit.sha256", {"fit.json": json.dumps(student)})
     return len(fits)
 
 

@@ -64,8 +64,8 @@ def run(
         for (quantity, name), values in measured.items()
     ]
     table = pd.DataFrame(rows)
-    of_first = table[table["method"] == FIRST].set_index("quantity")["median"]
-    table[f"ratio to {FIRST}"] = table["median"] / table["quantity"].map(of_first)
+    reference = table[table["method"] == FIRST].set_index("quantity")["median"]
+    table[f"ratio to {FIRST}"] = table["median"] / table["quantity"].map(reference)
     return table
 
 

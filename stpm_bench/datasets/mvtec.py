@@ -128,9 +128,9 @@ def download(
 
     with locked(folder / ".download.lock"):
         url = digest = None
-        own = sorted(categories_before_download(folder, counts))
+        existing = sorted(categories_before_download(folder, counts))
         if _wrong_counts(folder, counts):
-            _refuse_incomplete(folder, counts)
+            _check_none_incomplete(folder, counts)
             print(NOTICE, file=sys.stderr)
             archive, part = Path(archive or folder / name), folder / f"{name}.part"
             size = max(mirror.bytes for mirror in mirrors)
@@ -157,7 +157,7 @@ def download(
                 "sha256": digest,
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "counts": {category: list(numbers) for category, numbers in counts.items()},
-                "own": own,  # categories that were there before
+                "own": existing,  # categories that were there before
             },
         )
 
@@ -184,7 +184,7 @@ def _wrong_counts(
     return {category: found[category] for category in counts if found[category] != counts[category]}
 
 
-def _refuse_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
+def _check_none_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
     """Never overwrite a user's data: an incomplete category is an error."""
     for category, (train, test) in _wrong_counts(folder, counts).items():
         if (folder / category).exists():

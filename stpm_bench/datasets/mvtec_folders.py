@@ -84,7 +84,7 @@ def _scan_train(folder: Path, good: str) -> ScanResult:
             f"training images in train/{good}; move them into it, or out of the data set."
         )
         problems.append(Problem("error", text))
-    problems += _masks_beside(images, set())
+    problems += _masks_among_images(images, set())
     for other in folders(folder / "train"):
         if other.name != good and (found := image_files(other) + images_below(other)):
             problems.append(
@@ -140,7 +140,7 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
         del images["good"]
 
     good_images = images.pop(good, [])
-    problems += _masks_beside(good_images, set())
+    problems += _masks_among_images(good_images, set())
     rows = [Row(f"test/{good}/{image.name}", "good", "") for image in good_images]
     masks = {
         defect.name: found
@@ -148,10 +148,10 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
         if defect.name != good and (found := image_files(defect))
     }
     for defect in sorted({*images, *masks}):
-        of_defect, their_masks = images.get(defect, []), masks.get(defect, [])
-        pairs, mismatched = _match_masks(of_defect, their_masks, test / defect, truth / defect)
+        defect_images, their_masks = images.get(defect, []), masks.get(defect, [])
+        pairs, mismatched = _match_masks(defect_images, their_masks, test / defect, truth / defect)
         masked = {composed(mask.stem).removesuffix("_mask") for mask in their_masks}
-        problems += mismatched + _masks_beside(of_defect, masked)
+        problems += mismatched + _masks_among_images(defect_images, masked)
         rows += [
             Row(
                 f"test/{defect}/{image.name}",
@@ -244,23 +244,23 @@ def _misplaced_masks(truth: Path) -> list[Problem]:
     return problems
 
 
-def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
+def _masks_among_images(images: list[Path], masked: set[str]) -> list[Problem]:
     """Find masks among a folder's images: X_mask next to X, except for the stems `masked`.
 
     Files with those stems have a mask themselves, and so are images.
     """
     stems = {composed(image.stem) for image in images}
-    beside = [
+    misplaced = [
         image
         for image in images
         if (stem := composed(image.stem)) not in masked
         and any(stem.endswith(end) and stem.removesuffix(end) in stems for end in MASK_ENDINGS)
     ]
-    if not beside:
+    if not misplaced:
         return []
     text = (
-        f"{beside[0]}: is by its name the mask of an image beside it, and would be taken for an "
-        f"image{_and_more(beside)}. Expected masks in ground_truth/DEFECT/NAME_mask.png alone; "
+        f"{misplaced[0]}: is by its name the mask of an image beside it, and would be taken for an "
+        f"image{_and_more(misplaced)}. Expected masks in ground_truth/DEFECT/NAME_mask.png alone; "
         "move them there, or rename what is an image."
     )
     return [Problem("error", text)]

@@ -172,7 +172,7 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         except RuntimeError:  # torchvision raises this for missing or damaged files
             folder.mkdir(parents=True, exist_ok=True)
             # A second job that waited for the lock finds the files there.
-            with transfer.locked(folder / f".{source}.lock"), _impatient():
+            with transfer.locked(folder / f".{source}.lock"), _read_timeout():
                 train, test = (make(root=folder, download=True, **part) for part in parts)
     # Network and disk errors, and the exceptions of torchvision's readers for damaged files.
     except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
@@ -218,7 +218,7 @@ def _required(source: str, folder: str | Path | None) -> Path:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
+def _read_timeout() -> Iterator[None]:
     """Time out if a server sends nothing; torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(transfer.READ_TIMEOUT)

@@ -126,7 +126,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
     while True:
         continued = path.exists()
         with _bar_of_bytes(title, mirror.bytes, progress, initial=size_of(path)) as bar:
-            _fetch_patiently(mirror, path, bar)
+            _fetch_with_retries(mirror, path, bar)
         digest = sha256(path)
         if digest == mirror.sha256:
             return
@@ -136,7 +136,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
             raise _Refused(f"sent a file with sha256 {digest} instead of {mirror.sha256}")
 
 
-def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
+def _fetch_with_retries(mirror: Mirror, path: Path, bar) -> None:
     """Retry a mirror, with growing pauses, until `TRIES` in a row receive nothing new."""
     furthest, failures, connected = size_of(path), 0, False
     while size_of(path) < mirror.bytes:

@@ -28,7 +28,7 @@ def _scan(root: Path, category: str, split: str) -> ScanResult:
     for line in lines:
         if line["object"] != category:
             continue
-        where = f"{path}: {line['image'] or 'a line without an image'}"
+        place = f"{path}: {line['image'] or 'a line without an image'}"
         image, mask = (_below(category, line[key]) for key in ("image", "mask"))
         wrong = None
         if line["split"] not in ("train", "test"):
@@ -44,7 +44,7 @@ def _scan(root: Path, category: str, split: str) -> ScanResult:
         elif line["label"] == "anomaly" and mask is None:
             wrong = "the mask is missing. Expected its file in the column mask"
         if wrong and (line["split"] == split or line["split"] not in ("train", "test")):
-            problems.append(Problem("error", f"{where}: {wrong}; mend the line."))
+            problems.append(Problem("error", f"{place}: {wrong}; mend the line."))
         if line["split"] == split and image:
             good = line["label"] == "normal"
             rows.append(Row(image, "good" if good else line["label"], "" if good else mask or ""))

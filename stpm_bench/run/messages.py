@@ -27,7 +27,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
         f"studies: {', '.join(suite.config['studies'])})."
     ]
     lines += [f"  Warning: {text}." for text in warnings_of(suite.config)]
-    if gone := plan.models_gone(suite.config, suite.fits):
+    if gone := plan.fits_without_models(suite.config, suite.fits):
         lines.append(
             f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
             "kept (config key 'keep_models'): these are fitted again."
@@ -37,7 +37,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
     if hours > 0.1:
         lines.append(
             f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
-            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.said(todo)}."
+            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.source_text(todo)}."
         )
     teachers = plan.teachers_to_do(suite.config, suite.cells).values()
     hours = rates.pretraining_hours(teachers, plan.pretraining_images(teachers), cores)
@@ -45,7 +45,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
         lines.append(f"  Teachers are pretrained in about {hours:,.1f} hours.")
     lines += [f"  To download, where {suite.data}/ does not have it: {x}" for x in downloads(suite)]
     made = {suite.sources[category].marker for category in suite.categories}
-    if suite.mvtec_ad in made and not Path(suite.mvtec_ad).exists():
+    if suite.mvtec_marker in made and not Path(suite.mvtec_marker).exists():
         lines.append(mvtec.NOTICE)
     return "\n".join(lines)
 
@@ -54,7 +54,7 @@ def downloads(suite: Suite) -> list[str]:
     """Return what a run still has to download, with its size."""
     missing = []
     made = {suite.sources[category].marker for category in suite.categories}
-    if suite.mvtec_ad in made and not suite.archive and not Path(suite.mvtec_ad).exists():
+    if suite.mvtec_marker in made and not suite.archive and not Path(suite.mvtec_marker).exists():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     for source in suite.pretraining:
         if source in MIB and not Path(f"{suite.results}/pretraining/{source}.npz").exists():
@@ -97,16 +97,16 @@ def after_failure(suite: Suite, interim: str) -> str:
 
 def closing(suite: Suite) -> str:
     """Return the main table, what to open next, and which fits failed."""
-    table = Path(suite.results, "tables", f"{suite.main}.md")
+    table = Path(suite.results, "tables", f"{suite.main_study}.md")
     if not table.exists():  # a single file was asked for
         return ""
     # A set without PRO has a separate table; a wide table of published methods may follow.
     tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
-    own = "\n".join(text for text in tables if text.startswith("## Study: "))
+    main_tables = "\n".join(text for text in tables if text.startswith("## Study: "))
     page = Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html")
     opened = f"Open {page} in a browser: images, level maps, thresholds. " if page.exists() else ""
     lines = [
-        f"\n{own.rstrip()}\n",
+        f"\n{main_tables.rstrip()}\n",
         f"{opened}In {suite.results}/: metrics.csv, claims.md, tables/, figures/, notebooks/.",
     ]
     records = {c: Path(suite.cell_folder(c), "metrics.json") for c in suite.cells}

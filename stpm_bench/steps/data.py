@@ -13,7 +13,7 @@ from stpm_bench.files import (
     write_csv,
     write_json,
 )
-from stpm_bench.results import MASKS, OWN_MASKS, read_names
+from stpm_bench.results import MASKS, ORIGINAL_MASKS, read_names
 from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
 
@@ -93,7 +93,7 @@ def prepare(
     output: Annotated[Path, "folder for images.npy, images.csv and, for test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
-    from stpm_bench.datasets.prepare import prepare, refuse_leak
+    from stpm_bench.datasets.prepare import check_no_leak, prepare
 
     pixels, masks, manifest = prepare(
         root,
@@ -106,16 +106,16 @@ def prepare(
         read_options=read_options_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
-        refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+        check_no_leak(read_names(train / "images.csv"), manifest, root, category, layout)
     forget_hashes(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]
     if masks is not None:
         for name, file in MASKS.items():
             write_array(output / file, masks[name])
-        own = {str(index): mask for index, mask in enumerate(masks["own"])}
-        write_arrays(output / OWN_MASKS, own, compress=True)
-        names += [*MASKS.values(), OWN_MASKS]
+        original = {str(index): mask for index, mask in enumerate(masks["own"])}
+        write_arrays(output / ORIGINAL_MASKS, original, compress=True)
+        names += [*MASKS.values(), ORIGINAL_MASKS]
     write_csv(output / "images.csv", manifest)
     record_hashes(output / "images.sha256", *names)
 

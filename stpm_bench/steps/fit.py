@@ -69,8 +69,8 @@ def teacher(
 
     hash_of = files.sha256  # an option has the name sha256
     set_up(threads)
-    where = choose_device(device)
-    dtype = choose_precision(precision, where)
+    torch_device = choose_device(device)
+    dtype = choose_precision(precision, torch_device)
     report = {"backbone": backbone, "seed": seed}
     resumable = output.with_suffix(".unfinished")
     if pretrain:
@@ -88,7 +88,7 @@ def teacher(
             input_size=input_size,
             flip=pretrain not in WITHOUT_FLIPS if flip == "auto" else flip == "always",
             seed=seed,
-            device=where,
+            device=torch_device,
             precision=dtype,
             unfinished_file=resumable,
         )
@@ -123,8 +123,8 @@ def teacher(
     content |= {"source": report["source"], "degenerate": degenerate}
     report |= {"levels": described}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
-    report |= {"peak_memory": provenance.peak_memory(where)}
-    results.write_teacher(output, content, report | provenance.environment(where))
+    report |= {"peak_memory": provenance.peak_memory(torch_device)}
+    results.write_teacher(output, content, report | provenance.environment(torch_device))
     unfinished.remove(resumable)
 
 
@@ -152,14 +152,14 @@ def fit(
     from stpm_bench.split import divide
 
     set_up(threads)
-    where = choose_device(device)
+    torch_device = choose_device(device)
     method = config.settings(settings)
-    dtype = choose_precision(precision if method.reads_precision else "float32", where)
+    dtype = choose_precision(precision if method.reads_precision else "float32", torch_device)
     levels = parse_layers(layers)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
     split, table = divide(files, fraction, method.held_out(), seed)
-    network = results.read_teacher(teacher, levels, where)
+    network = results.read_teacher(teacher, levels, torch_device)
     if unusable := results.degenerate(teacher, levels):
         fitted = Fitted({}, no_history(), 0, 0.0, unusable)
     else:
@@ -170,7 +170,7 @@ def fit(
             levels=levels,
             settings=method,
             seed=seed,
-            device=where,
+            device=torch_device,
             precision=dtype,
             title=output.name,
             unfinished=output / results.UNFINISHED,
@@ -199,9 +199,9 @@ def fit(
         "steps": fitted.steps,
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
-        "peak_memory": provenance.peak_memory(where),
+        "peak_memory": provenance.peak_memory(torch_device),
     }
-    write_json(output / "fit.json", record | provenance.environment(where))
+    write_json(output / "fit.json", record | provenance.environment(torch_device))
     record_hashes(output / "fit.sha256", *results.FIT_FILES, "fit.json")
     unfinished.remove(output / results.UNFINISHED)
 
@@ -233,13 +233,13 @@ def score(
         record_hashes(fit / "score.sha256", *names)
         return
     set_up(threads)
-    where = choose_device(device)
+    torch_device = choose_device(device)
     levels = parse_layers(layers)
-    network, model = results.read_fitted(fit, teacher, levels, where)
+    network, model = results.read_fitted(fit, teacher, levels, torch_device)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(
-        network, model, images, levels=levels, settings=method, device=where
+        network, model, images, levels=levels, settings=method, device=torch_device
     )
     scoring = time.perf_counter() - scoring
     results.write_scores(fit, scores)
@@ -249,7 +249,7 @@ def score(
         "images": len(images),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(len(images) / scoring, 1),
-        "peak_memory": provenance.peak_memory(where),
+        "peak_memory": provenance.peak_memory(torch_device),
     }
-    write_json(fit / "score.json", record | provenance.environment(where))
+    write_json(fit / "score.json", record | provenance.environment(torch_device))
     record_hashes(fit / "score.sha256", *names)

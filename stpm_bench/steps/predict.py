@@ -34,7 +34,7 @@ def predict(
     from stpm_bench.datasets.prepare import as_prepared
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.files import write_array
-    from stpm_bench.predict import draw, find, load, outputs, predictions
+    from stpm_bench.predict import find, load, outputs, overlay, predictions
     from stpm_bench.report.style import save
 
     for path in image:
@@ -68,7 +68,7 @@ def predict(
         found, span = opened(file)
         anomaly_map = np.load(path.with_name(f"{path.name}.npy"))
         shown = to_8_bits(found, file, span)
-        figure = draw(shown, anomaly_map, float(scores[file]), highest, str(file))
+        figure = overlay(shown, anomaly_map, float(scores[file]), highest, str(file))
         save(figure, path.with_name(f"{path.name}.png"))
 
 

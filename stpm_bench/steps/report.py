@@ -11,6 +11,7 @@ import pandas as pd
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    atomic_write,
     forget_hashes,
     read_json,
     read_verified,
@@ -18,12 +19,12 @@ from stpm_bench.files import (
     verified,
     write_csv,
     write_json,
-    written_whole,
 )
 from stpm_bench.results import (
     MASKS,
     STAGES,
     accuracies_of,
+    categories_with_other_images,
     cell_folder,
     cells_of_study,
     fit_folder,
@@ -33,7 +34,6 @@ from stpm_bench.results import (
     read_names,
     read_scores,
     read_teachers,
-    user_categories,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -55,7 +55,7 @@ def studies(
     for text in warnings_of(completed):
         print(f"warning: {text}", file=sys.stderr)
     forget_hashes(output / "studies.sha256")
-    with written_whole(output / "config.yaml") as temporary:
+    with atomic_write(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
     record_hashes(output / "studies.sha256", "config.yaml", "studies.csv")
@@ -70,14 +70,14 @@ def tables(
     import yaml
 
     from stpm_bench.config import warnings_of
-    from stpm_bench.report import audit, cost, published, tables, typeset
+    from stpm_bench.report import audit_table, cost, published, tables, typeset
     from stpm_bench.report.claims import file_declared
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     # Categories that only share a name with one of MVTec AD's are not compared with the paper.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
-    others = user_categories(results, config)
+    others = categories_with_other_images(results, config)
     literature = published.without(published.read(), others)
     beside = literature
     of_main = cells_of_study(results / "studies.csv", main)
@@ -145,9 +145,9 @@ def tables(
             functions = [published.reproductions, published.ours]
             line = origin(functions, *of_cells, "pro_definitions.csv", printed)
             write("reproductions", table, sections, line)
-    table = audit.summary(audited, of_main)
-    line = origin([audit.summary], "pro_definitions.csv", "studies.csv")
-    write("pro_definitions", table, audit.sections(table), line)
+    table = audit_table.summary(audited, of_main)
+    line = origin([audit_table.summary], "pro_definitions.csv", "studies.csv")
+    write("pro_definitions", table, audit_table.sections(table), line)
     line = origin([cost.collect, cost.sections], *RECORDS)
     write("cost", costs, cost.sections(costs, len(cells)), line)
     record_hashes(folder / "tables.sha256", *written)
@@ -172,7 +172,7 @@ def claims(
     names = [cell.folder for cell in grid.cells(scoring)]
     long = grid.read(results / "metrics.csv")
     learned = verdict.learned_of(read_teachers(results, cells))
-    others = user_categories(results, config)
+    others = categories_with_other_images(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
         long,
@@ -349,7 +349,7 @@ def explorer(
         apart="regions" in table,
         absent=absent,
     )
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -368,7 +368,7 @@ def first_page(
         (results / "figures" / "anomaly_maps" / f"{category}.png").read_bytes(),
         category,
     )
-    with written_whole(results / "first_page.html") as temporary:
+    with atomic_write(results / "first_page.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -448,9 +448,9 @@ def notebook(
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
-    with written_whole(output / f"{source.stem}.ipynb") as temporary:
+    with atomic_write(output / f"{source.stem}.ipynb") as temporary:
         nbformat.write(content, temporary)
-    with written_whole(output / f"{source.stem}.html") as temporary:
+    with atomic_write(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body, encoding="utf-8")
 
 

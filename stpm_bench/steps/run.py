@@ -47,9 +47,9 @@ def config_docs(
 ) -> None:
     """Write the page of every config key, with its type, bounds, default and meaning."""
     from stpm_bench.config_page import page
-    from stpm_bench.files import written_whole
+    from stpm_bench.files import atomic_write
 
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page(), encoding="utf-8")
 
 
@@ -103,11 +103,11 @@ def readme(
     ),
 ) -> None:
     """Update the part of README.md on the published folders, between its two markers."""
-    from stpm_bench.files import written_whole
+    from stpm_bench.files import atomic_write
     from stpm_bench.report import publish
 
     text = publish.with_block(file.read_text(encoding="utf-8"), publish.block(published))
-    with written_whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from builders import SIZE, defect_mask, picture, save, write_nut
 from conftest import SHARED_DATA
 from stpm_bench.__main__ import main
 from stpm_bench.datasets.check import check_folder
-from stpm_bench.datasets.prepare import prepare, refuse_leak
+from stpm_bench.datasets.prepare import check_no_leak, prepare
 from stpm_bench.errors import InputError
 
 REAL = SHARED_DATA / "mvtec_ad"
@@ -83,13 +83,13 @@ def test_a_test_image_that_is_a_training_image_by_content(nut, suffix):
 def test_prepare_refuses_a_test_image_that_is_a_training_image(nut):
     """By the bytes of the files; among those that only share a name there is none."""
     train, test = (prepare(nut.parent, "nut", split, 8)[2] for split in ("train", "test"))
-    refuse_leak(train, test, nut.parent, "nut")
+    check_no_leak(train, test, nut.parent, "nut")
     save(nut / "test" / "bent" / "000.png", picture(1))
     test = prepare(nut.parent, "nut", "test", 8)[2]
     with pytest.raises(
         InputError, match=r"bent/000.png: is the same image as .*train/good/001\.png\. Exp"
     ):
-        refuse_leak(train, test, nut.parent, "nut")
+        check_no_leak(train, test, nut.parent, "nut")
 
 
 def test_the_step_prepare_compares_with_the_training_images(nut, tmp_path, capsys):

@@ -16,7 +16,7 @@ from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import cifar10, layouts, pretraining
 from stpm_bench.datasets.check import check_folder
-from stpm_bench.datasets.prepare import prepare, refuse_leak
+from stpm_bench.datasets.prepare import check_no_leak, prepare
 from stpm_bench.errors import InputError
 
 
@@ -177,7 +177,7 @@ def test_a_test_image_that_trains_is_a_warning(tmp_path):
     options = {"layout": "cifar10_oneclass", "progress": False}
     train, test = (prepare(tmp_path, "dog", s, 32, **options)[2] for s in ("train", "test"))
     with pytest.warns(UserWarning, match=r"^2 test images; the first: .*test_batch#00005: is the"):
-        refuse_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
+        check_no_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
     table, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert {p.severity for p in problems} == {"warning"}
     assert sum("2 images are the same as an earlier one" in p.text for p in problems) == 10

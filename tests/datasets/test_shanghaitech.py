@@ -107,8 +107,8 @@ def test_a_frame_is_anomalous_where_its_mask_has_a_pixel(campus):
     assert not wide[34:].any()
     assert pixels[2][wide].mean() > 230
     assert masks["own"] == []
-    thinned = prepare(campus, "test", every=2)[1]["nearest"]
-    assert thinned.any(axis=(1, 2)).tolist() == [False, True, False, False, False, False]
+    subsampled = prepare(campus, "test", every=2)[1]["nearest"]
+    assert subsampled.any(axis=(1, 2)).tolist() == [False, True, False, False, False, False]
 
 
 def test_frames_beyond_999_come_after_it(tmp_path):

@@ -87,9 +87,9 @@ def test_what_fits_recorded_counts_for_their_backbone(config):
     assert found.recorded == {("resnet18", "stpm"): 50.0}
     cells = grid.cells(grid.studies(config))
     of_18, of_50 = ([c for c in cells if c.teacher == name] for name in TEACHERS)
-    assert "estimate" not in found.said(of_18)
-    assert "recorded" not in found.said(of_50)
-    assert "recorded; others: an estimate" in found.said(cells)
+    assert "estimate" not in found.source_text(of_18)
+    assert "recorded" not in found.source_text(of_50)
+    assert "recorded; others: an estimate" in found.source_text(cells)
 
 
 @pytest.mark.parametrize(

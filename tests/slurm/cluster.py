@@ -161,18 +161,18 @@ class Cluster:
 
     def states(self) -> dict[str, str]:
         """Return each node's state as sinfo spells it: idle, mixed, down."""
-        lines = self.ask("sinfo", "-N", "-h", "-o", "%N %T").split("\n")
+        lines = self.query("sinfo", "-N", "-h", "-o", "%N %T").split("\n")
         return dict(line.split() for line in lines if line)
 
     def jobs(self) -> list[dict[str, str]]:
         """Return the jobs that slurmctld remembers, as `scontrol show job` describes them."""
-        lines = self.ask("scontrol", "--oneliner", "show", "job").split("\n")
+        lines = self.query("scontrol", "--oneliner", "show", "job").split("\n")
         jobs = [line.split() for line in lines if line.startswith("JobId=")]
         return [
             {key: value for key, _, value in (item.partition("=") for item in job)} for job in jobs
         ]
 
-    def ask(self, *command: str) -> str:
+    def query(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
 
