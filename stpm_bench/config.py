@@ -88,12 +88,12 @@ def load(path: str | Path) -> object:
         start = getattr(error, "position", None) or getattr(error, "start", 0)
         line = content.count(b"\n", 0, start) + 1
         raise InputError(
-            f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8, so "
-            "save it again in that encoding"
+            f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8; "
+            "save it in that encoding"
         ) from error
     except _DuplicateKey as error:
         raise InputError(
-            f"{path}: {error}, of which one would be dropped; expected each key once, so remove or "
+            f"{path}: {error}; only the last one would count. Expected each key once; remove or "
             "rename one"
         ) from error
     except yaml.YAMLError as error:
@@ -224,7 +224,7 @@ def sources(config: dict) -> dict[str, Source]:
     if data["demo"] and (data["mvtec_ad"] or data["sets"]):
         other = "mvtec_ad" if data["mvtec_ad"] else "sets"
         raise InputError(
-            f"config key 'data' has both 'demo: true' and '{other}'; expected one of them"
+            f"config key 'data' has both 'demo: true' and '{other}'; expected only one of them"
         )
     if data["demo"]:
         root = f"{config['results']}/demo_data"
@@ -252,20 +252,21 @@ def sources(config: dict) -> dict[str, Source]:
         if not folder.is_dir():
             raise InputError(
                 f"config key 'data.mvtec_ad': no such folder or archive: {folder}; expected a "
-                "folder with one folder a category inside (bottle/train/good/000.png, ...), the "
+                "folder with one subfolder per category (bottle/train/good/000.png, ...), the "
                 "published archive, or null to download it"
             )
         names = layouts.list_categories(folder)
         if not names:
             raise InputError(
-                f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "
-                "bottle/ with train/good/ and test/ inside"
+                f"config key 'data.mvtec_ad': {folder} contains no category; expected folders such "
+                "as bottle/ with train/good/ and test/ inside"
             )
         for name in names:
             if "." in name:
                 raise InputError(
-                    f"config key 'data.mvtec_ad': {folder / name}: a category's name has no dot, "
-                    "which parts a set of data.sets from its category; rename the folder"
+                    f"config key 'data.mvtec_ad': {folder / name}: the name of a category must not "
+                    "contain a dot, which separates a set of data.sets from its category; rename "
+                    "the folder"
                 )
         found = {name: Source(str(folder), name, "mvtec", None) for name in names}
     for name, part in data["sets"].items():
@@ -279,7 +280,7 @@ def sources(config: dict) -> dict[str, Source]:
         if name in found:
             raise InputError(
                 f"config key 'data.sets.{name}': a category of data.mvtec_ad has the same name, "
-                "and both would have a row in the tables; expected another name for the set"
+                "so that two rows of a table would have the same name; rename the set"
             )
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
@@ -330,7 +331,7 @@ def warnings_of(config: dict, study: str | None = None) -> list[str]:
     ]
     return [
         f"teacher {teacher} was trained on CIFAR-10 with its labels: it has seen the defects of "
-        f"{name}, which are CIFAR-10's other classes"
+        f"{name}, which are the other classes of CIFAR-10"
         for name in seen
         for teacher in taught
         if any(
@@ -346,8 +347,8 @@ def contradictions(config: dict) -> Iterator[str]:
     for name, part in config["data"]["sets"].items():
         if "intensity" in part and not part["intensity"][0] < part["intensity"][1]:
             yield (
-                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected the "
-                "value that becomes 0 before the one that becomes 255"
+                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected a "
+                "lower value, which becomes 0, and a higher one, which becomes 255"
             )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
@@ -360,24 +361,24 @@ def contradictions(config: dict) -> Iterator[str]:
             )
         if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:
             yield (
-                f"{key}.weights' is {EMBEDDED!r}, but none of {backbone} ship with this package; "
+                f"{key}.weights' is {EMBEDDED!r}, but this package has none for {backbone}; "
                 f"expected 'backbone: {', '.join(EMBEDDED_LEVELS)}', or other weights"
             )
         if "sha256" in teacher and not names_a_file(teacher):
-            yield f"{key}.sha256' is of a file of weights, but 'weights' names no file"
+            yield f"{key}.sha256' is for a file of weights, but 'weights' names no file"
         if isinstance(teacher.get("pretrain"), dict):
             folder = teacher["pretrain"]["folder"]
             if not Path(folder, "train").is_dir():
                 yield (
                     f"{key}.pretrain.folder': no folder {folder}/train; expected "
-                    "train/CLASS/* and, if there are, test/CLASS/* inside"
+                    "train/CLASS/* and, optionally, test/CLASS/* inside"
                 )
         elif "pretraining" in teacher and "pretrain" not in teacher:
             yield f"{key}.pretraining' is set, but the teacher has no 'pretrain'"
     built_in = registry.built_in()
     for name in config["methods"]:
         if name in built_in:
-            yield f"config key 'methods.{name}': that one is built in; choose another name"
+            yield f"config key 'methods.{name}': this is a built-in method; choose another name"
     known = methods(config)
     for study_name, study in config["studies"].items():
         key = f"config key 'studies.{study_name}"
@@ -399,15 +400,15 @@ def contradictions(config: dict) -> Iterator[str]:
             # Batch normalisation cannot train on a last batch of one image with one position.
             if 4 in levels and config["image_size"] < 64:
                 yield (
-                    f"config key 'image_size': {config['image_size']} leaves level 4 of study "
-                    f"{study_name} a single position; expected at least 64"
+                    f"config key 'image_size' is {config['image_size']}, at which level 4 of study "
+                    f"{study_name} has a single position; expected at least 64"
                 )
             entry = config["teachers"][teacher]
             has = EMBEDDED_LEVELS.get(entry["backbone"], ())
             if entry.get("weights") == EMBEDDED and (lacking := sorted({*levels} - {*has})) and has:
                 yield (
-                    f"{key}.layers': level {', '.join(map(str, lacking))} is not in the weights "
-                    f"'{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
+                    f"{key}.layers': level {', '.join(map(str, lacking))} is missing in the "
+                    f"weights '{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
                     f"{', '.join(map(str, has))}"
                 )
             try:

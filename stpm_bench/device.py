@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise InputError(
-            "config key 'device': 'cuda' was asked for, but PyTorch sees no CUDA device here; "
+            "config key 'device' is 'cuda', but PyTorch sees no CUDA device; "
             "use 'auto' or 'cpu', or install a CUDA build of PyTorch"
         )
     if not has_cuda or name == "cpu":

@@ -58,7 +58,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         reason = error.strerror or f"{error}; a full disk?"
         raise InputError(
             f"{path}: cannot be written ({reason}). Expected a writable folder with enough space; "
-            "mend that, or choose another with the config key 'results', and run again"
+            "fix that, or name another folder with the config key 'results', and run again"
         ) from error
     finally:
         with suppress(OSError):  # the disk may have become read-only
@@ -105,8 +105,8 @@ def lock_results(folder: str | Path) -> None:
         who = held.read().strip() or "another process"
         held.close()
         raise InputError(
-            f"{folder}: another run holds it: {who}. Expected one run at a time; wait for its end, "
-            "or choose another folder with the config key 'results'"
+            f"{folder}: is in use by another run: {who}. Expected one run at a time; wait for its "
+            "end, or name another folder with the config key 'results'"
         ) from error
     except OSError:  # a file system without locks
         held.close()
@@ -199,7 +199,7 @@ def check_writable(folder: str | Path) -> None:
     except OSError as error:
         raise InputError(
             f"config key 'results': {folder} cannot be written ({error.strerror}); expected a "
-            "folder that exists or can be made, and that can be written"
+            "writable folder, or one that can be made"
         ) from error
 
 
@@ -270,10 +270,10 @@ def unreadable(path: str | Path, error: object) -> InputError:
 
 
 def damaged(path: str | Path, problem: str) -> InputError:
-    """Return the error for a file of the results that must be made again."""
+    """Return the error for a file of the results that must be written again by its step."""
     # By name: Snakemake does not check for each file of a step whose results exist.
     return InputError(
-        f"{path}: {problem}. Delete it, have it made anew "
+        f"{path}: {problem}. Delete it, rerun its step "
         f"(snakemake --cores all {path} --configfile ...), and run again"
     )
 

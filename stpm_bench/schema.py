@@ -92,7 +92,7 @@ def message(error: jsonschema.ValidationError) -> str:
         return f"config key {keys} is unknown; allowed here: {', '.join(allowed)}{hint}"
     if error.validator == "required":
         missing = [repr(k) for k in error.validator_value if k not in value]
-        return f"{name} lacks {', '.join(missing)}, which it needs"
+        return f"{name} lacks {', '.join(missing)}, which is required"
     if error.validator == "not":
         both = " and ".join(repr(k) for k in error.validator_value["required"])
         return f"{name} has both {both}; expected one of them, or neither"
@@ -112,13 +112,13 @@ def hint_of_type(value: object, wanted: str) -> str:
     expects_text = "a text" in wanted or "a name" in wanted
     if expects_text and not isinstance(value, str | dict | list | None):
         return (
-            f"; write it in quotes, as in {str(value)!r}: YAML takes it for no text, and drops "
-            "zeros before a number"
+            f"; write it in quotes, as in {str(value)!r}: without them YAML does not read it as "
+            "text, and drops leading zeros"
         )
     if isinstance(value, str) and is_number(value):
         return (
-            "; it came as text, as YAML reads 1e-3 (write 1.0e-3) and Snakemake whatever is nested "
-            "in --config (write a config file)"
+            "; it was read as text, as YAML reads 1e-3 (write 1.0e-3), and as Snakemake reads "
+            "nested values of --config (use a config file)"
         )
     return ""
 

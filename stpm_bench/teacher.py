@@ -46,7 +46,7 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
     if expected and (found := sha256(path)) != expected:
         raise InputError(
             f"{path}: its sha256 is {found}, but the config key 'teachers.NAME.sha256' says "
-            f"{expected}; the file was altered or is another one: get it again, or mend the key"
+            f"{expected}; the file was changed or is another one: copy it again, or correct the key"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,7 +58,7 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
         ) from error
     if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
         raise InputError(
-            f"{path}: holds more than tensors by name; "
+            f"{path}: contains more than named tensors; "
             "expected what torch.save(network.state_dict(), path) writes"
         )
     return select_weights(name, weights, str(path))
@@ -79,8 +79,9 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
         state = published.get_state_dict(model_dir=str(folder), check_hash=True, progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
-            f"{published.url}: cannot be downloaded ({error}); the next try begins again. Put the "
-            f"file at {file}, or name a weights file with the config key 'teachers.NAME.weights'"
+            f"{published.url}: cannot be downloaded ({error}); another run starts it from the "
+            f"beginning. Put the file at {file}, or name a weights file with the config key "
+            "'teachers.NAME.weights'"
         ) from error
     return select_weights(name, state, str(file))
 
@@ -154,7 +155,7 @@ def level_report(
         elif dead_share > 0.99:
             reason = f"its features are all 0 at {dead_share:.1%} of the positions"
         elif spread < CONSTANT:
-            reason = f"its features point the same way everywhere (spread {spread:.1e})"
+            reason = f"its features have the same direction at all positions (spread {spread:.1e})"
         else:
             reason = ""
         rows.append(

@@ -1,9 +1,9 @@
-"""Whether a run that is killed again and again gives the bytes of one that is not.
+"""Checks that a run that is killed repeatedly gives the same bytes as an undisturbed one.
 
 `python tests/soak.py` runs a config twice: undisturbed, and killed (SIGKILL to the whole process
-group) at random moments that are spread over the work, each time going on with what
-docs/interruptions.md says. Then every file of the two is compared. The exit status is 1 where they
-differ.
+group) at random moments that are spread over the work, continuing each time as
+docs/interruptions.md says. Then all files of the two runs are compared. The exit status is 1 if
+they differ.
 """
 
 import argparse
@@ -29,11 +29,11 @@ sys.path.insert(0, str(REPOSITORY))  # this checkout's, wherever the package is 
 from stpm_bench.errors import InputError
 from stpm_bench.files import verified
 
-PATIENCE = 600  # seconds without a new file after which a run is given up
+PATIENCE = 600  # seconds without a new file after which a run is aborted
 MEASURED = {"seconds", "training_seconds", "images_per_second"}
 MEASURED |= {"peak_memory", "host_bytes", "gpu_bytes"}
 MEASURED |= {"frames_per_second", "p50", "p95", "load"}
-MEASURED |= {"git_commit"}  # somebody may work on the checkout meanwhile
+MEASURED |= {"git_commit"}  # the checkout may change during the test
 
 
 def json_without(text: str) -> object:

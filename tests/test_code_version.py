@@ -1,4 +1,4 @@
-"""The hash of a step's code: against what really runs, and against edits of a copy."""
+"""The hash of a step's code: against the functions that run, and against edits of a copy."""
 
 import ast
 import inspect

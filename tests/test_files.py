@@ -111,7 +111,7 @@ def holding(path: Path) -> subprocess.Popen:
 
 
 def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
-    """Two clones on one results folder once removed each other's."""
+    """Two processes on one results folder must not remove each other's temporary files."""
     path = tmp_path / "table.csv"
     process = holding(path)
     try:
@@ -143,7 +143,7 @@ def test_what_another_machine_writes_counts_as_abandoned_after_a_day(tmp_path):
 def test_the_second_run_says_who_holds_the_folder(tmp_path):
     process = holding(tmp_path)
     try:
-        with pytest.raises(InputError, match=f"another run holds it: process {process.pid} on "):
+        with pytest.raises(InputError, match=f"in use by another run: process {process.pid} on "):
             lock_results(tmp_path)
     finally:
         process.kill()

@@ -90,7 +90,7 @@ def test_a_folder_spells_the_axes():
     assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_method-stpm"
 
 
-def test_layers_are_spelled_in_order_and_read_back():
+def test_layers_are_written_in_order_and_read_back():
     assert format_layers([3, 1, 2]) == "1+2+3"
     assert parse_layers("1+2+3") == [1, 2, 3]
 
@@ -105,7 +105,7 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
 
 
 @pytest.mark.parametrize("layers", ["", "1-2", "1+", "a"])
-def test_layers_that_are_spelled_wrong(layers):
+def test_layers_that_are_written_wrong(layers):
     with pytest.raises(InputError, match=r"expected levels joined by '\+', as in 1\+2\+3"):
         parse_layers(layers)
 

@@ -1,4 +1,4 @@
-"""The methods' frames a second: what is timed, in turns, with models loaded beforehand."""
+"""The methods' frames per second: what is timed, in turns, with models loaded beforehand."""
 
 import json
 import re

@@ -176,7 +176,7 @@ ALL = ["--results", ".", "--main", "main"]
 def test_a_flipped_bit_in_any_file_that_a_step_reads_is_named(
     finished, name, step, tmp_path, monkeypatch, capsys
 ):
-    # Links are enough: a step that writes a file anew puts another in its place.
+    # Hard links suffice: a step replaces a file, it never changes one in place.
     shutil.copytree(finished / "results", tmp_path / "results", copy_function=os.link)
     monkeypatch.chdir(tmp_path / "results")
     damaged = bytearray(Path(name).read_bytes())
@@ -206,7 +206,7 @@ def test_a_pretraining_set_that_is_damaged_is_named(tmp_path, capsys):
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_an_old_record_never_stands_beside_a_new_file(tmp_path):
+def test_an_old_record_is_removed_before_a_new_file_is_written(tmp_path):
     """However far a step that writes again comes, what it leaves can be read."""
     path, record = tmp_path / "x.json", tmp_path / "x.sha256"
     for run in (1, 2):
@@ -248,7 +248,7 @@ def test_a_step_that_is_killed_while_it_writes_leaves_files_that_can_be_read(
 
 
 def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
-    """The soak test in small: tests/soak.py does it to the demo, twenty times."""
+    """A small version of tests/soak.py, which kills the demo twenty times."""
     config, results = soak.write_config(finished / "config.yaml", tmp_path, "killed")
     among = ("cells/*", "fits/*", "prepared/*", "teachers/*")
     among += ("config.yaml", "studies.csv", "metrics.csv")
@@ -266,7 +266,7 @@ def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
         ("metrics.json", ("0.9", "0.8"), ["fits/a/metrics.json: differs"]),
     ],
 )
-def test_the_soak_test_finds_what_differs_and_passes_over_seconds(tmp_path, name, change, found):
+def test_the_soak_test_finds_what_differs_and_ignores_seconds(tmp_path, name, change, found):
     for run in ("one", "other"):
         cell = tmp_path / run / "fits" / "a"
         cell.mkdir(parents=True)

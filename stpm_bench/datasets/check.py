@@ -216,16 +216,18 @@ def _same_pixels(folder: Path, group: list[CheckedImage], layout: str) -> list[P
             problems.append(Problem("error", leak_message(path, earlier)))
         elif one.row.defect != other.row.defect:
             text = (
-                f"{path}: is the same image as {earlier}, with another label. "
-                "Expected one of the two; remove the wrong one."
+                f"{path}: is the same image as {earlier}, but has another label. "
+                "Expected one label; remove the wrong one."
             )
             problems.append(Problem("error", text))
         else:
-            text = f"{path}: is the same image as {earlier}, and counts twice; remove one."
+            text = f"{path}: is the same image as {earlier}, which counts twice; remove one."
             problems.append(Problem("warning", text))
     if LAYOUTS[layout].inside and problems:
         worst = min(problems, key=lambda problem: problem.severity)
-        text = f"{folder}: {len(problems)} images are the same as an earlier one, as {worst.text}"
+        text = (
+            f"{folder}: {len(problems)} images are the same as an earlier one, such as {worst.text}"
+        )
         return [Problem("warning", text)]
     return problems
 
@@ -263,10 +265,10 @@ def _sizes(folder: Path, group: list[CheckedImage]) -> list[Problem]:
     [(usual, count)] = counts.most_common(1)
     other = next(one for one in group if one.size and one.size != usual)
     text = (
-        f"{folder / other.row.file}: is {_size(other.size)} pixels. Its category has {len(counts)} "
-        f"sizes, from {smallest} to {largest}; the commonest, {_size(usual)}, is that of "
-        f"{percent(count / counts.total())} of the images. Expected one: each image is squashed to "
-        "the same square, so that they are distorted differently."
+        f"{folder / other.row.file}: has {_size(other.size)} pixels. Its category has "
+        f"{len(counts)} sizes, from {smallest} to {largest}; {percent(count / counts.total())} of "
+        f"the images have the most common one, {_size(usual)}. Expected one size: every image is "
+        "resized to the same square, so that images of different shapes are distorted differently."
     )
     return [Problem("warning", text)]
 
@@ -284,8 +286,8 @@ def _no_categories(root: Path, categories: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{folder}: {len(found)} image(s) are passed over. Expected train/ and test/ in a "
-            "category's folder; add them, or move it away.",
+            f"{folder}: {len(found)} image(s) are ignored. Expected train/ and test/ in the "
+            "folder of a category; add them, or move the folder away.",
         )
         for folder in folders(root)
         if folder.name not in categories and (found := image_files(folder) + images_below(folder))

@@ -72,9 +72,8 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     folder = LAYOUTS[layout].folder(root, category)
     if unreadable := [row.file for row in rows if not _is_text(row.file + row.mask)]:
         text = (
-            f"{folder}: the name {unreadable[0]!a} is not UTF-8 or has a control character, and so "
-            f"have {len(unreadable) - 1} more. Expected names that any system can read; rename "
-            "them."
+            f"{folder}: the name {unreadable[0]!a} is not UTF-8 or contains a control character "
+            f"({len(unreadable)} such names). Expected names that any system can read; rename them."
         )
         return [], [Problem("error", text)]
     same = same_but_for_case([root / name for name in known])
@@ -115,15 +114,16 @@ def list_images(
 def select_images(
     root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
 ) -> ScanResult:
-    """Return the images that `scan` finds, subsampled, and the problems of those that are left."""
+    """Return the images that `scan` finds, subsampled, and the problems of those that remain."""
     found, problems = scan(root, category, split, layout)
     rows = subsample(found, layout, every)
     if any(problem.severity == "error" for problem in problems):
         return rows, problems
     if split == "test" and len({row.defect == "good" for row in rows}) < 2:
         text = (
-            f"{root}: of every {every} test images the first are all good, or all defective, in "
-            f"{category}. Expected both; lower the config key 'data.sets.NAME.every_test'."
+            f"{root}: of the test images of {category}, those that remain with one in {every} are "
+            "all good, or all defective. Expected both; lower the config key "
+            "'data.sets.NAME.every_test'."
         )
         problems = [*problems, Problem("error", text)]
     if split == "train" and len(rows) == 1:
@@ -183,11 +183,11 @@ def no_category(root: Path, layout: str, category: str = "") -> str:
     elif (root / "train").is_dir() or (root / "test").is_dir():
         found = f"It looks like a category itself: name the folder above it, {root.parent}."
     elif nested := [folder for folder in folders(root) if list_categories(folder, layout)]:
-        found = f"It holds no category, but {nested[0]} does: name that folder."
+        found = f"It contains no category, but {nested[0]} does: name that folder."
     elif other := [name for name in LAYOUTS if list_categories(root, name)]:
-        found = f"It holds no category in this layout, but some in {', '.join(other)}."
+        found = f"It contains no category in this layout, but some in {', '.join(other)}."
     else:
-        found = "It holds no category."
+        found = "It contains no category."
     missing = f"no category {category!r}" if category else "no category"
     expected = LAYOUTS[layout].expected or (
         f"{Path(root.name) / (category or 'CATEGORY')}/ with its images"

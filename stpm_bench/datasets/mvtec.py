@@ -113,7 +113,8 @@ def download(
     marker = folder / "download.json"
     if archive and not Path(archive).is_file():
         raise InputError(
-            f"{archive}: no such archive. Expected a file; name it with data.mvtec_ad."
+            f"{archive}: no such archive. Expected a file; name it with the config key "
+            "'data.mvtec_ad'."
         )
     if marker.exists() and not _wrong_counts(folder, counts):
         return
@@ -123,7 +124,7 @@ def download(
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}). Expected a writable folder for "
-            f"{TITLE}; name a folder that already holds it with the config key data.mvtec_ad."
+            f"{TITLE}; name a folder that already holds it with the config key 'data.mvtec_ad'."
         ) from error
 
     with locked(folder / ".download.lock"):
@@ -143,8 +144,8 @@ def download(
                 advice = (
                     f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
                     f"or the archive {name} anywhere and name it with the config key "
-                    f"data.mvtec_ad. If the link has changed: {PAGE} has the present one; name "
-                    "that, or a copy of your own (file:// too), with the config key data.mirrors."
+                    f"'data.mvtec_ad'. If the link has changed, {PAGE} has the current one; name "
+                    "that, or your own copy (also file://), with the config key 'data.mirrors'."
                 )
                 url, digest, _ = fetch(mirrors, part, TITLE, advice, progress)
             _unpack(archive, folder, counts, 4 * size, progress)
@@ -225,7 +226,7 @@ def _unpack(
             raise InputError(
                 f"{archive}: its {category} has {train} train and {test} test images. "
                 f"Expected {counts[category][0]} and {counts[category][1]}; "
-                "delete the archive and take another."
+                "delete the archive and use another."
             )
         for path in root.iterdir():
             if not (folder / path.name).exists():

@@ -178,8 +178,8 @@ def check_no_leak(
 def leak_message(test: Path, train: Path) -> str:
     """Return the message that a test image is a training image too."""
     return (
-        f"{test}: is the same image as {train}. Expected no training image in the test set: the "
-        "numbers would be too good; remove one of the two."
+        f"{test}: is the same image as {train}. Expected no training image in the test set, since "
+        "the metrics would be too high; remove one of the two."
     )
 
 

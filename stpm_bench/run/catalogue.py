@@ -18,9 +18,9 @@ def tables(suite: Suite) -> dict[str, tuple[str, str]]:
         found[f"{study}_by_category"] = (study, "by category")
         found[f"{study}_differences"] = (study, "paired differences, tests")
     return found | {
-        "reproductions": ("published", "the paper, its authors, others and ours"),
-        "pro_definitions": ("PRO definitions", "one set of maps, each definition"),
-        "cost": ("cost", "seconds, images a second, memory"),
+        "reproductions": ("published", "the paper, its authors, others, ours"),
+        "pro_definitions": ("PRO definitions", "the same maps by each definition"),
+        "cost": ("cost", "seconds, images per second, memory"),
     }
 
 

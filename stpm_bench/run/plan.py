@@ -53,13 +53,13 @@ def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
         study_cells = set(grid.cells(rows))
         lines.append([name, len(study_cells), len(study_cells & seen), len(study_cells & done)])
         seen |= study_cells
-    lines.append(["together", len(seen), "", len(done)])
+    lines.append(["total", len(seen), "", len(done)])
     shown = [[f"{v:,}" if isinstance(v, int) else v for v in line] for line in lines]
     body = pd.DataFrame(shown, columns=["study", "cells", "shared with a study above", "done"])
     shared = [f"{table[column].nunique():,} {name}" for column, name in SHARED.items()]
     caption = (
-        "A cell is one method's run on one category, evaluated. They share "
-        f"{', '.join(shared)}: each is made once."
+        "A cell is one method's run on one category, evaluated. The cells share "
+        f"{', '.join(shared)}, each of which is made once."
     )
     return Section("Cells", body, caption)
 
@@ -102,14 +102,14 @@ def remaining_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -
         ["teachers", f"{len(teachers):,}", f"{pretraining:,.1f}", ""],
         ["fits", f"{sum(todo.values()):,} images", f"{fitting:,.1f}", ""],
         ["maps and metrics", f"{test:,} images", f"{evaluation:,.1f}", ""],
-        ["together", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
+        ["total", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
     caption = (
-        f"Hours: {at_once} at once on {cores} cores; {known_rates.source_text(left)}. "
+        f"Hours: {at_once} fits at a time on {cores} cores; {known_rates.source_text(left)}. "
         f"Gigabytes (10^9 bytes): models, level maps and prepared images in {results}, without "
         "downloads."
     )
-    return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
+    return Section("Remaining", pd.DataFrame(lines, columns=["", "number", "hours", "GB"]), caption)
 
 
 def teachers_to_do(config: dict, left: Iterable[Cell]) -> dict[str, dict]:

@@ -50,8 +50,9 @@ class Rates(NamedTuple):
     def source_text(self, cells: Iterable[Cell]) -> str:
         """Return where the rates for these cells' fits come from, as part of a sentence."""
         asked = {(cell.teacher, cell.method) for cell in cells}
-        parts = ["at the rates that fits here recorded"] if asked & set(self.recorded) else []
-        parts += [self.source] if asked - set(self.recorded) or not asked else []
+        known = asked & set(self.recorded)
+        parts = ["at the rates recorded by fits on this machine"] if known else []
+        parts += [self.source] if asked - known or not asked else []
         return "; others: ".join(parts)
 
 
@@ -96,9 +97,9 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
         for name, teacher in config["teachers"].items()
         for method, settings in known.items()
     }
-    source = f"an estimate for processors with {kind} ({rate:g} images/s a core in {precision})"
+    source = f"an estimate for processors with {kind} ({rate:g} images/s per core in {precision})"
     if has_gpu() and config["device"] != "cpu":
-        source += "; a GPU is faster, by how much its first fit says"
+        source += "; a GPU is faster: its rate is known after its first fit"
     return Rates(recorded(config, fits), assumed, source)
 
 

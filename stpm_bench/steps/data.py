@@ -20,8 +20,8 @@ from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMe
 def demo_data(
     *,
     output: Annotated[Path, "folder of the set, in MVTec AD's layout"],
-    marker: Annotated[Path, "file written last, when the set is complete"],
-    seed: Annotated[int, "of crops and defects"] = 0,
+    marker: Annotated[Path, "file that is written last, when the set is complete"],
+    seed: Annotated[int, "seed of crops and defects"] = 0,
 ) -> None:
     """Make the embedded demo set from photographs that are part of scikit-image."""
     from stpm_bench.datasets import demo
@@ -33,10 +33,12 @@ def demo_data(
 def download(
     *,
     archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
-    results: Annotated[Path, "another folder whose disk must have space"] = Path("results"),
+    results: Annotated[Path, "the results folder, whose disk must have space too"] = Path(
+        "results"
+    ),
     results_bytes: Annotated[int, "space needed there, for the prepared images"] = 0,
     mirrors: Annotated[str, "URLs of the archive to try first, separated by spaces"] = "",
-    output: Annotated[Path, "folder of the set; download.json appears last"],
+    output: Annotated[Path, "folder of the set; download.json is written last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
     from stpm_bench.datasets import mvtec
@@ -74,7 +76,7 @@ def check_data(
     errors = sum(problem.severity == "error" for problem in problems)
     print(f"{errors} errors, {len(problems) - errors} warnings")
     if errors:
-        raise InputError(f"{path}: {errors} errors (see above); mend them before you train on it")
+        raise InputError(f"{path}: {errors} errors (see above); fix them before training")
 
 
 def prepare(

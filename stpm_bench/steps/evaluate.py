@@ -62,8 +62,8 @@ def evaluate(
         return
     if scored["manifest_sha256"] != sha256(verified(test / "images.csv")):
         raise InputError(
-            f"{fit}: its level maps are of other test images than those of {test} (the SHA-256 of "
-            "images.csv differs from manifest_sha256 in score.json); score the fit again"
+            f"{fit}: its level maps belong to other test images than those in {test} (the SHA-256 "
+            "of images.csv differs from manifest_sha256 in score.json); score the fit again"
         )
     table = read_names(test / "images.csv")[["file", "defect"]]
     size = scored["image_size"]
@@ -106,7 +106,7 @@ def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
     """Return the error for maps and masks on which a metric is not defined."""
     return InputError(
         f"{cell}: its maps cannot be evaluated with the masks of {masks}: {error}. If the defects "
-        "are too small to show in their masks, raise the config key 'image_size'"
+        "are too small to be visible in their masks, raise the config key 'image_size'"
     )
 
 

@@ -40,20 +40,21 @@ def teacher(
     weights: Annotated[
         str, "a file of weights, torchvision's name (IMAGENET1K_V1, ...), or 'embedded'"
     ] = "",
-    sha256: Annotated[str, "of the file of weights; '' skips the check"] = "",
+    sha256: Annotated[str, "SHA-256 of the file of weights; '' skips the check"] = "",
     source: Annotated[str, "declared source of the weights in the file"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
     pretrain: Annotated[str, "name of the pretraining set"] = "",
     data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
-    epochs: Annotated[int, "of pretraining"] = 10,
-    batch_size: Annotated[int, "of pretraining"] = 128,
+    epochs: Annotated[int, "epochs of pretraining"] = 10,
+    batch_size: Annotated[int, "images per step of pretraining"] = 128,
     learning_rate: Annotated[float, "highest learning rate of pretraining"] = 0.1,
     input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
     flip: Annotated[
-        Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
+        Literal["auto", "always", "never"],
+        "mirror images at random; auto: except digits, mnist and svhn",
     ] = "auto",
-    seed: Annotated[int, "of an untrained or pretrained teacher"] = 0,
-    levels: Annotated[str, "levels that the teacher must have, as in 1+2+3"] = "1",
+    seed: Annotated[int, "seed of an untrained or pretrained teacher"] = 0,
+    levels: Annotated[str, "levels that the teacher must have, such as 1+2+3"] = "1",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -110,14 +111,14 @@ def teacher(
     known = teacher.levels_in(backbone, state)
     if lacking := [level for level in parse_layers(levels) if level not in known]:
         raise InputError(
-            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study asks of the "
-            f"teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
-            "another file with the config key 'teachers', or take the level out of the study"
+            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study requires of "
+            f"the teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
+            "another file with the config key 'teachers', or remove the level from the study"
         )
     described = teacher.level_report(backbone, state, photographs(), known)
     degenerate = {row["level"]: row["degenerate"] for row in described if row["degenerate"]}
     for level, reason in degenerate.items():
-        text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
+        text = f"warning: {output.stem}: level {level} carries no information: {reason}"
         print(text, file=sys.stderr)
     content = {"backbone": backbone, "weights": state, "levels": list(known)}
     content |= {"source": report["source"], "degenerate": degenerate}
@@ -134,7 +135,7 @@ def fit(
     teacher: TeacherFile,
     layers: Levels,
     fraction: Annotated[float, "share of the training images to use"] = 1.0,
-    seed: Annotated[int, "of initialisation, split and order"] = 0,
+    seed: Annotated[int, "seed of initialisation, split and order"] = 0,
     settings: SettingsText = methods.DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",

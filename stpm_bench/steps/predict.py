@@ -85,8 +85,8 @@ def trained_span(place, path: Path) -> tuple[float, float] | None:
     advice = "name the values that become 0 and 255 with --intensity, as in --intensity 0,4095"
     if place.config is None or place.category is None:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and the model lies in no results that say "
-            f"how its training images were scaled; {advice}"
+            f"{path}: has more than 8 bits per channel, and the model is not in a results folder "
+            f"with the scaling of its training images; {advice}"
         )
     try:
         source = sources(place.config)[place.category]
@@ -98,12 +98,12 @@ def trained_span(place, path: Path) -> tuple[float, float] | None:
         )
     except (InputError, KeyError, OSError) as error:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and the training images, whose range scales "
-            f"it, cannot be read ({error}); {advice}"
+            f"{path}: has more than 8 bits per channel, and the training images, whose range it is "
+            f"scaled by, cannot be read ({error}); {advice}"
         ) from error
     if found is None:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and no training image has, so that the range "
-            f"of its values is unknown; {advice}"
+            f"{path}: has more than 8 bits per channel, and no training image has, so that the "
+            f"range of its values is unknown; {advice}"
         )
     return found

@@ -79,11 +79,11 @@ def tables(
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     others = categories_with_other_images(results, config)
     literature = published.without(published.read(), others)
-    beside = literature
+    compared = literature
     of_main = cells_of_study(results / "studies.csv", main)
     reference = grid.setting_of(of_main)
     if not published.is_stpm(config, reference["method"]):
-        beside = literature[literature["method"] != published.METHOD]
+        compared = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
@@ -105,7 +105,7 @@ def tables(
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: only the main study is compared with them.
-        paper = published.paper(beside) if study == main else {}
+        paper = published.paper(compared) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
         basis = tables.coverage(of_study, long, costs, others)
@@ -116,7 +116,7 @@ def tables(
         sections = tables.study_sections(study, table, basis, accuracies, steps)
         if study == main:
             ran = published.baselines(long, studies, config, of_study, others)
-            methods = published.methods(beside, table, others, ran)
+            methods = published.methods(compared, table, others, ran)
             sections += published.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
@@ -135,7 +135,7 @@ def tables(
             line = origin([tables.differences], *of_cells)
             write(f"{study}_differences", differences, sections, line)
         if study == main:
-            own = published.ours(long, audited, of_study, others) if beside is literature else {}
+            own = published.ours(long, audited, of_study, others) if compared is literature else {}
             read_as = published.readings(studies, config, of_study) if own else {}
             read_as = {
                 name: published.ours(long, audited, rows, others) for name, rows in read_as.items()
@@ -289,8 +289,8 @@ def panel(
     rows = np.flatnonzero((scores["file"] == image) | (image == ""))
     if not rows.size:
         raise InputError(
-            f"--image {image!r} is none of {cell / 'image_scores.csv'}; expected a file of it, as "
-            f"{scores['file'].iloc[0]!r}"
+            f"--image {image!r} is not in {cell / 'image_scores.csv'}; expected a file of it, such "
+            f"as {scores['file'].iloc[0]!r}"
         )
     masks = load_array(test / "masks.npy")
     level_maps, maps = read_anomaly_maps(cell)

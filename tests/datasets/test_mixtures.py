@@ -1,4 +1,4 @@
-"""Tables, claims and figures of every mixture of categories, sets, metrics, seeds and gaps."""
+"""Tables, claims and figures of every combination of categories, sets, metrics, seeds and gaps."""
 
 import matplotlib.pyplot as plt
 import numpy as np

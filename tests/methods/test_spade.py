@@ -166,7 +166,7 @@ def test_features_that_are_not_finite_fail():
     assert "not finite" in failed.failure
 
 
-def test_the_bar_is_shown_where_asked_for(capfd):
+def test_the_bar_is_shown_on_request(capfd):
     fit(spade, noise(3), SPADE)
     assert capfd.readouterr().err == ""
     fit(spade, noise(3), SPADE, progress=True)

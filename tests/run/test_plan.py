@@ -1,4 +1,4 @@
-"""What a config asks for, against a count by hand and against what a run leaves."""
+"""The plan of a config, against a count by hand and against the files of a run."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def numbers(text: str, line: str) -> list[str]:
 def test_the_whole_grid_is_16_200_students(capsys):
     assert main(["plan", "workflow/config/full.yaml"]) == 0
     text = capsys.readouterr().out
-    assert numbers(text, "together")[0] == "16,200"
+    assert numbers(text, "total")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
     assert "15 prepared categories, 16 teachers" in text
     assert f"an estimate for processors with {rates.processor_class()}" in text
@@ -66,13 +66,13 @@ def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys
     text = capsys.readouterr().out
     assert numbers(text, "main") == ["4", "0", "2"]
     assert numbers(text, "again") == ["4", "2", "0"]
-    assert "at the rates that fits here recorded" in text
+    assert "rates recorded by fits on this machine" in text
     # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
     assert numbers(text, "fits")[0] == "48 images"
     assert numbers(text, "maps and metrics")[0] == "24 images"
 
 
-def test_nothing_left_is_said_without_a_rate(small_set, capsys):
+def test_the_plan_of_a_finished_config_has_no_images_left(small_set, capsys):
     for cell in grid.cells(grid.studies(complete(small_config(small_set)))):
         path = small_set / "results" / "cells" / cell.folder / "metrics.json"
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a cell costs on Slurm beside its steps: the seconds of its job where these do nothing.
+"""The overhead of a cell on Slurm: the seconds of its job if the steps do nothing.
 
 `python tests/slurm/overhead.py` starts a Slurm of two nodes and sends cells of
 `workflow/config/paper.yaml` there, one job at a time, through the profile.
