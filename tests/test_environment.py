@@ -203,7 +203,7 @@ def test_snakemake_alone_runs_with_conda_and_a_failed_run_names_the_target_inter
     assert run.returncode != 0
     assert "\ncells 1 of 2, " in run.stderr
     assert "1 of 2 cells are done and kept" in run.stderr
-    command = shlex.split(re.search(r"gaps: (snakemake .*)", run.stderr)[1])
+    command = shlex.split(re.search(r"(snakemake interim .*)", run.stderr)[1])
     assert command[:2] == ["snakemake", "interim"]
     assert "--use-conda" in command
     made = subprocess.run(

@@ -245,6 +245,6 @@ def test_a_level_that_a_file_of_weights_lacks_is_named(small_set):
     for _ in range(2):
         run = snakemake(config, str(fit))
         assert run.returncode != 0
-        assert "level 4" in run.stderr or "and not 4" in run.stderr
+        assert "level 4" in run.stderr or "but not 4" in run.stderr
         assert str(file) in run.stderr
         Path(target).with_suffix(".pt").unlink(missing_ok=True)

@@ -86,7 +86,7 @@ def test_images_of_other_sizes_and_modes(finished, tmp_path, capsys):
 
 
 def test_a_deep_image_is_scaled_as_the_training_images_were(finished, tmp_path):
-    from stpm_bench.steps.predict import trained_span
+    from stpm_bench.steps.predict import training_range
 
     folder = tmp_path / "data" / "alpha" / "train" / "good"
     folder.mkdir(parents=True)
@@ -94,10 +94,10 @@ def test_a_deep_image_is_scaled_as_the_training_images_were(finished, tmp_path):
         Image.fromarray(np.full((8, 8), value, np.uint16)).save(folder / f"{value}.png")
     place = predict.find(finished / "results" / "fits" / FIT)
     config = place.config | {"data": place.config["data"] | {"mvtec_ad": str(tmp_path / "data")}}
-    assert trained_span(place._replace(config=config), Path("x.png")) == (100, 4000)
+    assert training_range(place._replace(config=config), Path("x.png")) == (100, 4000)
     shutil.rmtree(tmp_path / "data")
     with pytest.raises(InputError, match=r"^x\.png: .*--intensity"):
-        trained_span(place._replace(config=config), Path("x.png"))
+        training_range(place._replace(config=config), Path("x.png"))
 
 
 def test_a_method_that_shares_the_fit_evaluates_as_it_says(results, finished, tmp_path, capsys):

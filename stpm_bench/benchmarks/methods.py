@@ -99,7 +99,7 @@ def fit(settings: Settings, model: Path, size: int, train: int) -> dict[str, flo
     teacher, device = teacher_of(settings)
     images = crops(size, train, seed=0)
     names = [f"{i:03}.png" for i in range(train)]
-    split, _ = divide(names, 1.0, settings.held_out(), seed=0)
+    split, _ = divide(names, 1.0, settings.validation_share(), seed=0)
     start = time.perf_counter()
     fitted = methods.module_of(settings.module).fit(
         teacher,

@@ -114,7 +114,7 @@ def span(extremes: Iterable[tuple[float, float] | None]) -> tuple[float, float] 
     return (low, high) if low < high else None
 
 
-def depths(
+def bit_depth_problems(
     folder: Path,
     split: str,
     trained: Mapping[Path, tuple[float, float] | None],

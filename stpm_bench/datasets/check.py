@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.bit_depth import deep_levels, depths, extremes_of, to_8_bits
+from stpm_bench.datasets.bit_depth import bit_depth_problems, deep_levels, extremes_of, to_8_bits
 from stpm_bench.datasets.images import groups, read_images
 from stpm_bench.datasets.interface import DEFAULT_OPTIONS, Problem, ReadOptions, Row
 from stpm_bench.datasets.layouts import (
@@ -119,7 +119,9 @@ def check_folder(
             for split in ("train", "test")
         }
         for split, split_extremes in extremes.items():
-            problems += depths(folder, split, extremes["train"], split_extremes, read_options)
+            problems += bit_depth_problems(
+                folder, split, extremes["train"], split_extremes, read_options
+            )
         marked = {folder / one.row.mask: one.marked for one in group if one.marked}
         problems += doubtful_masks(folder, marked, image_size)
         regions = {one.row.mask: one.regions for one in group if one.regions}

@@ -11,7 +11,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from stpm_bench.datasets.bit_depth import depths, extremes_of, span, to_8_bits, training_extremes
+from stpm_bench.datasets.bit_depth import (
+    bit_depth_problems,
+    extremes_of,
+    span,
+    to_8_bits,
+    training_extremes,
+)
 from stpm_bench.datasets.images import groups, read_images
 from stpm_bench.datasets.interface import DEFAULT_OPTIONS, ReadOptions
 from stpm_bench.datasets.layouts import LAYOUTS, list_images, raise_errors, raise_or_warn
@@ -132,7 +138,7 @@ def prepare(
     # The workers finish in any order, but the first problem of each kind is named.
     extremes = {path: extremes[path] for file in table["file"] if (path := folder / file)}
     marked = {path: marked[path] for mask in table["mask"] if mask and (path := folder / mask)}
-    found = depths(folder, split, trained, extremes, read_options)
+    found = bit_depth_problems(folder, split, trained, extremes, read_options)
     if split == "test":
         found += doubtful_masks(folder, marked, image_size)
         found += marked_good(root, category, layout, read_options)

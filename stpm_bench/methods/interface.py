@@ -132,7 +132,7 @@ class Settings:
     keeps_model: ClassVar[bool] = False
     depends_on_seed: ClassVar[bool] = True
 
-    def held_out(self) -> float:
+    def validation_share(self) -> float:
         """Return the share of the chosen images that is used for validation, in [0, 1)."""
         return 0.0
 

@@ -77,7 +77,7 @@ def remaining_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -
     todo = images_to_do(config, fits, train)
     test = sum(count(cell.category, "test") for cell in left)
     finished = {cell: fit for cell, fit in fits.items() if cell in done}
-    known_rates, cores = rates.rates(config, fits), rates.cores_here()
+    known_rates, cores = rates.rates(config, fits), rates.available_cores()
     seconds = evaluation_seconds(cost.collect(results, finished, {}))
     at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else rates.EVALUATION_SECONDS * (size / 256) ** 2 / cores

@@ -166,7 +166,7 @@ def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], co
     return seconds / max(1, cores) / 3600
 
 
-def cores_here() -> int:
+def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

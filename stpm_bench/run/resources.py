@@ -20,11 +20,11 @@ def memory_mb(image_size: int, at_256: float, attempt: int = 1) -> int:
 
 def fit_memory(suite: Suite, wildcards, attempt: int) -> int:
     """Return the MB of a fit."""
-    settings, backbone, images = fitted_on(suite, wildcards)
+    settings, backbone, images = fit_inputs(suite, wildcards)
     return memory_mb(suite.config["image_size"], settings.memory_mb(backbone, images), attempt)
 
 
-def fitted_on(suite: Suite, wildcards) -> tuple:
+def fit_inputs(suite: Suite, wildcards) -> tuple:
     """Return a fit's settings, its backbone and the number of training images at its fraction."""
     full = suite.count_images(wildcards.category, "train")
     backbone = suite.config["teachers"][wildcards.teacher]["backbone"]
@@ -33,8 +33,8 @@ def fitted_on(suite: Suite, wildcards) -> tuple:
 
 def score_memory(suite: Suite, wildcards, attempt: int) -> int:
     """Return the MB for a category's test images and level maps and a method's model."""
-    settings, backbone, images = fitted_on(suite, wildcards)
-    arrays = test_arrays(suite, wildcards) + settings.model_mb(backbone, images)
+    settings, backbone, images = fit_inputs(suite, wildcards)
+    arrays = test_arrays_mb(suite, wildcards) + settings.model_mb(backbone, images)
     return memory_mb(suite.config["image_size"], arrays, attempt)
 
 
@@ -53,10 +53,10 @@ def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -
 
 def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:
     """Return the MB for a category's test images, maps and masks."""
-    return memory_mb(suite.config["image_size"], test_arrays(suite, wildcards), attempt)
+    return memory_mb(suite.config["image_size"], test_arrays_mb(suite, wildcards), attempt)
 
 
-def test_arrays(suite: Suite, wildcards) -> int:
+def test_arrays_mb(suite: Suite, wildcards) -> int:
     """Return the MB at 256 x 256 of a category's test images, maps and masks: at most 5 each."""
     return 500 + 5 * suite.count_images(wildcards.category, "test")
 
@@ -95,7 +95,7 @@ def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
 
     The rate is that recorded by fits on such a machine, else that of one busy core.
     """
-    settings, backbone, _ = fitted_on(suite, wildcards)
+    settings, backbone, _ = fit_inputs(suite, wildcards)
     full = suite.count_images(wildcards.category, "train")
     images = settings.fit_images(full, float(wildcards.fraction))
     recorded = suite.rates().recorded.get((wildcards.teacher, wildcards.method))

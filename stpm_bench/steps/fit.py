@@ -159,7 +159,7 @@ def fit(
     levels = parse_layers(layers)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
-    split, table = divide(files, fraction, method.held_out(), seed)
+    split, table = divide(files, fraction, method.validation_share(), seed)
     network = results.read_teacher(teacher, levels, torch_device)
     if unusable := results.degenerate(teacher, levels):
         fitted = Fitted({}, no_history(), 0, 0.0, unusable)

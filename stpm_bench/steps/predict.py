@@ -49,7 +49,7 @@ def predict(
         nonlocal span
         _, found = read_image(path, options.max_megapixels)
         if deep_levels(found) is not None and span is None:
-            span = options.intensity or trained_span(place, path)
+            span = options.intensity or training_range(place, path)
         return found, span
 
     def pixels(path: Path) -> np.ndarray:
@@ -72,7 +72,7 @@ def predict(
         save(figure, path.with_name(f"{path.name}.png"))
 
 
-def trained_span(place, path: Path) -> tuple[float, float] | None:
+def training_range(place, path: Path) -> tuple[float, float] | None:
     """Return the values that become 0 and 255 in images with more than 8 bits per channel: those
     given in the config, or the range of the training images.
 

@@ -359,8 +359,8 @@ def test_memory_that_does_not_suffice_for_one_image_and_other_errors():
 HOLD = """
 import sys
 from pathlib import Path
-from stpm_bench.device import claim
-print(claim(["first", "second"], Path(sys.argv[1])), flush=True)
+from stpm_bench.device import reserve
+print(reserve(["first", "second"], Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
@@ -403,5 +403,5 @@ def test_device_and_precision_are_chosen_by_looking(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_where_there_is_none():
-    with pytest.raises(InputError, match="config key 'device': 'cuda' was asked for"):
+    with pytest.raises(InputError, match="config key 'device' is 'cuda'"):
         choose_device("cuda")
