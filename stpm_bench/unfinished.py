@@ -27,7 +27,7 @@ def save(
     state = {
         "described": described,
         "progress": progress,
-        "generator": generator.get_state(),
+        "draws": generator.get_state(),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -50,7 +50,7 @@ def resume(file: Path, described: dict, parts: Mapping, generator: torch.Generat
         return {}
     for key, part in parts.items():
         part.load_state_dict(state[key])
-    generator.set_state(state["generator"])
+    generator.set_state(state["draws"])
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
