@@ -31,7 +31,7 @@ rule all:
     input:
         expand(f"{RESULTS}/teachers/{{teacher}}.pt", teacher=SUITE.teachers),
         # The parts of a fit that are useful by themselves; the tables require the cells' metrics.
-        of_fits,
+        fit_files,
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/metrics.csv",
         SPEED,
@@ -54,11 +54,11 @@ onstart:
     gc.freeze()
     gc.enable()
     try:
-        hold(RESULTS)
+        lock_results(RESULTS)
     except InputError as error:
         raise WorkflowError(str(error))
     todo = plan.images_to_do(
-        CONFIG, SUITE.fits, {c: SUITE.count(c, "train") for c in CATEGORIES}
+        CONFIG, SUITE.fits, {c: SUITE.count_images(c, "train") for c in CATEGORIES}
     )
     print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
     images = {SUITE.fits[cell]: number for cell, number in todo.items()}

@@ -21,7 +21,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from stpm_bench import grid
-from stpm_bench.report.audit import equal_treatments
+from stpm_bench.report.audit_table import equal_treatments
 from stpm_bench.report.notebooks import RESULTS, show_figure, show_frame, show_table
 
 definitions = grid.read(RESULTS / "pro_definitions.csv")

@@ -21,10 +21,10 @@ except ModuleNotFoundError as error:
 
 # Disk errors that can occur wherever a file is read or written, and how to fix them.
 DISK = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
-    errno.EROFS: "make the disk writable again",
-    errno.EIO: "see what the system's log says of this disk",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "make the disk writable",
+    errno.EIO: "look for this disk in the system's log",
 }
 
 
@@ -87,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         message = f"error: {error}\n"
     except ModuleNotFoundError as error:
-        own = error.name.partition(".")[0] == "stpm_bench"  # then it is a bug
-        message = traceback.format_exc() if own else f"error: {not_installed(error.name)}\n"
+        is_bug = error.name.partition(".")[0] == "stpm_bench"
+        message = traceback.format_exc() if is_bug else f"error: {not_installed(error.name)}\n"
     except FileNotFoundError as error:
-        message = f"error: {error.filename}: no such file; expected what an earlier step wrote\n"
+        message = (
+            f"error: {error.filename}: no such file; expected a file that an earlier step writes\n"
+        )
     except PermissionError as error:
         message = f"error: {error.filename}: permission denied; expected files that you may read\n"
     except OSError as error:

@@ -41,9 +41,9 @@ def anomaly_maps(
     return result
 
 
-def image_scores(maps: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-    """Return image scores (N,): the method's own, or the maxima of the anomaly maps (N, S, S)."""
-    return maps.max(axis=(1, 2)) if own is None else own
+def image_scores(maps: np.ndarray, method_scores: np.ndarray | None) -> np.ndarray:
+    """Return image scores (N,): the method's, or the maxima of the anomaly maps (N, S, S)."""
+    return maps.max(axis=(1, 2)) if method_scores is None else method_scores
 
 
 def fuse(level_maps: Sequence[np.ndarray], size: int, fusion: str = "product") -> np.ndarray:
@@ -66,15 +66,15 @@ def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
     height, width = maps.shape[-2:]
     if (height, width) == (size, size):
         return maps
-    low, high, weight = neighbours(width, size)
+    low, high, weight = interpolation_weights(width, size)
     rows = maps[..., low] * (1 - weight) + maps[..., high] * weight
-    low, high, weight = neighbours(height, size)
+    low, high, weight = interpolation_weights(height, size)
     weight = weight[:, None]
     return rows[..., low, :] * (1 - weight) + rows[..., high, :] * weight
 
 
 @functools.cache
-def neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interpolation_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each of `new` positions the two of `old` positions on either side, and the weight
     of the second in [0, 1), float32."""
     place = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)

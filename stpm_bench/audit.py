@@ -13,27 +13,27 @@ COLUMNS = ["definition", "masks", "pro", "pixel_auroc"]
 
 
 def audit(
-    masks: Mapping[str, np.ndarray], own_masks: Sequence[np.ndarray], anomaly_maps: np.ndarray
+    masks: Mapping[str, np.ndarray], original_masks: Sequence[np.ndarray], anomaly_maps: np.ndarray
 ) -> pd.DataFrame:
     """Evaluate one cell's maps by every definition of PRO and by every treatment of the masks.
 
     Args:
         masks: for each of `masks.TREATMENTS` (N, S, S) bool, resized to the maps' size by it.
-        own_masks: N masks (H, W) bool at their images' own size.
+        original_masks: N masks (H, W) bool at their images' own size.
         anomaly_maps: (N, S, S) float.
 
     Returns:
         Columns `definition`, `masks`, `pro`, `pixel_auroc`: each of `DEFINITIONS` with each
         treatment: 'nearest' and 'bilinear_any' (see `masks.TREATMENTS`), and 'own', the images'
-        own size, to which the maps are enlarged (see `enlarged`); NaN in 'own' if the images have
+        own size, to which the maps are enlarged (see `resized`); NaN in 'own' if the images have
         several sizes. `pixel_auroc` does not depend on the definition: it is given in the rows of
         'mvtec', and is NaN in the others.
     """
     rows = rows_of_treatment("nearest", masks["nearest"], anomaly_maps)
     rows += rows_of_treatment("bilinear_any", masks["bilinear_any"], anomaly_maps)
-    if len({mask.shape for mask in own_masks}) == 1:
-        own = np.stack(own_masks)
-        rows += rows_of_treatment("own", own, enlarged(anomaly_maps, own.shape[1:]))
+    if len({mask.shape for mask in original_masks}) == 1:
+        stacked = np.stack(original_masks)
+        rows += rows_of_treatment("own", stacked, resized(anomaly_maps, stacked.shape[1:]))
     else:
         rows += [(name, "own", np.nan, np.nan) for name in DEFINITIONS]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -46,8 +46,8 @@ def rows_of_treatment(treatment: str, masks: np.ndarray, maps: np.ndarray) -> li
     return [(name, treatment, pro, pixels.get(name, np.nan)) for name, pro in values.items()]
 
 
-def enlarged(anomaly_maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Enlarge maps (N, S, S) bilinearly to the images' own shape: (N, H, W) float32."""
+def resized(anomaly_maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return maps (N, S, S) resized bilinearly to the images' own shape: (N, H, W) float32."""
     height, width = shape
     result = np.empty((len(anomaly_maps), height, width), np.float32)
     for target, source in zip(result, anomaly_maps, strict=True):

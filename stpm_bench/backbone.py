@@ -72,8 +72,8 @@ def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> N
     Raises:
         InputError: a key that the network needs is missing or has a wrong shape; names the first.
     """
-    own = network.network.state_dict()
-    for key, tensor in own.items():
+    needed = network.network.state_dict()
+    for key, tensor in needed.items():
         if key.endswith("num_batches_tracked"):  # files from before PyTorch 0.4.1 lack it
             continue
         found = weights.get(key)
@@ -85,7 +85,7 @@ def load(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> N
                 "Name the backbone that the file was trained with, or another file, "
                 "under the config key 'teachers'."
             )
-    network.network.load_state_dict({key: weights.get(key, own[key]) for key in own})
+    network.network.load_state_dict({key: weights.get(key, needed[key]) for key in needed})
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ NETWORK = (("backbone", "create"), ("backbone", "load"), ("device", "set_determi
 # Stage -> the definitions, as (module, name), on which its result depends. For 'fit' and 'score',
 # the function of that name in the method's file is added.
 ROOTS = {
-    "prepare": (("datasets.prepare", "prepare"), ("datasets.prepare", "refuse_leak")),
+    "prepare": (("datasets.prepare", "prepare"), ("datasets.prepare", "check_no_leak")),
     "pretraining_set": (("datasets.pretraining", "load"), ("datasets.pretraining", "load_folder")),
     "demo_data": (("datasets.demo", "write"),),
     "download": (("datasets.mvtec", "download"),),
@@ -46,7 +46,7 @@ ROOTS = {
     ),
     "fit": (("split", "divide"), *NETWORK),
     "score": NETWORK,
-    "evaluate": (("evaluation", "evaluated"),),
+    "evaluate": (("evaluation", "evaluate_cell"),),
     "speed": (("speed", "frame_seconds"), ("speed", "summary"), ("predict", "predictor")),
     "collect": (("steps.evaluate", "collect"),),
     **{
@@ -123,33 +123,33 @@ def read(module: str) -> dict[str, tuple[str, set[tuple[str, str]]]]:
     result = {}
     for name, nodes in parsed(module).statements.items():
         tree = bare(ast.Module(nodes, []))
-        result[name] = (spelled(tree), used(tree, ast.unparse(tree), module))
+        result[name] = (canonical(tree), used(tree, ast.unparse(tree), module))
     return result
 
 
-def spelled(node: object) -> str:
+def canonical(node: object) -> str:
     """Return code as text, independent of the Python version that parsed it.
 
     Python's own output differs between versions: `ast.unparse` in the quotes of f-strings,
     `ast.dump` in the fields that it omits. Here a node is its type and its non-empty fields.
     """
     if isinstance(node, ast.JoinedStr):
-        return f"JoinedStr({','.join(map(spelled, merged(node.values)))})"
+        return f"JoinedStr({','.join(map(canonical, join_texts(node.values)))})"
     if isinstance(node, ast.AST):
         values = (
             (name, getattr(node, name, None)) for name in node._fields if name not in NOT_CODE
         )
-        fields = [f"{name}={spelled(v)}" for name, v in values if v is not None and v != []]
+        fields = [f"{name}={canonical(v)}" for name, v in values if v is not None and v != []]
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
-        return f"[{','.join(map(spelled, node))}]"
+        return f"[{','.join(map(canonical, node))}]"
     return repr(node)
 
 
 NOT_CODE = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 
 
-def merged(values: Iterable[ast.AST]) -> list[ast.AST]:
+def join_texts(values: Iterable[ast.AST]) -> list[ast.AST]:
     """Return the parts of an f-string with adjacent texts joined: not every Python joins them."""
     result: list[ast.AST] = []
     for value in values:

@@ -12,7 +12,7 @@ import yaml
 
 from stpm_bench import methods as registry
 from stpm_bench.datasets import cifar10, demo, layouts, mvtec
-from stpm_bench.datasets.layouts import NOT_THINNED
+from stpm_bench.datasets.layouts import EVERY_IMAGE
 from stpm_bench.errors import InputError
 from stpm_bench.grid import levels_of
 from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED, level_names, names_a_file
@@ -28,7 +28,7 @@ class Source(NamedTuple):
 
     root: folder of its set. category: its name there. layout: a key of `layouts.LAYOUTS`.
     marker: the file written last if the set is made here; None for a user's set.
-    every: split -> take one image in this many, see `layouts.thinned`.
+    every: split -> take one image in this many, see `layouts.subsample`.
     counts: split -> number of images, for a category that is made here; None for a user's set.
     read_options: options of the step 'prepare' that say how the set's files are read.
     """
@@ -37,7 +37,7 @@ class Source(NamedTuple):
     category: str
     layout: str
     marker: str | None
-    every: Mapping[str, int] = NOT_THINNED
+    every: Mapping[str, int] = EVERY_IMAGE
     counts: Mapping[str, int] | None = None
     read_options: Mapping[str, str] = MappingProxyType({})
 
@@ -51,11 +51,11 @@ def read(path: str | Path) -> dict:
     return complete(load(path))
 
 
-class _Twice(yaml.YAMLError):
+class _DuplicateKey(yaml.YAMLError):
     """A mapping has a key twice; the text names the key and the line."""
 
 
-class _EachKeyOnce(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """Rejects a mapping with a duplicate key; YAML's loaders would keep the last one."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
@@ -66,7 +66,9 @@ class _EachKeyOnce(yaml.SafeLoader):
                 continue
             name, line = (key.tag, key.value), key.start_mark.line + 1
             if name in lines:
-                raise _Twice(f"has the key {key.value!r} twice, in lines {lines[name]} and {line}")
+                raise _DuplicateKey(
+                    f"has the key {key.value!r} twice, in lines {lines[name]} and {line}"
+                )
             lines[name] = line
         return node
 
@@ -79,19 +81,19 @@ def load(path: str | Path) -> object:
     """
     try:
         content = Path(path).read_bytes()
-        return yaml.load(content, _EachKeyOnce)
+        return yaml.load(content, _UniqueKeyLoader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a config") from error
     except (yaml.reader.ReaderError, UnicodeDecodeError) as error:
         start = getattr(error, "position", None) or getattr(error, "start", 0)
         line = content.count(b"\n", 0, start) + 1
         raise InputError(
-            f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8, so "
-            "save it again in that encoding"
+            f"{path}: line {line} is not UTF-8 ({error.reason}); expected a config in UTF-8; "
+            "save it in that encoding"
         ) from error
-    except _Twice as error:
+    except _DuplicateKey as error:
         raise InputError(
-            f"{path}: {error}, of which one would be dropped; expected each key once, so remove or "
+            f"{path}: {error}; only the last one would count. Expected each key once; remove or "
             "rename one"
         ) from error
     except yaml.YAMLError as error:
@@ -99,7 +101,7 @@ def load(path: str | Path) -> object:
 
 
 def complete(config: dict) -> dict:
-    """Return a copy of `config` with every default filled in and `all` spelled out.
+    """Return a copy of `config` with every default filled in and `all` replaced by the categories.
 
     `data.categories` becomes a list, and so does each study's `category`.
 
@@ -131,7 +133,7 @@ def complete(config: dict) -> dict:
             raise InputError(f"config key '{name}': {reason}; choose another folder")
     found = sources(config)
     available = list(found)
-    config["data"]["categories"] = spelled_out(config["data"]["categories"], available)
+    config["data"]["categories"] = expand_all(config["data"]["categories"], available)
     for category in config["data"]["categories"]:
         if category not in available:
             raise InputError(
@@ -139,15 +141,15 @@ def complete(config: dict) -> dict:
                 f"allowed: all, {', '.join(available)}"
             )
     for study in config["studies"].values():
-        study["category"] = spelled_out(study["category"], config["data"]["categories"])
-    refuse_names(config, found)
+        study["category"] = expand_all(study["category"], config["data"]["categories"])
+    check_category_names(config, found)
     messages = list(contradictions(config))
     if messages:
         raise InputError("\n".join(messages))
     return config
 
 
-def refuse_names(config: dict, found: Mapping[str, Source]) -> None:
+def check_category_names(config: dict, found: Mapping[str, Source]) -> None:
     """Raise an InputError if a study's category has a name that is not allowed."""
     messages = []
     for name in dict.fromkeys(c for study in config["studies"].values() for c in study["category"]):
@@ -169,7 +171,7 @@ def methods(config: dict) -> dict[str, Settings]:
 
 
 def settings(text: str) -> Settings:
-    """Return settings from the name of a built-in method, or from JSON of `methods.spelled`.
+    """Return settings from the name of a built-in method, or from JSON of `methods.to_dict`.
 
     Raises:
         InputError: the name is unknown, or a field or its value is not allowed.
@@ -196,11 +198,11 @@ def keeps_model(config: dict, settings: Settings) -> bool:
     return settings.keeps_model if keep is None else keep
 
 
-def check_methods(own: Mapping[str, dict]) -> None:
+def check_methods(entries: Mapping[str, dict]) -> None:
     """Raise an InputError if a method of the config has a field that the method it is `like` does
     not have, or a value that is not allowed."""
     known = registry.built_in()
-    for name, entry in own.items():
+    for name, entry in entries.items():
         like = entry.get("like", registry.DEFAULT)
         if not isinstance(like, str) or like not in known:
             raise InputError(
@@ -222,7 +224,7 @@ def sources(config: dict) -> dict[str, Source]:
     if data["demo"] and (data["mvtec_ad"] or data["sets"]):
         other = "mvtec_ad" if data["mvtec_ad"] else "sets"
         raise InputError(
-            f"config key 'data' has both 'demo: true' and '{other}'; expected one of them"
+            f"config key 'data' has both 'demo: true' and '{other}'; expected only one of them"
         )
     if data["demo"]:
         root = f"{config['results']}/demo_data"
@@ -250,20 +252,21 @@ def sources(config: dict) -> dict[str, Source]:
         if not folder.is_dir():
             raise InputError(
                 f"config key 'data.mvtec_ad': no such folder or archive: {folder}; expected a "
-                "folder with one folder a category inside (bottle/train/good/000.png, ...), the "
+                "folder with one subfolder per category (bottle/train/good/000.png, ...), the "
                 "published archive, or null to download it"
             )
         names = layouts.list_categories(folder)
         if not names:
             raise InputError(
-                f"config key 'data.mvtec_ad': {folder} holds no category; expected folders like "
-                "bottle/ with train/good/ and test/ inside"
+                f"config key 'data.mvtec_ad': {folder} contains no category; expected folders such "
+                "as bottle/ with train/good/ and test/ inside"
             )
         for name in names:
             if "." in name:
                 raise InputError(
-                    f"config key 'data.mvtec_ad': {folder / name}: a category's name has no dot, "
-                    "which parts a set of data.sets from its category; rename the folder"
+                    f"config key 'data.mvtec_ad': {folder / name}: the name of a category must not "
+                    "contain a dot, which separates a set of data.sets from its category; rename "
+                    "the folder"
                 )
         found = {name: Source(str(folder), name, "mvtec", None) for name in names}
     for name, part in data["sets"].items():
@@ -277,7 +280,7 @@ def sources(config: dict) -> dict[str, Source]:
         if name in found:
             raise InputError(
                 f"config key 'data.sets.{name}': a category of data.mvtec_ad has the same name, "
-                "and both would have a row in the tables; expected another name for the set"
+                "so that two rows of a table would have the same name; rename the set"
             )
         every = {"train": part["every"], "test": part["every_test"]}
         counts = cifar10.IMAGES if marker else None
@@ -297,16 +300,16 @@ def unpacks_mvtec_ad(data: dict) -> bool:
     return Path(data["mvtec_ad"]).is_file()
 
 
-def spelled_out(chosen: str | list[str], available: list[str]) -> list[str]:
+def expand_all(chosen: str | list[str], available: list[str]) -> list[str]:
     """Return categories with 'all' and 'NAME.all' replaced by the categories; no duplicates."""
     if chosen == "all":
         return list(available)
     names = []
     for category in chosen:
         prefix = category.removesuffix("all")  # including its dot
-        of_set = [name for name in available if name.startswith(prefix)]
-        every = category == "all" or (category.endswith(".all") and of_set)
-        names += of_set if every else [category]
+        members = [name for name in available if name.startswith(prefix)]
+        every = category == "all" or (category.endswith(".all") and members)
+        names += members if every else [category]
     return list(dict.fromkeys(names))
 
 
@@ -328,7 +331,7 @@ def warnings_of(config: dict, study: str | None = None) -> list[str]:
     ]
     return [
         f"teacher {teacher} was trained on CIFAR-10 with its labels: it has seen the defects of "
-        f"{name}, which are CIFAR-10's other classes"
+        f"{name}, which are the other classes of CIFAR-10"
         for name in seen
         for teacher in taught
         if any(
@@ -344,38 +347,38 @@ def contradictions(config: dict) -> Iterator[str]:
     for name, part in config["data"]["sets"].items():
         if "intensity" in part and not part["intensity"][0] < part["intensity"][1]:
             yield (
-                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected the "
-                "value that becomes 0 before the one that becomes 255"
+                f"config key 'data.sets.{name}.intensity' is {part['intensity']}; expected a "
+                "lower value, which becomes 0, and a higher one, which becomes 255"
             )
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
         backbone, weights = teacher["backbone"], teacher.get("weights")
         if names_a_file(teacher) and not Path(weights).is_file():
-            own = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
+            embedded = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (
-                f"{key}.weights': no such file: {weights}; expected a file of weights, or {own}"
-                f"one of torchvision's: {', '.join(PUBLISHED[backbone])}"
+                f"{key}.weights': no such file: {weights}; expected a file of weights, or "
+                f"{embedded}one of torchvision's: {', '.join(PUBLISHED[backbone])}"
             )
         if weights == EMBEDDED and backbone not in EMBEDDED_LEVELS:
             yield (
-                f"{key}.weights' is {EMBEDDED!r}, but none of {backbone} ship with this package; "
+                f"{key}.weights' is {EMBEDDED!r}, but this package has none for {backbone}; "
                 f"expected 'backbone: {', '.join(EMBEDDED_LEVELS)}', or other weights"
             )
         if "sha256" in teacher and not names_a_file(teacher):
-            yield f"{key}.sha256' is of a file of weights, but 'weights' names no file"
+            yield f"{key}.sha256' is for a file of weights, but 'weights' names no file"
         if isinstance(teacher.get("pretrain"), dict):
             folder = teacher["pretrain"]["folder"]
             if not Path(folder, "train").is_dir():
                 yield (
                     f"{key}.pretrain.folder': no folder {folder}/train; expected "
-                    "train/CLASS/* and, if there are, test/CLASS/* inside"
+                    "train/CLASS/* and, optionally, test/CLASS/* inside"
                 )
         elif "pretraining" in teacher and "pretrain" not in teacher:
             yield f"{key}.pretraining' is set, but the teacher has no 'pretrain'"
     built_in = registry.built_in()
     for name in config["methods"]:
         if name in built_in:
-            yield f"config key 'methods.{name}': that one is built in; choose another name"
+            yield f"config key 'methods.{name}': this is a built-in method; choose another name"
     known = methods(config)
     for study_name, study in config["studies"].items():
         key = f"config key 'studies.{study_name}"
@@ -397,15 +400,15 @@ def contradictions(config: dict) -> Iterator[str]:
             # Batch normalisation cannot train on a last batch of one image with one position.
             if 4 in levels and config["image_size"] < 64:
                 yield (
-                    f"config key 'image_size': {config['image_size']} leaves level 4 of study "
-                    f"{study_name} a single position; expected at least 64"
+                    f"config key 'image_size' is {config['image_size']}, at which level 4 of study "
+                    f"{study_name} has a single position; expected at least 64"
                 )
             entry = config["teachers"][teacher]
             has = EMBEDDED_LEVELS.get(entry["backbone"], ())
             if entry.get("weights") == EMBEDDED and (lacking := sorted({*levels} - {*has})) and has:
                 yield (
-                    f"{key}.layers': level {', '.join(map(str, lacking))} is not in the weights "
-                    f"'{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
+                    f"{key}.layers': level {', '.join(map(str, lacking))} is missing in the "
+                    f"weights '{EMBEDDED}' of 'teachers.{teacher}.weights', which have the levels "
                     f"{', '.join(map(str, has))}"
                 )
             try:

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from stpm_bench import methods as registry
 from stpm_bench.config import SCHEMA, load
 from stpm_bench.methods.interface import Settings
-from stpm_bench.schema import expected, spelled
+from stpm_bench.schema import expected, yaml_text
 
 HEADER = "<!-- Made by `python -m stpm_bench config-docs`; edit stpm_bench/config.schema.yaml. -->"
 
@@ -21,7 +21,7 @@ def page() -> str:
     for key, part in schema["properties"].items():
         if is_section(part, schema, schema):
             parts += sections(key, part, schema)
-    return "\n\n".join(parts) + "\n\n" + "\n\n".join(of_methods()) + "\n"
+    return "\n\n".join(parts) + "\n\n" + "\n\n".join(method_sections()) + "\n"
 
 
 def resolved(part: dict, schema: dict) -> dict:
@@ -42,14 +42,14 @@ def sections(key: str, part: dict, schema: dict) -> Iterator[str]:
     part = resolved(part, schema)
     entries = part.get("additionalProperties") or {}
     names = f"\n\nNAME is {part['propertyNames']['x-expected']}." if entries else ""
-    spelled_key = f"{key}.NAME" if entries else key
-    yield f"## `{spelled_key}`\n\n{part['description']}{names}"
+    shown_key = f"{key}.NAME" if entries else key
+    yield f"## `{shown_key}`\n\n{part['description']}{names}"
     keys = entries if entries else part
     if "properties" in keys:
         yield table(rows(keys, schema, part.get("default", {})))
     for name, below in keys.get("properties", {}).items():
         if is_section(below, keys, schema):
-            yield from sections(f"{spelled_key}.{name}", below, schema)
+            yield from sections(f"{shown_key}.{name}", below, schema)
 
 
 def rows(part: dict, schema: dict, defaults: dict | None = None) -> Iterator[tuple[str, ...]]:
@@ -58,20 +58,20 @@ def rows(part: dict, schema: dict, defaults: dict | None = None) -> Iterator[tup
     Args:
         defaults: the part's own defaults for its keys, in addition to theirs.
     """
-    of_students = meanings(registry.built_in()[registry.DEFAULT])
+    stpm_meanings = meanings(registry.built_in()[registry.DEFAULT])
     for key, below in part["properties"].items():
         if is_section(below, part, schema):
             continue
         below = resolved(below, schema)
         default = (defaults or {}).get(key, below.get("default", ...))
-        shown = f"`{spelled(default)}`" if default is not ... else ""
+        shown = f"`{yaml_text(default)}`" if default is not ... else ""
         if key in part.get("required", []):
             shown = "required"
-        meaning = below.get("description") or of_students[key]
+        meaning = below.get("description") or stpm_meanings[key]
         yield f"`{key}`", expected(below), shown, meaning
 
 
-def of_methods() -> Iterator[str]:
+def method_sections() -> Iterator[str]:
     """Yield the fields of each method file, and how its built-in methods differ."""
     names = ", ".join(f"`{name}`" for name in registry.built_in())
     yield f"`like` is one of {names}; `{registry.DEFAULT}` where it is left out."
@@ -85,14 +85,14 @@ def of_methods() -> Iterator[str]:
             (
                 f"`{field.name}`",
                 expected(known[field.name]),
-                f"`{spelled(asdict(settings)[field.name])}`",
+                f"`{yaml_text(asdict(settings)[field.name])}`",
                 meaning[field.name] + (" *Evaluation.*" if field.metadata["evaluation"] else ""),
             )
             for field in fields(settings)
         )
         for name, other in methods.items():
             changed = [
-                f"`{key}: {spelled(value)}`"
+                f"`{key}: {yaml_text(value)}`"
                 for key, value in asdict(other).items()
                 if value != asdict(settings)[key]
             ]

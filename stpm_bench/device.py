@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise InputError(
-            "config key 'device': 'cuda' was asked for, but PyTorch sees no CUDA device here; "
+            "config key 'device' is 'cuda', but PyTorch sees no CUDA device; "
             "use 'auto' or 'cpu', or install a CUDA build of PyTorch"
         )
     if not has_cuda or name == "cpu":
@@ -44,13 +44,13 @@ def choose_card() -> int:
     """
     cards = range(torch.cuda.device_count())
     names = [str(torch.cuda.get_device_properties(card).uuid) for card in cards]
-    return claim(names, Path(tempfile.gettempdir(), f"stpm_bench-cards-{os.getuid()}"))
+    return reserve(names, Path(tempfile.gettempdir(), f"stpm_bench-cards-{os.getuid()}"))
 
 
-HELD: list[FileLock] = []  # held by this process
+HELD_LOCKS: list[FileLock] = []  # held by this process
 
 
-def claim(names: Sequence[str], folder: Path) -> int:
+def reserve(names: Sequence[str], folder: Path) -> int:
     """Return the index of the name held by the fewest running processes, and hold it too.
 
     A name is held by a lock on a file NAME.NUMBER, which is released when the process ends, however
@@ -66,7 +66,9 @@ def claim(names: Sequence[str], folder: Path) -> int:
             lock = FileLock(folder / f"{name}.{number}", blocking=False, fallback_to_soft=False)
             with contextlib.suppress(Timeout):
                 lock.acquire()
-                HELD.append(lock)  # otherwise the lock would be released with its last reference
+                HELD_LOCKS.append(
+                    lock
+                )  # otherwise the lock would be released with its last reference
                 return index
 
 

@@ -12,7 +12,7 @@ class InputError(ValueError):
 def not_installed(package: str) -> str:
     """Return what to install if a package cannot be imported, in one sentence."""
     return (
-        f"the package {package!r} is not installed, and this needs it; in the folder of the "
-        "Snakefile type `pip install -e .`, or `conda env create -f environment.yml && conda "
+        f"the package {package!r} is not installed, but needed; in the folder of the Snakefile "
+        "type `pip install -e .`, or `conda env create -f environment.yml && conda "
         "activate stpm_bench`, or give snakemake --use-conda, which makes that environment itself"
     )

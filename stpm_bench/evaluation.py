@@ -28,11 +28,11 @@ class Evaluation(NamedTuple):
     definitions: pd.DataFrame
 
 
-def evaluated(
+def evaluate_cell(
     scores: Scores,
     defects: Sequence[str],
     masks: Mapping[str, np.ndarray],
-    own_masks: Sequence[np.ndarray],
+    original_masks: Sequence[np.ndarray],
     settings: Mapping,
     annotation: str,
     size: int,
@@ -43,7 +43,7 @@ def evaluated(
         scores: the method's.
         defects: N names, 'good' where there is none.
         masks: treatment -> (N, S, S) bool.
-        own_masks: N masks (H, W) bool at their images' own size.
+        original_masks: N masks (H, W) bool at their images' own size.
         settings: what `Settings.evaluation_part` returns.
         annotation: which annotation the set has, see `datasets.interface.Layout`.
         size: S, the side of the images in pixels.
@@ -66,7 +66,7 @@ def evaluated(
     curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     definitions = pd.DataFrame(columns=COLUMNS)
     if annotation == "regions" and all(mask.any() for mask in masks.values()):
-        definitions = audit(masks, own_masks, maps)
+        definitions = audit(masks, original_masks, maps)
     others = {}
     for variant, level_maps in scores.variants.items():
         maps = maps_of(level_maps)

@@ -29,7 +29,7 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` if the block ends without error.
 
     A process killed inside the block leaves `path` unchanged; its temporary file is removed by the
@@ -58,7 +58,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         reason = error.strerror or f"{error}; a full disk?"
         raise InputError(
             f"{path}: cannot be written ({reason}). Expected a writable folder with enough space; "
-            "mend that, or choose another with the config key 'results', and run again"
+            "fix that, or name another folder with the config key 'results', and run again"
         ) from error
     finally:
         with suppress(OSError):  # the disk may have become read-only
@@ -87,7 +87,7 @@ def _abandoned(temporary: Path) -> bool:
 _HELD: list[IO] = []  # a lock is released when its file is closed
 
 
-def hold(folder: str | Path) -> None:
+def lock_results(folder: str | Path) -> None:
     """Lock a results folder for this run, until the process ends, however it ends.
 
     If the system or the file system has no locks, nothing is locked.
@@ -105,8 +105,8 @@ def hold(folder: str | Path) -> None:
         who = held.read().strip() or "another process"
         held.close()
         raise InputError(
-            f"{folder}: another run holds it: {who}. Expected one run at a time; wait for its end, "
-            "or choose another folder with the config key 'results'"
+            f"{folder}: is in use by another run: {who}. Expected one run at a time; wait for its "
+            "end, or name another folder with the config key 'results'"
         ) from error
     except OSError:  # a file system without locks
         held.close()
@@ -126,7 +126,7 @@ def record_hashes(record: str | Path, *names: str) -> None:
     """
     record = Path(record)
     lines = [f"{sha256(record.parent / name)}  {name}\n" for name in names]
-    with written_whole(record) as temporary:
+    with atomic_write(record) as temporary:
         temporary.write_text("".join(lines))
 
 
@@ -199,13 +199,13 @@ def check_writable(folder: str | Path) -> None:
     except OSError as error:
         raise InputError(
             f"config key 'results': {folder} cannot be written ({error.strerror}); expected a "
-            "folder that exists or can be made, and that can be written"
+            "writable folder, or one that can be made"
         ) from error
 
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -227,13 +227,13 @@ def read_json(path: str | Path, records: Mapping[str, tuple[str, str]] | None = 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index, atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
     """Write an array as a .npy file, atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         np.save(temporary, array)
 
 
@@ -244,7 +244,7 @@ def write_arrays(
 
     numpy.savez would store the time of writing in the file.
     """
-    with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
             member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
@@ -260,7 +260,7 @@ def write_tensors(path: str | Path, content: dict) -> None:
     # its writer hides why a file could not be written.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
@@ -270,10 +270,10 @@ def unreadable(path: str | Path, error: object) -> InputError:
 
 
 def damaged(path: str | Path, problem: str) -> InputError:
-    """Return the error for a file of the results that must be made again."""
+    """Return the error for a file of the results that must be written again by its step."""
     # By name: Snakemake does not check for each file of a step whose results exist.
     return InputError(
-        f"{path}: {problem}. Delete it, have it made anew "
+        f"{path}: {problem}. Delete it, rerun its step "
         f"(snakemake --cores all {path} --configfile ...), and run again"
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from stpm_bench.files import verified
-from stpm_bench.levels import spell_layers
+from stpm_bench.levels import format_layers
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
@@ -52,7 +52,7 @@ def levels_of(layers: Sequence[int] | str, settings: Settings) -> Sequence[int]:
     return settings.levels if layers == "default" else layers
 
 
-def drawn(teacher: Mapping) -> bool:
+def drawn_per_seed(teacher: Mapping) -> bool:
     """Return whether each seed has a separate draw of a teacher.
 
     A teacher with weights is one network. One that is trained here or untrained is drawn again for
@@ -67,7 +67,7 @@ def drawn(teacher: Mapping) -> bool:
 
 def teacher_file(name: str, teacher: Mapping, seed: int) -> str:
     """Return the file name, without its suffix, of a teacher's draw for a seed."""
-    return f"{name}_seed-{seed}" if drawn(teacher) else name
+    return f"{name}_seed-{seed}" if drawn_per_seed(teacher) else name
 
 
 def cells_of(
@@ -92,9 +92,9 @@ def cells_of(
     cells = []
     for category, layers, teacher, fraction, seed, method in product:
         settings = methods[method]
-        if not settings.draws and fraction == 1 and not drawn(teachers[teacher]):
+        if not settings.depends_on_seed and fraction == 1 and not drawn_per_seed(teachers[teacher]):
             seed = study["seed"][0]
-        levels = spell_layers(levels_of(layers, settings))
+        levels = format_layers(levels_of(layers, settings))
         cells.append(Cell(category, levels, teacher, fraction, seed, method))
     return list(dict.fromkeys(cells))
 

@@ -73,16 +73,16 @@ def level_names(backbone: str, levels: Sequence[int]) -> list[str]:
     return [names[level - 1] for level in levels]
 
 
-def spell_layers(levels: Sequence[int]) -> str:
+def format_layers(levels: Sequence[int]) -> str:
     """Return levels in ascending order as the tables write them: [3, 1] is '1+3'."""
     return "+".join(str(level) for level in sorted(levels))
 
 
 def parse_layers(layers: str) -> list[int]:
-    """Return the levels of a spelling: '1+3' is [1, 3].
+    """Return the levels of such a text: '1+3' is [1, 3].
 
     Raises:
-        InputError: it is spelled in another way.
+        InputError: it is written in another way.
     """
     if not re.fullmatch(r"\d+(\+\d+)*", layers):
         raise InputError(f"layers {layers!r}: expected levels joined by '+', as in 1+2+3")

@@ -13,18 +13,18 @@ LONGEST = 100
 
 def wrong_category(name: str) -> str:
     """Return why a category cannot have a name, and what is expected; '' if it can."""
-    found = f"{name!a} is no name for a category: "
+    found = f"{name!a} is not allowed as the name of a category: "
     if name in RESERVED:
-        return f"{found}the tables and studies have their own {name!r} (as {', '.join(RESERVED)})"
+        return f"{found}tables and studies use it themselves (like {', '.join(RESERVED)})"
     if wrong := sorted({c for c in name if c in FORBIDDEN}):
-        return f"{found}it has {' '.join(wrong)}; expected none of {' '.join(FORBIDDEN)}"
+        return f"{found}it contains {' '.join(wrong)}; expected none of {' '.join(FORBIDDEN)}"
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
         return (
-            f"{found}it is not UTF-8 (or your locale is not), or has a control character; expected "
-            "letters"
+            f"{found}it is not UTF-8 (or your locale is not), or contains a control character; "
+            "expected printable characters"
         )
     if name != name.strip():
-        return f"{found}it begins or ends with a space; expected it without"
+        return f"{found}it begins or ends with a space; expected no such space"
     if (length := len(name.encode())) > LONGEST:
         return f"{found}it has {length} bytes; expected at most {LONGEST}"
     return ""

@@ -48,7 +48,7 @@ def load(fit: Path, teacher: Path, layers: str, settings: Settings, device) -> P
     return predictor(scores_of, settings)
 
 
-class Place(NamedTuple):
+class ModelSource(NamedTuple):
     """Where a model comes from.
 
     Attributes:
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     category: str | None
 
 
-def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
+def find(model: Path, teacher: Path | None = None, method: str = "") -> ModelSource:
     """Find the settings of a model's fit, from its folder and the results that contain it.
 
     Args:
@@ -83,11 +83,11 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
     """
     fit = model if model.is_dir() else model.parent
     if model != fit and model.name != "model.pt":
-        raise InputError(f"{model}: is no model; expected a file model.pt, or its folder")
+        raise InputError(f"{model}: is not a model; expected a file model.pt, or its folder")
     if not (fit / results.STAGES["fit"]).is_file():
         raise InputError(
             f"{model}: no such model; expected RESULTS/fits/FIT/model.pt with the fit.json that "
-            "the step 'fit' wrote beside it"
+            "the step 'fit' writes next to it"
         )
     record = read_json(fit / results.STAGES["fit"])
     folder, named = fit.absolute().parents[1], NAME.fullmatch(fit.absolute().name)
@@ -101,7 +101,7 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
     if named is None and not (teacher and method):
         option = "--method" if teacher else "--teacher"
         raise InputError(
-            f"{fit}: its name does not say of which teacher and method it is; expected "
+            f"{fit}: its name does not contain its teacher and method; expected a folder "
             f"RESULTS/fits/{grid.CELL}, or both options: {option} is missing"
         )
     if named and not method:
@@ -111,19 +111,21 @@ def find(model: Path, teacher: Path | None = None, method: str = "") -> Place:
     known = config.methods(made) if made else methods.built_in()
     if method not in (sharing or known):
         raise InputError(
-            f"{fit}: the method {method!r} is not one whose fit this is: expected --method "
+            f"{fit}: is not a fit of the method {method!r}; expected --method "
             f"{', '.join(sharing or known)}"
         )
     file, fitted = record["settings"]["file"], dict(record["settings"])
     if fitted.pop("file") != known[method].module:
         raise InputError(
-            f"{fit}: is a fit of the method's file {file!r}, and {method!r} is one of "
-            f"{known[method].module!r}; name the method of the fit with --method"
+            f"{fit}: was fitted by methods/{file}.py, but {method!r} is a method of "
+            f"methods/{known[method].module}.py; name the method of the fit with --method"
         )
     # The fit's settings come from its record, those of the evaluation from the method.
     settings = methods.differing(known[method], fitted)
     category = named["category"] if named else None
-    return Place(fit, teacher, settings, record["layers"], record["image_size"], made, category)
+    return ModelSource(
+        fit, teacher, settings, record["layers"], record["image_size"], made, category
+    )
 
 
 def teacher_of(folder: Path, name: str, seed: str, record: dict) -> Path:
@@ -166,19 +168,19 @@ def outputs(files: Sequence[Path], folder: Path) -> list[Path]:
         place = folder / path.relative_to(root).with_name(f"{path.stem}_map")
         if Path(abspath(f"{place}.png")) in whole:
             raise InputError(
-                f"{place}.png: is one of the images, and the picture of {file} would replace it; "
-                "expected another folder with --output"
+                f"{place}.png: is one of the images, and the map of {file} would overwrite it; "
+                "name another folder with --output"
             )
         if place in found:
             raise InputError(
-                f"{file}: its map would have the name of that of {found[place]}, {place}.npy; "
-                "expected images of different names, each once"
+                f"{file}: its map would have the same name as that of {found[place]}, {place}.npy; "
+                "expected different names, each image once"
             )
         found[place] = file
     return list(found)
 
 
-def draw(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
+def overlay(image, anomaly_map: np.ndarray, score: float, highest: float, title: str):
     """Return a figure: the image, and the image under its anomaly map.
 
     Args:

@@ -13,7 +13,7 @@ from stpm_bench import backbone, networks, unfinished
 from stpm_bench.device import autocast
 from stpm_bench.errors import InputError
 from stpm_bench.seeds import stream
-from stpm_bench.teacher import fitted
+from stpm_bench.teacher import select_weights
 
 # Sources whose images must not be mirrored: a mirrored digit is another digit or none.
 WITHOUT_FLIPS = ("digits", "mnist", "svhn")
@@ -65,7 +65,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=epochs * batches
     )
-    draws = torch.Generator().manual_seed(stream(seed, "order"))
+    generator = torch.Generator().manual_seed(stream(seed, "order"))
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -78,7 +78,7 @@ def train_classifier(
     described |= {"data": unfinished.fingerprint(data)}
     state = {}
     if unfinished_file:
-        state = unfinished.resume(unfinished_file, described, parts, draws)
+        state = unfinished.resume(unfinished_file, described, parts, generator)
     history = state.get("history", [])
     bar = tqdm(
         range(len(history) + 1, epochs + 1),
@@ -91,7 +91,7 @@ def train_classifier(
         start = time.perf_counter()
         network.train()
         correct = 0
-        for rows in torch.randperm(len(images), generator=draws).split(batch_size):
+        for rows in torch.randperm(len(images), generator=generator).split(batch_size):
             if len(rows) == 1:  # batch norm cannot normalise a single vector
                 continue
             loss, logits = classify(
@@ -99,7 +99,7 @@ def train_classifier(
                 images[rows],
                 labels[rows],
                 input_size,
-                draws if flip else None,
+                generator if flip else None,
                 device,
                 precision,
             )
@@ -133,7 +133,7 @@ def train_classifier(
             }
         )
         if unfinished_file:
-            unfinished.save(unfinished_file, described, parts, draws, {"history": history})
+            unfinished.save(unfinished_file, described, parts, generator, {"history": history})
     report = {
         "classes": [str(c) for c in data["classes"]],
         "train_images": len(images),
@@ -145,7 +145,7 @@ def train_classifier(
         "history": history,
     }
     weights = {key: value.cpu() for key, value in network.state_dict().items()}
-    return fitted(name, weights, f"teacher {source}"), report
+    return select_weights(name, weights, f"teacher {source}"), report
 
 
 def classifier(
@@ -177,7 +177,7 @@ def classify(
     """Return the cross-entropy of a batch of uint8 images (N, H, W, 3), and the logits (N, C).
 
     Args:
-        flips: draws which images are mirrored left to right; None mirrors none.
+        flips: generator of the choice which images are mirrored; None mirrors none.
     """
     batch = resized(pixels, input_size)
     if flips is not None:

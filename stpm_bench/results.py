@@ -29,7 +29,7 @@ LAYOUT = 2
 
 # The arrays of masks in the folder of the prepared test images, by treatment.
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
-OWN_MASKS = "masks_own.npz"  # at their images' own size, one array per image
+ORIGINAL_MASKS = "masks_own.npz"  # at their images' own size, one array per image
 
 # The stages of a cell, and the file in which each records its settings, its inputs and its cost:
 # the first two in the folder of the fit, the last in that of the cell.
@@ -154,9 +154,9 @@ def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
     if missing:
         raise InputError(
             f"{path}: the teacher {path.stem} ({content['source']}) has the levels "
-            f"{', '.join(map(str, content['levels']))}, and not {', '.join(map(str, missing))}, "
-            "which a study asks for with 'layers'; take a file of weights with that level, or the "
-            "level out of the study"
+            f"{', '.join(map(str, content['levels']))}, but not {', '.join(map(str, missing))}, "
+            "which a study requires with 'layers'; use a file of weights with that level, or "
+            "remove the level from the study"
         )
     network = backbone.create(content["backbone"], levels, seed=0)
     backbone.load(network, content["weights"], str(path))
@@ -169,7 +169,7 @@ def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
     for level in levels:
         if level in reasons:
             return (
-                f"level {level} of the teacher {teacher.stem} tells nothing apart: "
+                f"level {level} of the teacher {teacher.stem} carries no information: "
                 f"{reasons[level]}; a student would match it perfectly and find no defect"
             )
     return None
@@ -180,8 +180,8 @@ def read_model(fit: Path) -> dict:
     path = fit / "model.pt"
     if not path.exists():
         raise InputError(
-            f"{path}: is not there: the models of this method are not kept (config key "
-            "'keep_models'). Set it to true and fit again"
+            f"{path}: is missing: the models of this method are not kept (config key "
+            "'keep_models'). Set the key to true and fit again"
         )
     return load_tensors(path, set())
 
@@ -202,7 +202,7 @@ def read_fitted(fit: Path, teacher: Path, levels: Sequence[int], device) -> tupl
     if not teacher.is_file():
         raise InputError(
             f"{teacher}: no such file; expected the teacher on which {fit / 'model.pt'} was "
-            "fitted, as the step 'teacher' wrote it"
+            "fitted, written by the step 'teacher'"
         )
     if (found := sha256(verified(teacher))) != record["teacher_sha256"]:
         raise InputError(
@@ -223,7 +223,7 @@ def load_tensors(path: Path, keys: set[str]) -> dict:
     except Exception as error:  # torch.load raises many kinds of exceptions for damaged files
         raise unreadable(path, str(error).splitlines()[0]) from error
     if not (isinstance(content, dict) and keys <= set(content)):
-        raise InputError(f"{path}: is not a file that the steps 'teacher' or 'fit' wrote")
+        raise InputError(f"{path}: was not written by the step 'teacher' or 'fit'")
     return content
 
 
@@ -254,7 +254,7 @@ def image_sides(results: Path, categories: Iterable[str]) -> dict[str, int]:
     """
     found = {}
     for category in categories:
-        path = prepared_folder(results, category, "test") / OWN_MASKS
+        path = prepared_folder(results, category, "test") / ORIGINAL_MASKS
         if not path.exists():
             continue
         try:
@@ -299,8 +299,8 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
     return found
 
 
-def user_categories(results: Path, config: dict) -> dict[str, tuple[int, int]]:
-    """Return the categories that share a name with one of MVTec AD's but hold other images.
+def categories_with_other_images(results: Path, config: dict) -> dict[str, tuple[int, int]]:
+    """Return the categories with the name of one of MVTec AD's, but with other images.
 
     Downloaded or unpacked data were checked; for a user's folder the prepared images are counted.
 
@@ -329,6 +329,6 @@ def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
     rows = table.loc[table["study"] == study, list(grid.AXES)]
     if rows.empty:
         raise InputError(
-            f"{studies}: no study {study!r}; there: {', '.join(table['study'].unique())}"
+            f"{studies}: no study {study!r}; its studies: {', '.join(table['study'].unique())}"
         )
     return rows

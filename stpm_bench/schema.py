@@ -52,9 +52,9 @@ def expected(schema: dict) -> str:
         if key in schema:
             return " or ".join(map(expected, schema[key]))
     if "const" in schema:
-        return spelled(schema["const"])
+        return yaml_text(schema["const"])
     if "enum" in schema:
-        return ", ".join(map(spelled, schema["enum"]))
+        return ", ".join(map(yaml_text, schema["enum"]))
     kinds = schema.get("type", "object")
     words = " or ".join(TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
     least, most = schema.get("minItems"), schema.get("maxItems")
@@ -66,7 +66,7 @@ def expected(schema: dict) -> str:
     return ", ".join([words, *bounds])
 
 
-def spelled(value: object) -> str:
+def yaml_text(value: object) -> str:
     """Return a value as YAML text."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -92,7 +92,7 @@ def message(error: jsonschema.ValidationError) -> str:
         return f"config key {keys} is unknown; allowed here: {', '.join(allowed)}{hint}"
     if error.validator == "required":
         missing = [repr(k) for k in error.validator_value if k not in value]
-        return f"{name} lacks {', '.join(missing)}, which it needs"
+        return f"{name} lacks {', '.join(missing)}, which is required"
     if error.validator == "not":
         both = " and ".join(repr(k) for k in error.validator_value["required"])
         return f"{name} has both {both}; expected one of them, or neither"
@@ -100,8 +100,8 @@ def message(error: jsonschema.ValidationError) -> str:
         lists = [i for i, part in enumerate(error.validator_value) if part.get("type") == "array"]
         if inside := [e for e in error.context if e.schema_path[0] in lists]:
             return "\n".join(map(message, inside))  # the errors inside the list
-    of_name = "propertyNames" in error.absolute_schema_path
-    found = f"{name}: found the name {value!r}" if of_name else f"{name} is {value!r}"
+    is_name = "propertyNames" in error.absolute_schema_path
+    found = f"{name}: found the name {value!r}" if is_name else f"{name} is {value!r}"
     word = "allowed:" if error.validator in ("enum", "oneOf") else "expected"
     wanted = expected(rule)
     return f"{found}; {word} {wanted}{hint_of_type(value, wanted)}"
@@ -109,16 +109,16 @@ def message(error: jsonschema.ValidationError) -> str:
 
 def hint_of_type(value: object, wanted: str) -> str:
     """Return why YAML read a value as another type than intended, or nothing."""
-    of_text = "a text" in wanted or "a name" in wanted
-    if of_text and not isinstance(value, str | dict | list | None):
+    expects_text = "a text" in wanted or "a name" in wanted
+    if expects_text and not isinstance(value, str | dict | list | None):
         return (
-            f"; write it in quotes, as in {str(value)!r}: YAML takes it for no text, and drops "
-            "zeros before a number"
+            f"; write it in quotes, as in {str(value)!r}: without them YAML does not read it as "
+            "text, and drops leading zeros"
         )
     if isinstance(value, str) and is_number(value):
         return (
-            "; it came as text, as YAML reads 1e-3 (write 1.0e-3) and Snakemake whatever is nested "
-            "in --config (write a config file)"
+            "; it was read as text, as YAML reads 1e-3 (write 1.0e-3), and as Snakemake reads "
+            "nested values of --config (use a config file)"
         )
     return ""
 

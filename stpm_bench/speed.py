@@ -17,7 +17,7 @@ COMPARED = (methods.DEFAULT, "spade")
 WARM = 2  # frames that each method scores before any is counted
 
 
-def cells(config: dict, main: str) -> list[grid.Cell]:
+def timed_cells(config: dict, main: str) -> list[grid.Cell]:
     """Return the cells whose fits are timed: one for each method that a study compares with STPM.
 
     They come from the first study that has all of `COMPARED` at the main study's teacher and
@@ -41,18 +41,18 @@ def cells(config: dict, main: str) -> list[grid.Cell]:
     return []
 
 
-def timed(cells: Sequence[grid.Cell], known: Mapping[str, Settings]) -> dict[str, dict]:
+def step_input(cells: Sequence[grid.Cell], known: Mapping[str, Settings]) -> dict[str, dict]:
     """Return the input of the step 'speed': method -> `fit`, `layers` and `settings`.
 
     Args:
-        cells: what `cells` returns. known: every method of the config by name.
+        cells: what `timed_cells` returns. known: every method of the config by name.
     """
     fits = grid.fits_of(cells, known)
     return {
         cell.method: {
             "fit": fits[cell].folder,
             "layers": cell.layers,
-            "settings": methods.spelled(known[cell.method]),
+            "settings": methods.to_dict(known[cell.method]),
         }
         for cell in cells
     }

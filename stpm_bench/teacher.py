@@ -45,7 +45,7 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
     if expected and (found := sha256(path)) != expected:
         raise InputError(
             f"{path}: its sha256 is {found}, but the config key 'teachers.NAME.sha256' says "
-            f"{expected}; the file was altered or is another one: get it again, or mend the key"
+            f"{expected}; the file was changed or is another one: copy it again, or correct the key"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,10 +57,10 @@ def from_file(name: str, path: str | Path, expected: str = "") -> dict[str, torc
         ) from error
     if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
         raise InputError(
-            f"{path}: holds more than tensors by name; "
+            f"{path}: contains more than named tensors; "
             "expected what torch.save(network.state_dict(), path) writes"
         )
-    return fitted(name, weights, str(path))
+    return select_weights(name, weights, str(path))
 
 
 def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, torch.Tensor]:
@@ -80,10 +80,11 @@ def from_torchvision(name: str, weights: str, folder: str | Path) -> dict[str, t
         state = published.get_state_dict(model_dir=str(folder), check_hash=True, progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise InputError(
-            f"{published.url}: cannot be downloaded ({error}); the next try begins again. Put the "
-            f"file at {file}, or name a weights file with the config key 'teachers.NAME.weights'"
+            f"{published.url}: cannot be downloaded ({error}); another run starts it from the "
+            f"beginning. Put the file at {file}, or name a weights file with the config key "
+            "'teachers.NAME.weights'"
         ) from error
-    return fitted(name, state, str(file))
+    return select_weights(name, state, str(file))
 
 
 def from_package() -> dict[str, torch.Tensor]:
@@ -93,10 +94,12 @@ def from_package() -> dict[str, torch.Tensor]:
         InputError: the file is missing or differs from the released one.
     """
     weights = {key: torch.from_numpy(array) for key, array in embedded.read().items()}
-    return fitted("mobilenet_v2", weights, str(embedded.FILE))
+    return select_weights("mobilenet_v2", weights, str(embedded.FILE))
 
 
-def fitted(name: str, weights: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+def select_weights(
+    name: str, weights: dict[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
     """Return the part of `weights` that the backbone's levels need, with name and shape checked.
 
     Levels above the first one with missing weights are left out: see `levels_in`.
@@ -153,7 +156,7 @@ def level_report(
         elif dead_share > 0.99:
             reason = f"its features are all 0 at {dead_share:.1%} of the positions"
         elif spread < CONSTANT:
-            reason = f"its features point the same way everywhere (spread {spread:.1e})"
+            reason = f"its features have the same direction at all positions (spread {spread:.1e})"
         else:
             reason = ""
         rows.append(

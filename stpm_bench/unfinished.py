@@ -14,20 +14,20 @@ SAVE_SECONDS = 20.0
 
 
 def save(
-    file: Path, described: dict, parts: Mapping, draws: torch.Generator, progress: dict
+    file: Path, described: dict, parts: Mapping, generator: torch.Generator, progress: dict
 ) -> None:
     """Write everything that the next epoch depends on.
 
     Args:
         described: settings and data; only a training with the same may resume from this.
         parts: objects with a `state_dict`, by name.
-        draws: the generator of batch order and flips; dropout uses PyTorch's global one.
+        generator: the generator of batch order and flips; dropout uses PyTorch's global one.
         progress: what else the next epoch needs: texts, numbers, tensors, lists of them.
     """
     state = {
         "described": described,
         "progress": progress,
-        "draws": draws.get_state(),
+        "draws": generator.get_state(),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -37,7 +37,7 @@ def save(
     record_hashes(record_of(file), file.name)
 
 
-def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) -> dict:
+def resume(file: Path, described: dict, parts: Mapping, generator: torch.Generator) -> dict:
     """Restore what `save` wrote and return its `progress`; {} if there is nothing to resume.
 
     A file with other settings or data, or one that cannot be read, is ignored.
@@ -50,7 +50,7 @@ def resume(file: Path, described: dict, parts: Mapping, draws: torch.Generator) 
         return {}
     for key, part in parts.items():
         part.load_state_dict(state[key])
-    draws.set_state(state["draws"])
+    generator.set_state(state["draws"])
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,4 +1,4 @@
-"""What tests are made of: small data sets, configs, and long tables of made-up metrics."""
+"""Builders of the tests' inputs: small data sets, configs, long tables of made-up metrics."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -71,7 +71,7 @@ def write_nut(root: Path, category: str = "nut", train: int = 3, test: int = 2) 
 
 
 def small_config(folder: Path, **changes) -> dict:
-    """Return a config of two cells that trains for seconds; data under `folder`, which has it."""
+    """Return a config of two cells that are trained in seconds, with data in `folder`/data."""
     return {
         "results": str(folder / "results"),
         "data": {"mvtec_ad": str(folder / "data")},
@@ -98,7 +98,7 @@ def long_table(
     seeds: Sequence[int] = (0, 1, 2),
     metrics: Sequence[str] = tuple(METRICS),
 ) -> pd.DataFrame:
-    """Return a long table of metrics, a row for each setting, category, seed and metric.
+    """Return a long table of metrics, one row per setting, category, seed and metric.
 
     Args:
         settings: values of `grid.SETTING`.

@@ -1,4 +1,4 @@
-"""What several test files share: small data sets, and the way to the real ones."""
+"""Shared by several test files: small data sets, the real ones, and runs of Snakemake."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the workflow on a config (a dict is written beside its results); output is captured."""
+    """Run the workflow on a config (a dict is written next to its results); output is captured."""
     if isinstance(config, dict):
         folder = Path(config["results"]).parent
         path = folder / "config.yaml"
@@ -108,7 +108,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def bottle() -> Path:
-    """MVTec AD's category bottle, where the real data are at hand."""
+    """MVTec AD's category bottle, if the real data are available."""
     folder = SHARED_DATA / "mvtec_ad"
     if not (folder / "bottle").is_dir():
         pytest.skip(f"the real MVTec AD category bottle is not at {folder}")

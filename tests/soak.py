@@ -1,9 +1,9 @@
-"""Whether a run that is killed again and again gives the bytes of one that is not.
+"""Checks that a run that is killed repeatedly gives the same bytes as an undisturbed one.
 
 `python tests/soak.py` runs a config twice: undisturbed, and killed (SIGKILL to the whole process
-group) at random moments that are spread over the work, each time going on with what
-docs/interruptions.md says. Then every file of the two is compared. The exit status is 1 where they
-differ.
+group) at random moments that are spread over the work, continuing each time as
+docs/interruptions.md says. Then all files of the two runs are compared. The exit status is 1 if
+they differ.
 """
 
 import argparse
@@ -29,11 +29,11 @@ sys.path.insert(0, str(REPOSITORY))  # this checkout's, wherever the package is 
 from stpm_bench.errors import InputError
 from stpm_bench.files import verified
 
-PATIENCE = 600  # seconds without a new file after which a run is given up
+PATIENCE = 600  # seconds without a new file after which a run is aborted
 MEASURED = {"seconds", "training_seconds", "images_per_second"}
 MEASURED |= {"peak_memory", "host_bytes", "gpu_bytes"}
 MEASURED |= {"frames_per_second", "p50", "p95", "load"}
-MEASURED |= {"git_commit"}  # somebody may work on the checkout meanwhile
+MEASURED |= {"git_commit"}  # the checkout may change during the test
 
 
 def json_without(text: str) -> object:
@@ -189,9 +189,9 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
         files: how many the finished run has, as `made` counts them.
         targets: what Snakemake is asked for; by default everything.
     """
-    draws = random.Random(seed)
+    rng = random.Random(seed)
     problems, start, finished = [], time.monotonic(), {}
-    for number, share in enumerate(sorted(draws.uniform(0, 0.95) for _ in range(kills)), 1):
+    for number, share in enumerate(sorted(rng.uniform(0, 0.95) for _ in range(kills)), 1):
         process = snakemake(config, *targets, "--rerun-incomplete")
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None and made(results) < share * files:
@@ -199,7 +199,7 @@ def disturb(config: Path, results: Path, files: int, kills: int, seed: int, *tar
                 problems.append(f"kill {number}: nothing happened for {PATIENCE} s")
                 break
             time.sleep(0.1)
-        time.sleep(draws.uniform(0, 4))
+        time.sleep(rng.uniform(0, 4))
         if process.poll() is not None:
             problems.append(f"kill {number}: the run had ended with {process.returncode}")
             break

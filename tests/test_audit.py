@@ -8,15 +8,14 @@ from stpm_bench import audit, grid
 from stpm_bench.datasets.masks import bilinear_any
 from stpm_bench.metrics import auroc, pro
 from stpm_bench.metrics.definitions import DEFINITIONS
-from stpm_bench.report import audit as audit_table
-from stpm_bench.report import figures, typeset
+from stpm_bench.report import audit_table, figures, typeset
 
 RNG = np.random.default_rng(0)
-OWN = np.zeros((4, 40, 40), bool)
-OWN[1, 5:21, 8:30] = OWN[2, 30:, :13] = OWN[2, 3, 3] = OWN[3, 18, 0:37] = True
-SMALL = OWN[:, 1::2, 1::2]
+ORIGINAL = np.zeros((4, 40, 40), bool)
+ORIGINAL[1, 5:21, 8:30] = ORIGINAL[2, 30:, :13] = ORIGINAL[2, 3, 3] = ORIGINAL[3, 18, 0:37] = True
+SMALL = ORIGINAL[:, 1::2, 1::2]
 MASKS = {"nearest": SMALL}
-MASKS["bilinear_any"] = np.stack([bilinear_any(mask, 20) for mask in OWN])
+MASKS["bilinear_any"] = np.stack([bilinear_any(mask, 20) for mask in ORIGINAL])
 MAPS = (RNG.random((4, 20, 20)) ** 4 + SMALL * 0.3).astype(np.float32)
 
 
@@ -45,20 +44,20 @@ def test_bilinear_any_marks_every_pixel_that_a_defect_touches(height, width, siz
         assert np.array_equal(bilinear_any(mask, size), np.rint(grey) > 0)
 
 
-def test_enlarged_is_bilinear():
+def test_resized_is_bilinear():
     expected = F.interpolate(torch.from_numpy(MAPS)[:, None], (50, 37), mode="bilinear")[:, 0]
-    np.testing.assert_allclose(audit.enlarged(MAPS, (50, 37)), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(audit.resized(MAPS, (50, 37)), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_every_definition_is_paired_with_every_treatment_of_the_masks():
-    table = audit.audit(MASKS, list(OWN), MAPS).set_index(["definition", "masks"])
+    table = audit.audit(MASKS, list(ORIGINAL), MAPS).set_index(["definition", "masks"])
     assert len(table) == 3 * len(DEFINITIONS)
-    thick = np.stack([bilinear_any(mask, 20) for mask in OWN])
-    large = audit.enlarged(MAPS, (40, 40))
+    thick = np.stack([bilinear_any(mask, 20) for mask in ORIGINAL])
+    large = audit.resized(MAPS, (40, 40))
     for treatment, masks, maps in (
         ("nearest", SMALL, MAPS),
         ("bilinear_any", thick, MAPS),
-        ("own", OWN, large),
+        ("own", ORIGINAL, large),
     ):
         for name, definition in DEFINITIONS.items():
             expected = definition(masks, maps)
@@ -85,8 +84,8 @@ def test_a_definition_without_a_value_for_one_cell_has_no_mean():
 
 
 def test_images_of_several_sizes_have_no_resolution_of_their_own():
-    own = [OWN[0], OWN[1][:30], *OWN[2:]]
-    table = audit.audit(MASKS, own, MAPS).set_index(["definition", "masks"])
+    masks = [ORIGINAL[0], ORIGINAL[1][:30], *ORIGINAL[2:]]
+    table = audit.audit(MASKS, masks, MAPS).set_index(["definition", "masks"])
     own = table.xs("own", level="masks")["pro"]
     assert own.isna().all()
     assert len(own) == len(DEFINITIONS)

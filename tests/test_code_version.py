@@ -1,4 +1,4 @@
-"""The hash of a step's code: against what really runs, and against edits of a copy."""
+"""The hash of a step's code: against the functions that run, and against edits of a copy."""
 
 import ast
 import inspect
@@ -104,12 +104,12 @@ def test_an_edit_changes_the_stages_that_it_reaches(copy, file, function, expect
 def test_a_stream_of_seeds_counts_for_what_draws_from_it(copy):
     before = hashes()
     insert(copy / "seeds.py", "stream", "edited = 1")
-    drawing = {("fit", f) for f in methods.FILES if methods.module_of(f) and draws(f)}
-    assert changed(before) == drawing | {("teacher", "")}
+    seeded = {("fit", f) for f in methods.FILES if methods.module_of(f) and depends_on_seed(f)}
+    assert changed(before) == seeded | {("teacher", "")}
 
 
-def draws(file: str) -> bool:
-    return any(s.draws for s in methods.module_of(file).METHODS.values())
+def depends_on_seed(file: str) -> bool:
+    return any(s.depends_on_seed for s in methods.module_of(file).METHODS.values())
 
 
 def test_a_method_does_not_reach_another(copy):
@@ -199,7 +199,7 @@ def test_what_a_step_runs_is_what_its_hash_holds(finished, tmp_path):
     copied = tmp_path / "copied"
     shutil.copytree(results, copied)
     test, train = prepared / "test", prepared / "train"
-    authors = methods.spelled(methods.built_in()["stpm_authors"])
+    authors = methods.to_dict(methods.built_in()["stpm_authors"])
     settings = json.dumps(authors | {"epochs": 1, "batch_size": 4})
     data = {"root": finished / "data", "category": "alpha", "image_size": 32}
     own = next((copied / "cells").glob("category-alpha*"))

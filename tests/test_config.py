@@ -106,7 +106,7 @@ def test_a_step_takes_a_method_by_name_or_by_its_fields(text, expected):
 @pytest.mark.parametrize("name", registry.built_in())
 def test_settings_come_through_the_command_line_as_they_were(name):
     expected = registry.built_in()[name]
-    assert settings(json.dumps(registry.spelled(expected))) == expected
+    assert settings(json.dumps(registry.to_dict(expected))) == expected
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def study(**changes):
         ({"image_size": 100}, r"config key 'image_size' is 100; .* multiple of 32"),
         (
             study(layers=[[3, 4]]) | {"image_size": 32},
-            r"'image_size': 32 leaves level 4 of study main a single position; expected",
+            r"'image_size' is 32, .*level 4 of study main .*at least 64",
         ),
         ({"results": ""}, r"config key 'results' is ''; expected a text, not empty"),
         (
@@ -224,7 +224,7 @@ def study(**changes):
             {"methods": {"mine": {"fusion": "max"}}},
             r"'methods.mine.fusion' is 'max'; allowed: product, sum",
         ),
-        ({"methods": {"stpm": {}}}, r"'methods.stpm': that one is built in; choose another"),
+        ({"methods": {"stpm": {}}}, r"'methods.stpm': .*built-in"),
         ({"methods": {"A-b": {}}}, r"'methods': found the name 'A-b'; expected a name of"),
         ({"threads": 0}, r"'threads' is 0; .* at least 1"),
         ({"device": "gpu"}, r"config key 'device' is 'gpu'; allowed: auto, cpu, cuda"),
@@ -255,11 +255,11 @@ def study(**changes):
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "sha256": "abc"}}},
-            r"'teachers.random.sha256' is 'abc'; expected 64 digits",
+            r"'teachers.random.sha256' is 'abc'; expected 64 hex",
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "sha256": "0" * 64}}},
-            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+            r"'teachers.random.sha256' .*'weights' names no file",
         ),
         (
             {
@@ -271,11 +271,11 @@ def study(**changes):
                     }
                 }
             },
-            r"'teachers.random.sha256' is of a file of weights, but 'weights' names no file",
+            r"'teachers.random.sha256' .*'weights' names no file",
         ),
         (
             {"teachers": {"random": {"backbone": "resnet34", "weights": "embedded"}}},
-            r"'teachers.random.weights' is 'embedded', but none of resnet34 .*: mobilenet_v2'",
+            r"'teachers.random.weights' is 'embedded', but .* none for resnet34; .*: mobilenet_v2'",
         ),
         (
             {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embeded"}}},
@@ -284,7 +284,7 @@ def study(**changes):
         (
             {"teachers": {"random": {"backbone": "mobilenet_v2", "weights": "embedded"}}}
             | study(layers=[[1, 2], [3, 4]]),
-            r"'studies.main.layers': level 4 is not .*'teachers.random.weights', .* levels 1, 2, 3",
+            r"'studies.main.layers': level 4 .*'teachers.random.weights', .* levels 1, 2, 3",
         ),
         (
             {"teachers": {"random": {"backbone": "resnet18", "pretraining": {"epochs": 3}}}},
@@ -296,7 +296,7 @@ def study(**changes):
             {"methods": {"mine": {"level_weights": [1, 1, 1]}}},
             r"'methods.mine.level_weights' is \[1, 1, 1\]; expected a list of 4",
         ),
-        ({"methods": {"Mine": {}}}, r"found the name 'Mine'; expected a name of small letters"),
+        ({"methods": {"Mine": {}}}, r"found the name 'Mine'; expected a name of .*lower-case"),
         ({"pretraining": {"flip": True}}, r"flip' is True; allowed: auto, always, never"),
         ({"teachers": {"random": {}}}, r"'teachers.random' lacks 'backbone'"),
         (study(fraction=[0]), r"'studies.main.fraction.0' is 0; .* above 0, at most 1"),
@@ -316,18 +316,18 @@ def study(**changes):
             {"studies": {2024: {}}},
             r"'studies': found the name 2024; .*write it in quotes, as in '2024'",
         ),
-        ({"studies": {"cost": {}}}, r"name 'cost'; .* other than those of other tables"),
+        ({"studies": {"cost": {}}}, r"'studies': found the name 'cost'; .*cost"),
         (
             {"studies": {"a_differences": {}}},
-            r"'a_differences'; .* other than those of other tables",
+            r"'studies': found the name 'a_differences'; .*_differences",
         ),
         (
             {"teachers": {"a b": {"backbone": "resnet18"}}},
-            r"config key 'teachers': found the name 'a b'; expected a name of letters",
+            r"config key 'teachers': found the name 'a b'; expected a name of",
         ),
         (
             {"training": {"learning_rate": "1e-3"}},
-            r"expected a number, above 0; it came as text, as YAML",
+            r"learning_rate' is '1e-3'; expected a number, above 0; .*as YAML",
         ),
         (study(layers=[[]]), r"'studies.main.layers.0' is \[\]; expected a list of levels"),
         (study(layers=[[1, 1]]), r"'studies.main.layers.0' is \[1, 1\]; .* all different"),
@@ -362,7 +362,7 @@ def test_a_folder_may_end_in_a_slash_and_begin_at_home(small_set, monkeypatch):
     assert config["data"]["mvtec_ad"] == str(small_set / "data")
 
 
-def test_a_teacher_has_its_own_pretraining_beside_the_configs(small_set):
+def test_a_teachers_pretraining_replaces_keys_of_the_configs(small_set):
     teachers = {
         "random": {"backbone": "resnet18"},
         "long": {"backbone": "resnet18", "pretrain": "digits", "pretraining": {"epochs": 30}},
@@ -378,20 +378,20 @@ def test_a_teacher_has_its_own_pretraining_beside_the_configs(small_set):
     assert complete(config) == config
 
 
-def test_every_error_is_told_at_once(small_set):
+def test_all_errors_are_listed_at_once(small_set):
     with pytest.raises(InputError, match=r"'device'(.|\n)*'precision'"):
         complete(small_config(small_set, device="x", precision="y"))
 
 
 def test_a_category_with_a_dot_would_be_taken_for_a_set(small_set):
     (small_set / "data" / "alpha").rename(small_set / "data" / "beta.v2")
-    with pytest.raises(InputError, match=r"beta.v2: a category's name has no dot"):
+    with pytest.raises(InputError, match=r"'data.mvtec_ad': .*beta.v2: .* dot"):
         complete(small_config(small_set))
 
 
 def test_a_folder_without_categories(tmp_path):
     (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match="holds no category; expected folders like bottle/"):
+    with pytest.raises(InputError, match=r"'data.mvtec_ad': .*data contains no category"):
         complete(small_config(tmp_path))
 
 
@@ -431,7 +431,7 @@ def test_a_teacher_that_has_seen_the_defects_with_labels_is_warned_of(teacher, w
     assert warnings_of(config, "other") == []
 
 
-# --- what people really write ---
+# --- mistakes that users make ---
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_config_in_another_encoding(tmp_path):
 
 
 def test_the_locale_changes_nothing(small_set):
-    """What is read is UTF-8, whatever a terminal can show."""
+    """Files are read as UTF-8, whatever the locale of the terminal."""
     config = small_config(small_set) | {"results": "Prüfung"}
     path = small_set / "config.yaml"
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
@@ -494,14 +494,14 @@ def test_the_locale_changes_nothing(small_set):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mean", "have their own 'mean'"),
-        ("textures", "have their own 'textures'"),
-        ("objects", "have their own 'objects'"),
-        ("all", "have their own 'all'"),
-        ("a{b}", r"it has { }"),
-        ("<results>", r"it has < >"),
-        ("a|b", r"it has \|"),
-        ("what?", r"it has \?"),
+        ("mean", "use it themselves"),
+        ("textures", "use it themselves"),
+        ("objects", "use it themselves"),
+        ("all", "use it themselves"),
+        ("a{b}", r"it contains { }"),
+        ("<results>", r"it contains < >"),
+        ("a|b", r"it contains \|"),
+        ("what?", r"it contains \?"),
         ("line\nbreak", "control character"),
         (" space", "begins or ends with a space"),
         ("x" * 101, "it has 101 bytes"),
@@ -509,7 +509,7 @@ def test_the_locale_changes_nothing(small_set):
     ],
 )
 def test_what_a_category_may_not_be_called(small_set, name, reason):
-    """The same words before anything starts, whether a config is read, checked or prepared."""
+    """The same reason is given when a config is read, a set checked, or a category prepared."""
     (small_set / "data" / "alpha").rename(small_set / "data" / name)
     for data in (
         {"mvtec_ad": str(small_set / "data")},
@@ -533,10 +533,10 @@ def test_a_category_that_no_study_names_may_be_called_anything(small_set):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teachers": {"x" * 41: {"backbone": "resnet18"}}}, r"'teachers'.*40 at most"),
-        ({"data": {"sets": {"x" * 41: {"layout": "mvtec", "path": "x"}}}}, r"sets'.*40 at most"),
+        ({"teachers": {"x" * 41: {"backbone": "resnet18"}}}, r"'teachers'.*at most 40"),
+        ({"data": {"sets": {"x" * 41: {"layout": "mvtec", "path": "x"}}}}, r"sets'.*at most 40"),
         ({"data": {"sets": {"all": {"layout": "mvtec", "path": "x"}}}}, r"sets'.*'all'"),
-        ({"studies": {"x" * 81: {}}}, r"'studies'.*80 at most"),
+        ({"studies": {"x" * 81: {}}}, r"'studies'.*at most 80"),
     ],
 )
 def test_other_names_end_where_file_names_do(small_set, changes, message):

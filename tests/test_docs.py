@@ -1,4 +1,4 @@
-"""The pages: what is generated is as committed, and every command in them is run or tried."""
+"""The documentation: generated pages are up to date, and its commands are run or tried."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What is installed: the same for pip and conda, and what Snakemake needs before anything is."""
+"""Installation: pip and conda give the same packages, and Snakemake alone reads the workflow."""
 
 import json
 import os
@@ -90,7 +90,7 @@ sys.meta_path.insert(0, Blocker())
 
 
 def closure(*names: str) -> set[str]:
-    """Return the distributions that these need, themselves included, of those installed here."""
+    """Return these distributions and all that they depend on, as far as they are installed."""
     found, waiting = set(), [*names]
     while waiting:
         name = canonicalize_name(waiting.pop())
@@ -103,14 +103,14 @@ def closure(*names: str) -> set[str]:
 
 
 def block(modules: set[str], folder: Path, monkeypatch) -> None:
-    """Let no Python that is started from now on import these modules."""
+    """Make imports of these modules fail in every Python that is started from now on."""
     (folder / "sitecustomize.py").write_text(BLOCKER.format(blocked=modules))
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 @pytest.fixture
 def snakemake_alone(tmp_path, monkeypatch):
-    """Python has no package but what Snakemake brings."""
+    """Python finds only the packages that Snakemake depends on."""
     installed = {d.name for d in metadata.distributions()}
     plugins = [name for name in installed if name.startswith("snakemake-executor-plugin")]
     there = closure(*SNAKEMAKE_ALONE, *plugins)
@@ -165,7 +165,7 @@ def test_snakemake_without_pandas_says_what_to_install(tmp_path, monkeypatch):
     assert "environment.yml" in run.stderr
 
 
-# A stand-in for conda, as Snakemake calls it: its environments are empty folders, and the steps run
+# A fake conda, called by Snakemake: its environments are empty folders, and the steps run
 # with the Python of the tests, with all its packages.
 CONDA = """#!/bin/sh
 case "$*" in
@@ -181,14 +181,14 @@ esac
 
 @pytest.fixture
 def conda(tmp_path, monkeypatch) -> Path:
-    """The stand-in is in the PATH: its folder, which has `created` once it made an environment."""
+    """Put a fake conda in PATH; its folder contains `created` once it made an environment."""
     base = tmp_path / "conda"
     (base / "bin").mkdir(parents=True)
     (base / "bin" / "conda").write_text(CONDA.format(base=base))
     (base / "bin" / "conda").chmod(0o755)
     (base / "bin" / "activate").write_text("unset PYTHONPATH\n")
     monkeypatch.setenv("PATH", f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    # Never in this checkout, where a run with a real conda would take them for its own.
+    # Not in this checkout, where a run with a real conda would use these environments.
     monkeypatch.setenv("SNAKEMAKE_CONDA_PREFIX", str(tmp_path / "environments"))
     return base
 
@@ -196,14 +196,14 @@ def conda(tmp_path, monkeypatch) -> Path:
 def test_snakemake_alone_runs_with_conda_and_a_failed_run_names_the_target_interim(
     small_set, conda, snakemake_alone
 ):
-    """The steps have their packages, Snakemake and its handlers have not."""
+    """The steps find their packages; the process of Snakemake does not."""
     image = small_set / "data" / "alpha" / "train" / "good" / "003.png"
     image.write_bytes(image.read_bytes()[:100])
     run = snakemake(small_config(small_set), "--keep-going", "--use-conda")
     assert run.returncode != 0
     assert "\ncells 1 of 2, " in run.stderr
     assert "1 of 2 cells are done and kept" in run.stderr
-    command = shlex.split(re.search(r"gaps: (snakemake .*)", run.stderr)[1])
+    command = shlex.split(re.search(r"(snakemake interim .*)", run.stderr)[1])
     assert command[:2] == ["snakemake", "interim"]
     assert "--use-conda" in command
     made = subprocess.run(
@@ -253,7 +253,7 @@ def test_a_run_with_pip_is_not_run_again_with_conda(checkout):
 
 def test_a_run_with_conda_is_run_again_neither_with_pip_nor_after_an_edit_of_a_comment(checkout):
     assert "1 of 1 steps (100%) done" in checkout("--use-conda")
-    assert checkout.created.exists()  # by the stand-in for conda
+    assert checkout.created.exists()  # by the fake conda
     assert NOTHING in checkout("-n")
     environment = checkout.folder / "environment.yml"
     environment.write_text(environment.read_text() + "# a comment\n")

@@ -1,4 +1,4 @@
-"""What people really put in: kinds of fault in data sets, each named before anything is trained."""
+"""Faults of users' data sets: each is reported, with its file, before anything is trained."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.interface import ReadOptions
 from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
-from stpm_bench.evaluation import evaluated
+from stpm_bench.evaluation import evaluate_cell
 from stpm_bench.methods import built_in
 from stpm_bench.methods.interface import Scores
 
@@ -150,20 +150,20 @@ def test_defects_that_vanish_are_named_before_training(nut):
     for path in nut.glob("ground_truth/*/*.png"):
         save(path, speck)
     [text] = said(nut, size=8)
-    assert text.startswith(f"{nut}: at 8 x 8 no defect shows in its mask (4 masks)")
+    assert text.startswith(f"{nut}: at 8 x 8 no defect is visible in its mask (4 masks)")
     assert "'image_size'" in text
     assert main(["check-data", str(nut.parent), "--image-size", "8"]) == 0
 
 
 def test_image_auroc_is_given_where_only_pixels_are_lost():
-    """The defect of no mask shows: the set's images are still good or defective."""
+    """No defect is visible in a mask: the images are still good or defective."""
     rng = np.random.default_rng(0)
     nothing = np.zeros((4, 32, 32), bool)
     maps = {"1": np.sort(rng.random((4, 8, 8), np.float32), axis=0)}
     scores, defects = Scores(maps, variants={"other": maps}), ["good", "good", "bent", "bent"]
     masks = {"nearest": nothing, "bilinear_any": nothing}
     settings = built_in()["stpm"].evaluation_part()
-    found = evaluated(scores, defects, masks, list(nothing), settings, "regions", 32)
+    found = evaluate_cell(scores, defects, masks, list(nothing), settings, "regions", 32)
     assert found.metrics == {"image_auroc": 1.0, "other_image_auroc": 1.0}
     assert len(found.definitions) == len(found.curve) == 0
 
@@ -171,7 +171,7 @@ def test_image_auroc_is_given_where_only_pixels_are_lost():
     shown[2:, 2:4, 2:4] = True  # by the other treatment they show
     masks["bilinear_any"] = shown
     settings |= {"masks": "bilinear_any"}
-    found = evaluated(scores, defects, masks, list(shown), settings, "regions", 32)
+    found = evaluate_cell(scores, defects, masks, list(shown), settings, "regions", 32)
     assert {"image_auroc", "pixel_auroc", "pro"} <= set(found.metrics)
 
 
@@ -184,31 +184,33 @@ def moved(folder: Path, old: str, new: str) -> None:
 
 
 def test_training_images_two_folders_deep(nut):
-    """One of three is left in place: the others must not be passed over."""
+    """One of three is left in place: the others must not be ignored."""
     moved(nut, "train/good/001.png", "train/good/2024/cam1/001.png")
     moved(nut, "train/good/002.png", "train/good/2024/cam1/002.png")
     texts = said(nut, "train")
-    assert f"{nut}/train/good/2024/cam1/001.png: lies too deep" in texts[0]
+    assert f"{nut}/train/good/2024/cam1/001.png: is in a subfolder" in texts[0]
     assert "1 more like it" in texts[0]
 
 
 def test_a_linked_folder_that_leads_back_ends(nut):
     os.symlink(nut / "train", nut / "train" / "good" / "loop", target_is_directory=True)
     save(nut / "train" / "rejected" / "000.png", picture(9))
-    assert any("good/loop/rejected/000.png: lies too deep" in text for text in said(nut, "train"))
+    assert any(
+        "good/loop/rejected/000.png: is in a subfolder" in text for text in said(nut, "train")
+    )
 
 
 @pytest.mark.parametrize(
     ("split", "old", "new", "message"),
     [
-        ("test", "test/bent/000.png", "test/bent/a/b/000.png", "test/bent/a/b/000.png: lies too d"),
-        ("test", MASK, "ground_truth/bent/000/000.png", "bent/000/000.png: lies too deep"),
-        ("test", MASK, "ground_truth/000_mask.png", "truth/000_mask.png: lies directly in ground_"),
-        ("test", MASK, "test/bent/000_mask.png", "bent/000_mask.png: is by its name the mask of"),
-        ("test", MASK, "test/bent/000_gt.png", "bent/000_gt.png: is by its name the mask of"),
-        ("test", MASK, "test/good/000_mask.png", "good/000_mask.png: is by its name the mask of"),
-        ("train", MASK, "train/good/000_mask.png", "good/000_mask.png: is by its name the mask"),
-        ("train", "train/good/000.png", "train/000.png", "train/000.png: lies directly in train/"),
+        ("test", "test/bent/000.png", "test/bent/a/b/000.png", "a/b/000.png: is in a subfolder"),
+        ("test", MASK, "ground_truth/bent/000/000.png", "bent/000/000.png: is in a subfolder"),
+        ("test", MASK, "ground_truth/000_mask.png", "truth/000_mask.png: is directly in ground_"),
+        ("test", MASK, "test/bent/000_mask.png", "bent/000_mask.png: has the name of a mask"),
+        ("test", MASK, "test/bent/000_gt.png", "bent/000_gt.png: has the name of a mask"),
+        ("test", MASK, "test/good/000_mask.png", "good/000_mask.png: has the name of a mask"),
+        ("train", MASK, "train/good/000_mask.png", "good/000_mask.png: has the name of a mask"),
+        ("train", "train/good/000.png", "train/000.png", "train/000.png: is directly in train/"),
     ],
 )
 def test_files_in_other_places_are_errors(nut, split, old, new, message):
@@ -221,10 +223,10 @@ def test_files_in_other_places_are_errors(nut, split, old, new, message):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("validation/good/000.png", "validation: 1 image(s) are passed over"),
-        ("rejected/a/b/000.png", "rejected: 1 image(s) are passed over"),
-        ("train/bad/deep/000.png", "train/bad: 1 image(s) are passed over"),
-        ("000.png", "nut/000.png: is passed over"),
+        ("validation/good/000.png", "validation: 1 image(s) are ignored"),
+        ("rejected/a/b/000.png", "rejected: 1 image(s) are ignored"),
+        ("train/bad/deep/000.png", "train/bad: 1 image(s) are ignored"),
+        ("000.png", "nut/000.png: is ignored"),
     ],
 )
 def test_images_that_nothing_reads_are_a_warning(nut, file, message):
@@ -234,11 +236,11 @@ def test_images_that_nothing_reads_are_a_warning(nut, file, message):
     assert str(nut) in text
 
 
-def test_a_folder_with_images_beside_the_categories_is_a_warning(nut):
+def test_a_folder_of_images_that_is_no_category_is_a_warning(nut):
     save(nut.parent / "bolt" / "good" / "000.png", picture(7))
     [problem] = check_folder(nut.parent, progress=False)[1]
     assert problem.severity == "warning"
-    assert f"{nut.parent / 'bolt'}: 1 image(s) are passed over" in problem.text
+    assert f"{nut.parent / 'bolt'}: 1 image(s) are ignored" in problem.text
 
 
 def test_a_single_training_image(nut):
@@ -268,7 +270,7 @@ def deepen(folder: Path, high: int = 4095, suffix: str = ".png") -> None:
 
 
 def png_16(pixels: np.ndarray) -> bytes:
-    """A PNG of (H, W, 2 to 4) with 16 bits a channel, which Pillow cannot write."""
+    """A PNG of (H, W, 2 to 4) with 16 bits per channel, which Pillow cannot write."""
     height, width, channels = pixels.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -315,7 +317,7 @@ def test_the_range_of_the_config_is_that_of_every_split(nut):
     assert train.max() == round(255 / 4)
     assert said(nut, "train", intensity=(0, 4000)) == []
     [text] = said(nut, "train", intensity=(0, 500))
-    assert "has values outside 0 to 500, as have 3 of 3 train images (from 0 to 1000)" in text
+    assert "has values outside 0 to 500, like 3 of 3 train images (from 0 to 1000)" in text
 
 
 def test_deep_test_images_of_shallow_training_images(nut):
@@ -357,7 +359,7 @@ def test_16_bits_that_would_be_lost_are_an_error(nut):
     path = nut / "train" / "good" / "000.png"
     path.write_bytes(png_16(np.full((SIZE, SIZE, 2), 4000, np.uint16)))
     [text] = said(nut, "train")
-    assert text.startswith(f"{path}: has 16 bits a channel (mode RGBA), of which 8 would be lost")
+    assert text.startswith(f"{path}: has 16 bits per channel (mode RGBA)")
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -371,7 +373,7 @@ def test_32_bits_are_scaled_by_the_training_images(nut, dtype):
     if dtype is np.float32:
         save(nut / "train/good/000.tif", np.full((SIZE, SIZE), np.nan, np.float32))
         [text] = said(nut, "train")
-        assert text.startswith(f"{nut}/train/good/000.tif: has values that are NaN")
+        assert text.startswith(f"{nut}/train/good/000.tif: contains NaN")
 
 
 # --- several images in a file, other files, sizes ---
@@ -391,7 +393,7 @@ def test_a_file_of_several_images(nut, kind, suffix, file):
     path = (nut / file).with_suffix(suffix)
     path.write_bytes(several(kind))
     [text] = said(nut, "train" if file.startswith("train") else "test")
-    assert text.startswith(f"{path}: holds 3 images")
+    assert text.startswith(f"{path}: contains 3 images")
 
 
 def test_a_tiff_with_a_small_copy_of_its_image_is_one_image(nut):
@@ -420,7 +422,7 @@ def test_a_named_pipe_is_not_waited_for(nut, file):
     split = file.partition("/")[0]
     (nut / "ground_truth/bent/pipe_mask.png").unlink() if split == "train" else None
     [text] = said(nut, split)
-    assert text.startswith(f"{nut / file}: is no regular file")
+    assert text.startswith(f"{nut / file}: is not a regular file")
 
 
 def test_an_image_of_400_megapixels_names_the_limit_and_the_key(nut):
@@ -457,4 +459,4 @@ def test_the_table_fits_a_terminal(tmp_path, capsys):
     assert "a category with quite a long" in table[2]
     assert "name" in table[3]
     [warning] = [line for line in printed if line.startswith("warning: ")]
-    assert "16 sizes, from 32 x 10 to 32 x 32; the commonest, 32 x 32, is that of 17%" in warning
+    assert "16 sizes, from 32 x 10 to 32 x 32; 17% of the images" in warning

@@ -1,4 +1,4 @@
-"""What Snakemake itself stumbled over: odd names, clocks, folders, two runs at once."""
+"""Inputs on which Snakemake itself failed: odd names, clocks, folders, two runs at once."""
 
 import json
 import os
@@ -8,15 +8,15 @@ import time
 
 from builders import small_config, write_category
 from conftest import REPOSITORY, snakemake
-from stpm_bench.files import hold
+from stpm_bench.files import lock_results
 
 
 def test_a_held_folder_stops_the_second_run(small_set):
     (small_set / "results").mkdir()
-    hold(small_set / "results")
+    lock_results(small_set / "results")
     run = snakemake(small_config(small_set), f"{small_set}/results/studies.csv")
     assert run.returncode != 0
-    assert f"another run holds it: process {os.getpid()} on " in run.stderr
+    assert f"in use by another run: process {os.getpid()} on " in run.stderr
     assert "Traceback" not in run.stderr
     assert not (small_set / "results" / "studies.csv").exists()
 
@@ -30,7 +30,7 @@ def test_a_key_twice_stops_the_run(small_set):
 
 
 def test_from_another_folder_with_odd_names_and_a_clock_that_is_ahead(tmp_path):
-    """Names that mean something to Snakemake, shells, argparse and matplotlib; NAS boxes' dates."""
+    """Names with a meaning for Snakemake, shells, argparse and matplotlib; times in the future."""
     root, name = tmp_path / "da$ta {b}", "-a 'b' $c$ (1)&%#_,+@=~^!;[x] é"
     write_category(root, name)
     for part in ("test", "ground_truth"):

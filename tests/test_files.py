@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import hold, sha256, write_array, write_arrays, write_json, written_whole
+from stpm_bench.files import (
+    atomic_write,
+    lock_results,
+    sha256,
+    write_array,
+    write_arrays,
+    write_json,
+)
 from stpm_bench.seeds import stream
 
 
@@ -19,7 +26,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     path.write_text("old")
 
     def fail():
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -34,8 +41,8 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_nothing_else(tmp_path):
     path.write_text("old")
     program = (
         "import os, signal, sys\n"
-        "from stpm_bench.files import written_whole\n"
-        "with written_whole(sys.argv[1]) as temporary:\n"
+        "from stpm_bench.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -43,14 +50,14 @@ def test_a_kill_leaves_the_old_file_and_the_next_write_nothing_else(tmp_path):
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "new"
 
 
 def test_folders_are_made_and_the_suffix_kept(tmp_path):
-    with written_whole(tmp_path / "a" / "b.npy") as temporary:
+    with atomic_write(tmp_path / "a" / "b.npy") as temporary:
         assert temporary.suffix == ".npy"
     assert (tmp_path / "a" / "b.npy").exists()
 
@@ -92,9 +99,9 @@ def test_streams_of_random_numbers_differ_by_purpose_and_seed():
 
 def holding(path: Path) -> subprocess.Popen:
     """Start a process that holds a folder, or is writing a file in it, until it is killed."""
-    call = "hold(path)" if path.is_dir() else "written_whole(path); kept.__enter__()"
+    call = "lock_results(path)" if path.is_dir() else "atomic_write(path); kept.__enter__()"
     program = (
-        "import time\nfrom stpm_bench.files import hold, written_whole\n"
+        "import time\nfrom stpm_bench.files import lock_results, atomic_write\n"
         f"path = {str(path)!r}\nkept = {call}\n"
         "print('ready', flush=True)\ntime.sleep(60)\n"
     )
@@ -104,19 +111,19 @@ def holding(path: Path) -> subprocess.Popen:
 
 
 def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
-    """Two clones on one results folder once removed each other's."""
+    """Two processes on one results folder must not remove each other's temporary files."""
     path = tmp_path / "table.csv"
     process = holding(path)
     try:
         [theirs] = tmp_path.iterdir()
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("mine")
             assert theirs.exists()
         assert set(tmp_path.iterdir()) == {path, theirs}
     finally:
         process.kill()
         process.wait()
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("mine again")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -127,7 +134,7 @@ def test_what_another_machine_writes_counts_as_abandoned_after_a_day(tmp_path):
         path.touch()
         os.utime(path, (time.time() - age,) * 2)
     write_json(tmp_path / "y.json", {})
-    with written_whole(tmp_path / "x.csv") as temporary:
+    with atomic_write(tmp_path / "x.csv") as temporary:
         temporary.touch()
     assert new.exists()
     assert not old.exists()
@@ -136,11 +143,11 @@ def test_what_another_machine_writes_counts_as_abandoned_after_a_day(tmp_path):
 def test_the_second_run_says_who_holds_the_folder(tmp_path):
     process = holding(tmp_path)
     try:
-        with pytest.raises(InputError, match=f"another run holds it: process {process.pid} on "):
-            hold(tmp_path)
+        with pytest.raises(InputError, match=f"in use by another run: process {process.pid} on "):
+            lock_results(tmp_path)
     finally:
         process.kill()
         process.wait()
-    hold(tmp_path)  # however the first ended
+    lock_results(tmp_path)  # however the first ended
     with pytest.raises(InputError, match=f"process {os.getpid()} on "):
-        hold(tmp_path)  # nobody keeps what was opened, and it is held all the same
+        lock_results(tmp_path)  # nobody keeps what was opened, and it is held all the same

@@ -3,7 +3,7 @@ import pytest
 
 from stpm_bench import grid, methods
 from stpm_bench.errors import InputError
-from stpm_bench.levels import parse_layers, spell_layers
+from stpm_bench.levels import format_layers, parse_layers
 
 CONFIG = {
     "methods": {"summed": {"fusion": "sum"}, "long": {"epochs": 7}},
@@ -60,7 +60,7 @@ def test_a_method_that_draws_nothing_has_one_seed_where_nothing_else_is_drawn():
     study = {"category": ["a"], "layers": ["default"], "teacher": ["t", "u"], "seed": [3, 4]}
     study |= {"fraction": [0.1, 1.0], "method": ["spade", "stpm"]}
     table = grid.studies(CONFIG | {"studies": {"main": study}})
-    assert not methods.built_in()["spade"].draws
+    assert not methods.built_in()["spade"].depends_on_seed
     seeds = table.groupby(["method", "teacher", "fraction"])["seed"].apply(list).to_dict()
     alone = {key for key, found in seeds.items() if found == [3]}
     assert alone == {("spade", "t", 1.0)}  # a file of weights, all images
@@ -90,8 +90,8 @@ def test_a_folder_spells_the_axes():
     assert cell.folder == "category-a_layers-1+3_teacher-t_fraction-0.05_seed-0_method-stpm"
 
 
-def test_layers_are_spelled_in_order_and_read_back():
-    assert spell_layers([3, 1, 2]) == "1+2+3"
+def test_layers_are_written_in_order_and_read_back():
+    assert format_layers([3, 1, 2]) == "1+2+3"
     assert parse_layers("1+2+3") == [1, 2, 3]
 
 
@@ -105,7 +105,7 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
 
 
 @pytest.mark.parametrize("layers", ["", "1-2", "1+", "a"])
-def test_layers_that_are_spelled_wrong(layers):
+def test_layers_that_are_written_wrong(layers):
     with pytest.raises(InputError, match=r"expected levels joined by '\+', as in 1\+2\+3"):
         parse_layers(layers)
 

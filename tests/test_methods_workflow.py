@@ -1,4 +1,4 @@
-"""Methods through the workflow: what each step is handed, and a training that fails."""
+"""Methods through the workflow: the inputs of each step, and a training that fails."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_a_training_that_fails_is_a_gap_and_the_others_go_on(failed):
     assert json.loads(metrics.read_text()) == {"failure": failure}
     assert f"the fit failed: {failure}" in (wild / "fit.log").read_text()
     # The run's end says which, and why.
-    assert "1 of 2 cells the fit failed" in printed
+    assert "1 of 2 cells failed" in printed
     assert f"  {wild.name}: {failure}" in printed
     assert json.loads((mine / "fit.json").read_text())["failure"] is None
     assert set(pd.read_csv(results / "metrics.csv")["method"]) == {"mine"}
@@ -152,12 +152,12 @@ def test_models_that_are_not_kept_go_and_their_level_maps_stay(finished, tmp_pat
     for name in ("metrics.csv", "pro_definitions.csv"):
         one, other = (folder / "results" / name for folder in (finished, tmp_path))
         assert one.read_bytes() == other.read_bytes()
-    # Scored by other code, the fits are made again, which is said before it begins.
+    # The scoring code has changed: the fits are rerun, which the announcement says.
     for record in fits.glob("*/score.json"):
         record.write_text(record.read_text().replace('"code": "', '"code": "0'))
     (tmp_path / "results" / "studies.csv").unlink()
     said = snakemake(config, str(tmp_path / "results" / "studies.csv")).stderr
-    assert "of 2 scored fits the model was not kept" in said
+    assert "the models of 2 scored fits were not kept" in said
 
 
 def test_results_of_another_layout_are_refused(small_set):
@@ -180,7 +180,7 @@ def test_clean_lists_and_removes_what_a_config_does_not_ask_for(failed, tmp_path
     assert main(["clean", str(path)]) == 0
     printed = capsys.readouterr().out
     assert [str(folder) in printed for folder in stale] == [True, True]
-    assert "2 places not asked for by this config" in printed
+    assert "2 places not part of this config" in printed
     assert all(folder.is_dir() for folder in stale)
     assert main(["clean", str(path), "--yes"]) == 0
     assert not any(folder.exists() for folder in stale)
@@ -212,7 +212,7 @@ def test_level_maps_of_other_test_images_are_not_evaluated(finished, tmp_path, c
     table[::-1].to_csv(test / "images.csv", index=False)
     command = ["evaluate", "--test", str(test), "--fit", str(fit), "--cell", str(tmp_path / "cell")]
     assert main([*command, "--settings", '{"masks": "nearest"}']) == 1
-    assert "its level maps are of other test images" in capsys.readouterr().err
+    assert "its level maps belong to other test images" in capsys.readouterr().err
 
 
 def test_exported_maps_are_those_that_were_evaluated(finished, tmp_path):
@@ -245,6 +245,6 @@ def test_a_level_that_a_file_of_weights_lacks_is_named(small_set):
     for _ in range(2):
         run = snakemake(config, str(fit))
         assert run.returncode != 0
-        assert "level 4" in run.stderr or "and not 4" in run.stderr
+        assert "level 4" in run.stderr or "but not 4" in run.stderr
         assert str(file) in run.stderr
         Path(target).with_suffix(".pt").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ def tensor(array) -> torch.Tensor:
 
 @pytest.fixture(params=[(2, 3), (1, 1), (1024, 4096)])
 def blocks(request, monkeypatch):
-    """Sizes at which the search and the choice go over their rows."""
+    """Block sizes of the search and of the selection."""
     monkeypatch.setattr(neighbours, "QUERIES", request.param[0])
     monkeypatch.setattr(neighbours, "BANK", request.param[1])
 
@@ -71,7 +71,7 @@ def test_small_distances_are_not_rounded_away():
 
 
 def literal(points, count, first):
-    """Greedy k-centre as it is written down."""
+    """Greedy k-centre, literally."""
     chosen = [first]
     while len(chosen) < count:
         far = cdist(points, points[chosen], "sqeuclidean").min(1)
@@ -106,7 +106,7 @@ def test_equal_points_are_each_chosen_once():
     assert sorted(chosen.tolist()) == list(range(9))
 
 
-def test_the_bar_is_shown_where_asked_for(capfd):
+def test_the_bar_is_shown_on_request(capfd):
     points = tensor(np.random.default_rng(0).normal(size=(40, 3)))
     k_centre(points, 10, 0, "bottle", progress=False)
     assert capfd.readouterr().err == ""

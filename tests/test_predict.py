@@ -1,4 +1,4 @@
-"""The step 'predict': the pipeline's numbers for a user's images, and what it refuses."""
+"""The step 'predict': the same numbers as the pipeline, and inputs that it rejects."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_images_of_other_sizes_and_modes(finished, tmp_path, capsys):
 
 
 def test_a_deep_image_is_scaled_as_the_training_images_were(finished, tmp_path):
-    from stpm_bench.steps.predict import trained_span
+    from stpm_bench.steps.predict import training_range
 
     folder = tmp_path / "data" / "alpha" / "train" / "good"
     folder.mkdir(parents=True)
@@ -94,10 +94,10 @@ def test_a_deep_image_is_scaled_as_the_training_images_were(finished, tmp_path):
         Image.fromarray(np.full((8, 8), value, np.uint16)).save(folder / f"{value}.png")
     place = predict.find(finished / "results" / "fits" / FIT)
     config = place.config | {"data": place.config["data"] | {"mvtec_ad": str(tmp_path / "data")}}
-    assert trained_span(place._replace(config=config), Path("x.png")) == (100, 4000)
+    assert training_range(place._replace(config=config), Path("x.png")) == (100, 4000)
     shutil.rmtree(tmp_path / "data")
     with pytest.raises(InputError, match=r"^x\.png: .*--intensity"):
-        trained_span(place._replace(config=config), Path("x.png"))
+        training_range(place._replace(config=config), Path("x.png"))
 
 
 def test_a_method_that_shares_the_fit_evaluates_as_it_says(results, finished, tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_a_model_outside_its_results(finished, tmp_path, capsys):
     assert "--teacher is missing" in refused(capsys, fit, image, output=tmp_path)
 
 
-def test_what_is_no_model_is_refused(results, finished, tmp_path, capsys):
+def test_what_is_not_a_model_is_rejected(results, finished, tmp_path, capsys):
     fit, image = results / "fits" / FIT, finished / "data/alpha/test/good/000.png"
 
     def said(model: Path, *options: str) -> str:
@@ -152,7 +152,7 @@ def test_what_is_no_model_is_refused(results, finished, tmp_path, capsys):
     capsys.readouterr()
     assert f"was fitted on another teacher than {other}" in said(fit, "--teacher", str(other))
     text = said(fit, "--method", "padim")
-    assert f"{fit}: the method 'padim' is not one whose fit this is" in text
+    assert f"{fit}: is not a fit of the method 'padim'" in text
     teacher = results / "teachers" / "random.pt"
     teacher.rename(tmp_path / "moved.pt")
     text = said(fit)
@@ -161,7 +161,7 @@ def test_what_is_no_model_is_refused(results, finished, tmp_path, capsys):
     (tmp_path / "moved.pt").rename(teacher)
     (fit / "model.pt").unlink()
     text = said(fit)
-    assert f"{fit / 'model.pt'}: is not there" in text
+    assert f"{fit / 'model.pt'}: is missing" in text
     assert "keep_models" in text
     record = json.loads((fit / "fit.json").read_text())
     (fit / "fit.json").write_text(json.dumps(record | {"failure": "the loss is not finite"}))
@@ -169,7 +169,7 @@ def test_what_is_no_model_is_refused(results, finished, tmp_path, capsys):
     assert f"{fit}: has no model: the fit failed: the loss is not finite" in said(fit)
 
 
-def test_what_is_no_image_is_refused(finished, tmp_path, capsys):
+def test_what_is_not_an_image_is_rejected(finished, tmp_path, capsys):
     fit = finished / "results" / "fits" / FIT
     missing, text = tmp_path / "missing.png", tmp_path / "text.png"
     text.write_text("no image")

@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])  # the second draws dropout
-def test_pretraining_repeats_and_a_last_batch_of_one_image_is_passed_over(name):
+def test_pretraining_repeats_and_a_last_batch_of_one_image_is_skipped(name):
     rng = np.random.default_rng(0)
     data = {
         "train_images": rng.integers(0, 256, (17, 32, 32, 3), dtype=np.uint8),
@@ -66,11 +66,11 @@ def small_data(seed: int = 0, count: int = 24) -> dict:
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
+    """Raised in place of a kill: nothing catches it."""
 
 
 def killed_at(epoch: int, monkeypatch) -> None:
-    """Let the test accuracy of `epoch` never be computed."""
+    """Interrupt the training before the test accuracy of `epoch` is computed."""
     accuracy, calls = pretrain.accuracy, []
 
     def dying(*arguments):
@@ -102,7 +102,7 @@ def test_interrupted_pretraining_goes_on_to_the_same_bits(name, tmp_path, monkey
 
 
 @pytest.mark.parametrize("changed", ["settings", "data", "damaged"])
-def test_an_unfinished_state_of_something_else_is_passed_over(changed, tmp_path, monkeypatch):
+def test_an_unfinished_state_of_another_training_is_ignored(changed, tmp_path, monkeypatch):
     data, settings = small_data(), SETTINGS | {"epochs": 2}
     unfinished = tmp_path / "teacher.unfinished"
     with monkeypatch.context() as patch:

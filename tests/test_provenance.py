@@ -1,4 +1,4 @@
-"""Where a result's commit is not known, its record says why."""
+"""If the commit of a result is unknown, its record gives the reason."""
 
 import shutil
 import subprocess

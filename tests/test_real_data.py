@@ -1,4 +1,4 @@
-"""Real MVTec AD, where it is at hand."""
+"""Real MVTec AD, if it is available."""
 
 import json
 

@@ -23,7 +23,7 @@ from conftest import REPOSITORY
 # Of the object `workflow`: those that the documentation shows, and those that it does not.
 DOCUMENTED = {"cores"}
 UNDOCUMENTED = {
-    "current_basedir",  # where the Snakefile lies, also where another workflow has it as a module
+    "current_basedir",  # the folder of the Snakefile, also if another workflow uses it as a module
     "overwrite_configfiles",  # whether the user named a config
     "config_settings",  # with which --configfile and --config the same command is typed again
     "deployment_settings",  # and whether with --use-conda

@@ -1,4 +1,4 @@
-"""The methods' frames a second: what is timed, in turns, with models loaded beforehand."""
+"""The methods' frames per second: what is timed, in turns, with models loaded beforehand."""
 
 import json
 import re
@@ -32,7 +32,7 @@ BOTH = ["stpm", "spade"]
 )
 def test_what_a_config_times(name, expected):
     made = config.read(REPOSITORY / "workflow" / "config" / f"{name}.yaml")
-    cells = speed.cells(made, "main")
+    cells = speed.timed_cells(made, "main")
     assert [cell.method for cell in cells] == expected
     assert len({(c.category, c.teacher, c.fraction, c.seed) for c in cells}) <= 1
     assert [cell.layers for cell in cells if cell.method == "patchcore"] == ["2+3"] * bool(cells)
@@ -44,7 +44,7 @@ def test_no_study_at_the_main_setting_times_nothing(small_set):
 
     def timed(**studies) -> list[str]:
         made = config.complete(small_config(small_set, studies={"main": base} | studies))
-        return [cell.folder for cell in speed.cells(made, "main")]
+        return [cell.folder for cell in speed.timed_cells(made, "main")]
 
     assert timed(few=few) == []
     assert timed(alone=base | {"method": ["spade"]}) == []
@@ -182,7 +182,7 @@ def test_a_fit_that_failed_is_not_timed(timed, tmp_path, capsys):
     (spade / "fit.json").write_text(json.dumps(record | {"failure": "not finite"}))
     (spade / "fit.sha256").unlink()
     made = config.complete(compared(timed))
-    asked = speed.timed(speed.cells(made, "main"), config.methods(made))
+    asked = speed.step_input(speed.timed_cells(made, "main"), config.methods(made))
     options = ["--results", str(results), "--test", str(results / "prepared" / "alpha" / "test")]
     options += ["--teacher", str(results / "teachers" / "random.pt"), "--frames", "1"]
     assert main(["speed", *options, "--timed", json.dumps(asked), "--threads", "1"]) == 0

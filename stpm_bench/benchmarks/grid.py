@@ -28,7 +28,7 @@ from stpm_bench.metrics.definitions import DEFINITIONS
 REPOSITORY = Path(__file__).parents[2]
 FULL, PAPER = (REPOSITORY / "workflow" / "config" / f"{name}.yaml" for name in ("full", "paper"))
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05")
-PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.OWN_MASKS]
+PREPARED = ["images.npy", "images.csv", *results.MASKS.values(), results.ORIGINAL_MASKS]
 # The files that a step makes: the option that names their place, and their names.
 MADE = {
     "download": ("output", ["download.json"]),
@@ -61,31 +61,44 @@ def run(runs: int = 5, full: Path = FULL, paper: Path = PAPER, seed: int = 0) ->
         # In a separate process: otherwise its memory would be counted for the timed processes.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             config = read(full) | {"results": str(made_up)}
-            cells = pool.submit(make_up, config, seed).result()
-        of_paper = len(grid.cells(grid.studies(read(paper))))
+            cells = pool.submit(write_random_results, config, seed).result()
+        paper_cells = len(grid.cells(grid.studies(read(paper))))
         commands = {
-            "snakemake --dry-run": (cells, lambda own: [*snakemake, redirected(full, own), "-n"]),
+            "snakemake --dry-run": (
+                cells,
+                lambda run_folder: [*snakemake, redirect_config(full, run_folder), "-n"],
+            ),
             "snakemake, steps that do nothing": (
-                of_paper,
-                lambda own: [
+                paper_cells,
+                lambda run_folder: [
                     *snakemake,
-                    redirected(paper, own),
-                    *("--cores", "all", str(own / "results" / "metrics.csv")),
+                    redirect_config(paper, run_folder),
+                    *("--cores", "all", str(run_folder / "results" / "metrics.csv")),
                 ],
             ),
-            "collect": (cells, lambda own: [*python, "stpm_bench", "collect", *into(made_up)]),
+            "collect": (
+                cells,
+                lambda run_folder: [*python, "stpm_bench", "collect", *results_option(made_up)],
+            ),
             "tables": (
                 cells,
-                lambda own: [*python, "stpm_bench", "tables", *into(made_up), "--main", "main"],
+                lambda run_folder: [
+                    *python,
+                    "stpm_bench",
+                    "tables",
+                    *results_option(made_up),
+                    "--main",
+                    "main",
+                ],
             ),
         }
-        idle = stand_in(Path(folder) / "bin")
+        idle = write_fake_python(Path(folder) / "bin")
         timed = {name: [] for name in commands}
         for turn in range(runs):
             for name, (_, command) in commands.items():
-                own = Path(folder) / f"{name}_{turn}"
-                own.mkdir()
-                timed[name].append(timing(command(own), idle))
+                run_folder = Path(folder) / f"{name}_{turn}"
+                run_folder.mkdir()
+                timed[name].append(timing(command(run_folder), idle))
     rows = []
     for name, (cells, _) in commands.items():
         seconds, gigabytes = np.median(timed[name], axis=0)
@@ -101,12 +114,12 @@ def note() -> str:
     )
 
 
-def into(results: Path) -> list[str]:
+def results_option(results: Path) -> list[str]:
     """Return the option that sets the results folder."""
     return ["--results", str(results)]
 
 
-def redirected(config: Path, folder: Path) -> str:
+def redirect_config(config: Path, folder: Path) -> str:
     """Write a config whose outputs are all in one folder; return its path."""
     path = folder / "config.yaml"
     content = yaml.safe_load(config.read_text())
@@ -141,7 +154,7 @@ def timing(command: Sequence[str], idle: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * unit / 1e9
 
 
-def stand_in(folder: Path) -> Path:
+def write_fake_python(folder: Path) -> Path:
     """Write a script `python` that creates the files of `MADE`, empty; return its folder."""
     cases = "\n".join(
         f'  {step}) mkdir -p "${option}" && cd "${option}" && touch {" ".join(names)};;'
@@ -166,7 +179,7 @@ esac
     return folder
 
 
-def make_up(config: dict, seed: int) -> int:
+def write_random_results(config: dict, seed: int) -> int:
     """Write random results for the cells of a completed config, as far as tables need them.
 
     Returns:
@@ -180,7 +193,7 @@ def make_up(config: dict, seed: int) -> int:
     studies = grid.studies(config)
     for name in grid.teacher_files(studies):
         teacher = json.dumps(cost | {"test_accuracy": 0.9})
-        put(folder / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
+        write_with_hashes(folder / "teachers", f"{name}.sha256", {f"{name}.json": teacher})
     definitions = [*((name, "nearest") for name in DEFINITIONS)]
     definitions += [("mvtec", "bilinear_any"), ("mvtec", "own")]
     audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
@@ -192,14 +205,14 @@ def make_up(config: dict, seed: int) -> int:
         table = audited.assign(pro=rng.random(len(audited))).reindex(columns=COLUMNS)
         contents = {"metrics.json": json.dumps(values), "evaluation.json": json.dumps(cost)}
         contents["pro_definitions.csv"] = table.to_csv(index=False)
-        put(results.cell_folder(folder, cell), "evaluation.sha256", contents)
-        of_fit = results.fit_folder(folder, fit)
-        put(of_fit, "score.sha256", {"score.json": json.dumps(cost)})
-        put(of_fit, "fit.sha256", {"fit.json": json.dumps(student)})
+        write_with_hashes(results.cell_folder(folder, cell), "evaluation.sha256", contents)
+        fit_folder = results.fit_folder(folder, fit)
+        write_with_hashes(fit_folder, "score.sha256", {"score.json": json.dumps(cost)})
+        write_with_hashes(fit_folder, "fit.sha256", {"fit.json": json.dumps(student)})
     return len(fits)
 
 
-def put(folder: Path, record: str, contents: dict[str, str]) -> None:
+def write_with_hashes(folder: Path, record: str, contents: dict[str, str]) -> None:
     """Write files and the record of `files.record_hashes`, without waiting for the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}

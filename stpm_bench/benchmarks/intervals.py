@@ -69,17 +69,17 @@ def intervals(samples: np.ndarray, rng: np.random.Generator) -> dict[str, tuple]
     mean, sd = samples.mean(axis=1), samples.std(axis=1, ddof=1)
     half = stats.t.ppf(1 - tail, n - 1) * sd / np.sqrt(n)
     found = {"used here": mean_interval(samples), "Student's t": (mean - half, mean + half)}
-    draws = rng.integers(n, size=(RESAMPLES, n))
-    bootstrap = [resampled(values, draws, tail) for values in samples]
+    indices = rng.integers(n, size=(RESAMPLES, n))
+    bootstrap = [resampled(values, indices, tail) for values in samples]
     for place, label in enumerate(("percentile bootstrap", "BCa bootstrap", "bootstrap-t")):
         found[label] = tuple(np.array([bounds[place] for bounds in bootstrap]).T)
     return found
 
 
-def resampled(values: np.ndarray, draws: np.ndarray, tail: float) -> tuple:
+def resampled(values: np.ndarray, indices: np.ndarray, tail: float) -> tuple:
     """Return the percentile, BCa and bootstrap-t intervals of the mean of one sample (n,)."""
     mean, sd = values.mean(), values.std(ddof=1)
-    resamples = values[draws]
+    resamples = values[indices]
     means, sds = resamples.mean(axis=1), resamples.std(axis=1, ddof=1)
     percentile = np.quantile(means, [tail, 1 - tail])
     error = values.mean() - values

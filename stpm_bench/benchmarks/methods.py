@@ -64,8 +64,8 @@ def run(
         for (quantity, name), values in measured.items()
     ]
     table = pd.DataFrame(rows)
-    of_first = table[table["method"] == FIRST].set_index("quantity")["median"]
-    table[f"ratio to {FIRST}"] = table["median"] / table["quantity"].map(of_first)
+    reference = table[table["method"] == FIRST].set_index("quantity")["median"]
+    table[f"ratio to {FIRST}"] = table["median"] / table["quantity"].map(reference)
     return table
 
 
@@ -99,7 +99,7 @@ def fit(settings: Settings, model: Path, size: int, train: int) -> dict[str, flo
     teacher, device = teacher_of(settings)
     images = crops(size, train, seed=0)
     names = [f"{i:03}.png" for i in range(train)]
-    split, _ = divide(names, 1.0, settings.held_out(), seed=0)
+    split, _ = divide(names, 1.0, settings.validation_share(), seed=0)
     start = time.perf_counter()
     fitted = methods.module_of(settings.module).fit(
         teacher,

@@ -123,11 +123,11 @@ def ours(
     network, optimizer = pretrain.classifier(name, CLASSES, 0.1, device)
     pixels = torch.from_numpy(images).to(device)
     targets = torch.from_numpy(labels).to(device)
-    draws = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     while True:
-        for rows in torch.randperm(len(pixels), generator=draws).split(batch_size):
+        for rows in torch.randperm(len(pixels), generator=generator).split(batch_size):
             loss, _ = pretrain.classify(
-                network, pixels[rows], targets[rows], size, draws, device, precision
+                network, pixels[rows], targets[rows], size, generator, device, precision
             )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

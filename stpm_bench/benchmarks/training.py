@@ -37,14 +37,14 @@ LADDER = (
     ("+ both networks cut at the deepest level", {"cut": True}),
     ("+ the teacher's features computed once", {"cached": True}),
     ("+ channels_last", {"channels_last": True}),
-    ("+ the distance of stpm_bench", {"own_distance": True}),
+    ("+ the distance of stpm_bench", {"suite_distance": True}),
     ("+ bfloat16", {"precision": torch.bfloat16}),
 )
 START = {
     "cut": False,
     "cached": False,
     "channels_last": False,
-    "own_distance": False,
+    "suite_distance": False,
     "precision": torch.float32,
 }
 
@@ -140,7 +140,7 @@ def step_of(
     cut: bool,
     cached: bool,
     channels_last: bool,
-    own_distance: bool,
+    suite_distance: bool,
     precision: torch.dtype,
 ) -> Callable[[], None]:
     """Return a function that takes one training step on a batch of images (N, S, S, 3) uint8."""
@@ -152,7 +152,7 @@ def step_of(
     teacher.eval()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
     pixels = torch.from_numpy(images).to(device)
-    measure = distance if own_distance else whole_batch
+    measure = distance if suite_distance else whole_batch
 
     def forward(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
         batch = backbone.normalise(pixels)

@@ -67,7 +67,9 @@ def extremes_of(image: Image.Image, path: Path) -> tuple[float, float] | None:
     if levels is None:
         return None
     if not np.isfinite(levels).all():
-        raise InputError(f"{path}: has values that are NaN or infinite. Expected numbers; mend it.")
+        raise InputError(
+            f"{path}: contains NaN or infinite values. Expected finite numbers; fix the file."
+        )
     return levels.min().item(), levels.max().item()
 
 
@@ -112,7 +114,7 @@ def span(extremes: Iterable[tuple[float, float] | None]) -> tuple[float, float] 
     return (low, high) if low < high else None
 
 
-def depths(
+def bit_depth_problems(
     folder: Path,
     split: str,
     trained: Mapping[Path, tuple[float, float] | None],
@@ -135,7 +137,7 @@ def depths(
     intensity, problems = read_options.intensity or span(trained.values()), []
     if not read_options.intensity and not any(pair is not None for pair in trained.values()):
         text = (
-            f"{first}: has more than 8 bits a channel, as have {len(deep)} of {len(extremes)} "
+            f"{first}: has more than 8 bits per channel, like {len(deep)} of {len(extremes)} "
             "images, but no training image has, so that the range of the values is unknown. "
             "Expected the same depth in both splits; convert the images, or name the values that "
             "become 0 and 255, as in intensity: [0, 4095], "
@@ -144,16 +146,17 @@ def depths(
         return [Problem("error", text)]
     if len(deep) < len(extremes):
         text = (
-            f"{first}: has more than 8 bits a channel, as have {len(deep)} of {len(extremes)} "
-            f"{split} images; the others have 8. Expected one depth: only the deep ones are scaled."
+            f"{first}: has more than 8 bits per channel, like {len(deep)} of {len(extremes)} "
+            f"{split} images; the others have 8. Expected one depth: only images with more than 8 "
+            "bits are scaled."
         )
         problems.append(Problem("warning", text))
     if split == "train" and not read_options.intensity:
         low, high = intensity or (0, 65535)
         text = (
-            f"{folder}: {len(deep)} training images have more than 8 bits a channel and use the "
-            f"values {low:g} to {high:g}, which become 0 to 255 in both splits. If that is not the "
-            f"range of the camera, name it, as in intensity: [0, {_full_scale(high)}], "
+            f"{folder}: {len(deep)} training images have more than 8 bits per channel; their "
+            f"values, {low:g} to {high:g}, become 0 to 255 in both splits. If the camera has "
+            f"another range, name it, as in intensity: [0, {_full_scale(high)}], "
             f"{SET_KEY.format(option=f'--intensity 0,{_full_scale(high)}')}."
         )
         problems.append(Problem("warning", text))
@@ -163,7 +166,7 @@ def depths(
         if outside:
             lowest, highest = span(deep[path] for path in outside) or deep[outside[0]]
             text = (
-                f"{outside[0]}: has values outside {low:g} to {high:g}, as have {len(outside)} of "
+                f"{outside[0]}: has values outside {low:g} to {high:g}, like {len(outside)} of "
                 f"{len(deep)} {split} images (from {lowest:g} to {highest:g}), which are clipped. "
                 "If they matter, name a wider range, as in intensity: "
                 f"[{min(low, lowest):g}, {max(high, highest):g}], "

@@ -14,19 +14,19 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stpm_bench.datasets.bit_depth import deep_levels, depths, extremes_of, to_8_bits
+from stpm_bench.datasets.bit_depth import bit_depth_problems, deep_levels, extremes_of, to_8_bits
 from stpm_bench.datasets.images import groups, read_images
 from stpm_bench.datasets.interface import DEFAULT_OPTIONS, Problem, ReadOptions, Row
 from stpm_bench.datasets.layouts import (
+    EVERY_IMAGE,
     LAYOUTS,
-    NOT_THINNED,
     list_categories,
     no_category,
-    taken,
+    select_images,
 )
 from stpm_bench.datasets.listing import folders, image_files, images_below
 from stpm_bench.datasets.masks import doubtful_masks, marked_good, nearest, percent, read_mask
-from stpm_bench.datasets.prepare import shared
+from stpm_bench.datasets.prepare import leak_message
 from stpm_bench.datasets.regions import count_regions, vanished_regions
 from stpm_bench.errors import InputError
 
@@ -55,7 +55,7 @@ def check_folder(
     layout: str = "mvtec",
     workers: int | None = None,
     progress: bool = True,
-    every: Mapping[str, int] = NOT_THINNED,
+    every: Mapping[str, int] = EVERY_IMAGE,
     image_size: int = 256,
     read_options: ReadOptions = DEFAULT_OPTIONS,
 ) -> tuple[pd.DataFrame, list[Problem]]:
@@ -71,7 +71,7 @@ def check_folder(
         layout: a key of `layouts.LAYOUTS`.
         workers: threads that decode; the processor's cores by default.
         progress: show a progress bar if the output is a terminal.
-        every: split -> read one image in this many, see `layouts.thinned`.
+        every: split -> read one image in this many, see `layouts.subsample`.
         image_size: the side in pixels at which defects must be visible in their masks.
         read_options: how the set's files are read.
 
@@ -88,7 +88,7 @@ def check_folder(
         problems.append(Problem("error", no_category(root, layout)))
     for category in categories:
         for split in ("train", "test"):
-            kept, wrong = taken(root, category, split, layout, every[split])
+            kept, wrong = select_images(root, category, split, layout, every[split])
             problems += wrong
             together = groups([row.file for row in kept], layout)
             jobs += [(category, split, [kept[i] for i in rows]) for rows in together]
@@ -102,7 +102,7 @@ def check_folder(
         tqdm(desc=str(root), total=total, unit="image", disable=not progress) as bar,
     ):
         results = executor.map(
-            lambda job: _look(root, *job, layout, image_size, read_options), jobs
+            lambda job: _read_rows(root, *job, layout, image_size, read_options), jobs
         )
         for (category, _, rows_read), result in zip(jobs, results, strict=True):
             seen[category] += result
@@ -118,8 +118,10 @@ def check_folder(
             split: {folder / one.row.file: one.extremes for one in group if one.split == split}
             for split in ("train", "test")
         }
-        for split, of_split in extremes.items():
-            problems += depths(folder, split, extremes["train"], of_split, read_options)
+        for split, split_extremes in extremes.items():
+            problems += bit_depth_problems(
+                folder, split, extremes["train"], split_extremes, read_options
+            )
         marked = {folder / one.row.mask: one.marked for one in group if one.marked}
         problems += doubtful_masks(folder, marked, image_size)
         regions = {one.row.mask: one.regions for one in group if one.regions}
@@ -129,7 +131,7 @@ def check_folder(
     return pd.DataFrame(rows, columns=COLUMNS), sorted(once, key=lambda p: p.severity)
 
 
-def _look(
+def _read_rows(
     root: Path,
     category: str,
     split: str,
@@ -213,19 +215,21 @@ def _same_pixels(folder: Path, group: list[CheckedImage], layout: str) -> list[P
             continue
         path, earlier = folder / one.row.file, folder / other.row.file
         if one.split != other.split:
-            problems.append(Problem("error", shared(path, earlier)))
+            problems.append(Problem("error", leak_message(path, earlier)))
         elif one.row.defect != other.row.defect:
             text = (
-                f"{path}: is the same image as {earlier}, with another label. "
-                "Expected one of the two; remove the wrong one."
+                f"{path}: is the same image as {earlier}, but has another label. "
+                "Expected one label; remove the wrong one."
             )
             problems.append(Problem("error", text))
         else:
-            text = f"{path}: is the same image as {earlier}, and counts twice; remove one."
+            text = f"{path}: is the same image as {earlier}, which counts twice; remove one."
             problems.append(Problem("warning", text))
     if LAYOUTS[layout].inside and problems:
         worst = min(problems, key=lambda problem: problem.severity)
-        text = f"{folder}: {len(problems)} images are the same as an earlier one, as {worst.text}"
+        text = (
+            f"{folder}: {len(problems)} images are the same as an earlier one, such as {worst.text}"
+        )
         return [Problem("warning", text)]
     return problems
 
@@ -263,10 +267,10 @@ def _sizes(folder: Path, group: list[CheckedImage]) -> list[Problem]:
     [(usual, count)] = counts.most_common(1)
     other = next(one for one in group if one.size and one.size != usual)
     text = (
-        f"{folder / other.row.file}: is {_size(other.size)} pixels. Its category has {len(counts)} "
-        f"sizes, from {smallest} to {largest}; the commonest, {_size(usual)}, is that of "
-        f"{percent(count / counts.total())} of the images. Expected one: each image is squashed to "
-        "the same square, so that they are distorted differently."
+        f"{folder / other.row.file}: has {_size(other.size)} pixels. Its category has "
+        f"{len(counts)} sizes, from {smallest} to {largest}; {percent(count / counts.total())} of "
+        f"the images have the most common one, {_size(usual)}. Expected one size: every image is "
+        "resized to the same square, so that images of different shapes are distorted differently."
     )
     return [Problem("warning", text)]
 
@@ -284,8 +288,8 @@ def _no_categories(root: Path, categories: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{folder}: {len(found)} image(s) are passed over. Expected train/ and test/ in a "
-            "category's folder; add them, or move it away.",
+            f"{folder}: {len(found)} image(s) are ignored. Expected train/ and test/ in the "
+            "folder of a category; add them, or move the folder away.",
         )
         for folder in folders(root)
         if folder.name not in categories and (found := image_files(folder) + images_below(folder))

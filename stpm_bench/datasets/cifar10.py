@@ -84,7 +84,7 @@ class _Arrays(pickle.Unpickler):
         ):
             # The published files name numpy.core, which is numpy._core since 2.0.
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not an array")
 
 
 def _categories(root: Path) -> list[str]:
@@ -111,7 +111,7 @@ def _scan(root: Path, category: str, split: str) -> ScanResult:
         if digest != PUBLISHED[path.name]:
             text = (
                 f"{path}: is not the published batch, by its MD5. Expected "
-                f"{PUBLISHED[path.name]}; what is measured on it is no number of CIFAR-10."
+                f"{PUBLISHED[path.name]}; results on it are not comparable with published ones."
             )
             problems.append(Problem("warning", text))
         names = [CLASSES[label] for label in labels]

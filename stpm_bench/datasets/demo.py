@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stpm_bench.errors import InputError
-from stpm_bench.files import written_whole
+from stpm_bench.files import atomic_write
 
 CATEGORIES = ("brick", "grass", "gravel")
 TRAIN_GOOD = 40
@@ -348,5 +348,5 @@ def _box_mean(image: np.ndarray, reach: int) -> np.ndarray:
 def _save(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(image).save(temporary)

@@ -78,14 +78,14 @@ def _read_bytes(path: Path) -> bytes:
         # Opening a named pipe would block until another process writes to it.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(
-                f"{path}: is no regular file, but a pipe, socket or device. Expected an image; "
+                f"{path}: is not a regular file, but a pipe, socket or device. Expected an image; "
                 "remove it."
             )
         content = path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}). "
-            "Expected an image; mend the file or its permissions, or remove it."
+            "Expected an image; fix the file or its permissions, or remove it."
         ) from error
     if not content:
         raise InputError(f"{path}: is empty (0 bytes). Expected an image; copy it again.")
@@ -110,14 +110,14 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
         with Image.open(io.BytesIO(content)) as image:
             if (frames := _frames(image)) > 1:
                 raise InputError(
-                    f"{path}: holds {frames} images (pages of a TIFF, frames of an animation). "
-                    "Expected one; save the one that is meant as a file of its own."
+                    f"{path}: contains {frames} images (pages of a TIFF, frames of an animation). "
+                    "Expected one; save the right one as a separate file."
                 )
             rawmodes = other_rawmodes(image)
             if rawmodes == []:
                 raise InputError(
-                    f"{path}: has 16 bits a channel (mode {image.mode}), of which 8 would be lost. "
-                    "Expected greyscale, RGB or RGBA where there are more than 8; convert it."
+                    f"{path}: has 16 bits per channel (mode {image.mode}), of which 8 would be "
+                    "lost. Expected greyscale, RGB or RGBA for more than 8 bits; convert it."
                 )
             image.load()
             image_format = image.format
@@ -135,10 +135,10 @@ def _decode(content: bytes, path: Path, max_megapixels: float) -> Image.Image:
         raise
     except DECODING_ERRORS as error:
         unknown = isinstance(error, UnidentifiedImageError)  # its text contains a memory address
-        reason = "no known format" if unknown else error
+        reason = "unknown format" if unknown else error
         raise InputError(
-            f"{path}: is no whole image ({reason}). "
-            "Expected a whole image file; copy it again or remove it."
+            f"{path}: is not a complete image ({reason}). "
+            "Expected a complete image file; copy it again or remove it."
         ) from error
 
 

@@ -26,7 +26,7 @@ class Row(NamedTuple):
 class Problem(NamedTuple):
     """A problem of a data set; the text begins with the file.
 
-    After an error nothing is prepared; a warning deserves a look.
+    After an error nothing is prepared; after a warning the work continues.
     """
 
     severity: str
@@ -52,8 +52,8 @@ class ReadOptions(NamedTuple):
 
 
 DEFAULT_OPTIONS = ReadOptions()
-# The place where a user says how a set's files are read, for messages.
-SET_KEY = "at the set under the config key 'data.sets' (check-data: {option})"
+# Where a user sets how the files of a set are read; part of messages.
+SET_KEY = "for the set under the config key 'data.sets' (check-data: {option})"
 
 
 class Layout(NamedTuple):

@@ -29,8 +29,8 @@ LAYOUTS = {
     "cifar10_oneclass": cifar10.LAYOUT,
     "shanghaitech": shanghaitech.LAYOUT,
 }
-# Split -> use one image in this many (see `thinned`).
-NOT_THINNED = MappingProxyType({"train": 1, "test": 1})
+# Split -> use one image in this many (see `subsample`).
+EVERY_IMAGE = MappingProxyType({"train": 1, "test": 1})
 
 
 def list_categories(root: str | Path, layout: str = "mvtec") -> list[str]:
@@ -72,9 +72,8 @@ def scan(root: str | Path, category: str, split: str, layout: str = "mvtec") -> 
     folder = LAYOUTS[layout].folder(root, category)
     if unreadable := [row.file for row in rows if not _is_text(row.file + row.mask)]:
         text = (
-            f"{folder}: the name {unreadable[0]!a} is not UTF-8 or has a control character, and so "
-            f"have {len(unreadable) - 1} more. Expected names that any system can read; rename "
-            "them."
+            f"{folder}: the name {unreadable[0]!a} is not UTF-8 or contains a control character "
+            f"({len(unreadable)} such names). Expected names that any system can read; rename them."
         )
         return [], [Problem("error", text)]
     same = same_but_for_case([root / name for name in known])
@@ -97,7 +96,7 @@ def list_images(
         category: name of a category in it.
         split: 'train' or 'test'.
         layout: a key of `LAYOUTS`.
-        every: as in `thinned`.
+        every: as in `subsample`.
 
     Returns:
         One row per image, sorted by file, all columns strings: those of `Row`.
@@ -107,44 +106,47 @@ def list_images(
             ones or without defects; a mask that is missing, ambiguous or without its image; images
             where the layout has none; names that differ only in case.
     """
-    rows, problems = taken(root, category, split, layout, every)
-    tell(problems)
+    rows, problems = select_images(root, category, split, layout, every)
+    raise_or_warn(problems)
     return pd.DataFrame(rows, columns=list(Row._fields))
 
 
-def taken(
+def select_images(
     root: str | Path, category: str, split: str, layout: str = "mvtec", every: int = 1
 ) -> ScanResult:
-    """Return the images that `scan` finds, thinned, and the problems of those that are left."""
+    """Return the images that `scan` finds, subsampled, and the problems of those that remain."""
     found, problems = scan(root, category, split, layout)
-    rows = thinned(found, layout, every)
+    rows = subsample(found, layout, every)
     if any(problem.severity == "error" for problem in problems):
         return rows, problems
     if split == "test" and len({row.defect == "good" for row in rows}) < 2:
         text = (
-            f"{root}: of every {every} test images the first are all good, or all defective, in "
-            f"{category}. Expected both; lower the config key 'data.sets.NAME.every_test'."
+            f"{root}: of the test images of {category}, those that remain with one in {every} are "
+            "all good, or all defective. Expected both; lower the config key "
+            "'data.sets.NAME.every_test'."
         )
         problems = [*problems, Problem("error", text)]
     if split == "train" and len(rows) == 1:
-        thinner = f" of {len(found)}, by the config key 'data.sets.NAME.every'" if every > 1 else ""
+        selection = (
+            f" of {len(found)}, by the config key 'data.sets.NAME.every'" if every > 1 else ""
+        )
         text = (
             f"{LAYOUTS[layout].folder(Path(root), category) / rows[0].file}: is the only training "
-            f"image{thinner}. Expected at least 2, one to train and one to validate; add some."
+            f"image{selection}. Expected at least 2, one to train and one to validate; add some."
         )
         problems = [*problems, Problem("error", text)]
     return rows, problems
 
 
-def tell(problems: Iterable[Problem]) -> None:
-    """Raise the errors among `problems` as `refuse` does; issue the others as Python warnings."""
+def raise_or_warn(problems: Iterable[Problem]) -> None:
+    """Raise the errors among `problems`, see `raise_errors`; issue the others as warnings."""
     problems = list(problems)
-    refuse([problem.text for problem in problems if problem.severity == "error"])
+    raise_errors([problem.text for problem in problems if problem.severity == "error"])
     for problem in problems:
         warnings.warn(problem.text, stacklevel=3)
 
 
-def thinned(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
+def subsample(rows: Sequence[Row], layout: str, every: int) -> list[Row]:
     """Return the images 0, `every`, 2 `every`, ... of each folder, video or batch of images."""
     places: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -162,7 +164,7 @@ def container_of(file: str, layout: str) -> str:
     return file.rpartition(INSIDE)[0] if LAYOUTS[layout].inside else ""
 
 
-def refuse(errors: Sequence[str]) -> None:
+def raise_errors(errors: Sequence[str]) -> None:
     """Raise one InputError with the first ten of `errors`; do nothing if there are none."""
     if errors:
         more = [f"... and {len(errors) - 10} more."] if len(errors) > 10 else []
@@ -181,11 +183,11 @@ def no_category(root: Path, layout: str, category: str = "") -> str:
     elif (root / "train").is_dir() or (root / "test").is_dir():
         found = f"It looks like a category itself: name the folder above it, {root.parent}."
     elif nested := [folder for folder in folders(root) if list_categories(folder, layout)]:
-        found = f"It holds no category, but {nested[0]} does: name that folder."
+        found = f"It contains no category, but {nested[0]} does: name that folder."
     elif other := [name for name in LAYOUTS if list_categories(root, name)]:
-        found = f"It holds no category in this layout, but some in {', '.join(other)}."
+        found = f"It contains no category in this layout, but some in {', '.join(other)}."
     else:
-        found = "It holds no category."
+        found = "It contains no category."
     missing = f"no category {category!r}" if category else "no category"
     expected = LAYOUTS[layout].expected or (
         f"{Path(root.name) / (category or 'CATEGORY')}/ with its images"

@@ -61,8 +61,8 @@ def same_but_for_case(paths: Iterable[Path]) -> list[Problem]:
     return [
         Problem(
             "error",
-            f"{path}: differs from {other.name} only in case, and where case does not count one "
-            "replaces the other. Expected different names; rename one (and its mask).",
+            f"{path}: differs from {other.name} only in case; on a file system that ignores case "
+            "one would overwrite the other. Expected different names; rename one (and its mask).",
         )
         for path in paths
         if (other := first.setdefault(composed(str(path)).casefold(), path)) != path

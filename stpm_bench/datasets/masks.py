@@ -86,26 +86,26 @@ def doubtful_masks(
     size = f"{image_size} x {image_size}"
     if large := [path for path, (share, _) in marked.items() if share > 0.5]:
         text = (
-            f"{large[0]}: marks {percent(marked[large[0]][0])} of its image as a defect; so many "
-            f"as {len(large)} of {len(marked)} masks mark more than half. Expected a defect to be "
-            "the smaller part; where the mask is inverted, name the defect's colour, as in "
+            f"{large[0]}: marks {percent(marked[large[0]][0])} of its image as a defect; "
+            f"{len(large)} of {len(marked)} masks mark more than half. Expected a defect to be "
+            "the smaller part; if the mask is inverted, name the colour of the defect, as in "
             f"mask_colour: [0, 0, 0], {SET_KEY.format(option='--mask-colour 0,0,0')}."
         )
         problems.append(Problem("warning", text))
     vanished = [path for path, (_, pixels) in marked.items() if not pixels]
     if vanished and len(vanished) == len(marked):
         text = (
-            f"{folder}: at {size} no defect shows in its mask ({len(marked)} masks). Image AUROC "
-            "alone is defined, no metric of pixels; raise the config key 'image_size'."
+            f"{folder}: at {size} no defect is visible in its mask ({len(marked)} masks). Only "
+            "image AUROC is defined, no pixel metric; raise the config key 'image_size'."
         )
         problems.append(Problem("warning", text))
     elif vanished:
         names = ", ".join(str(path.relative_to(folder)) for path in vanished[:10])
         more = f" and {len(vanished) - 10} more" if len(vanished) > 10 else ""
         text = (
-            f"{folder}: at {size} the defect is too small to show in {len(vanished)} of "
+            f"{folder}: at {size} the defect is too small to be visible in {len(vanished)} of "
             f"{len(marked)} masks: {names}{more}. Their images still count as defective; raise the "
-            "config key 'image_size' to have their pixels count."
+            "config key 'image_size' so that their pixels count too."
         )
         problems.append(Problem("warning", text))
     return problems
@@ -171,7 +171,7 @@ def _marked(
         found = np.unique(values).tolist()
         if not any(set(found) <= {0, defect} for defect in (1, 255, 65535)):
             raise InputError(
-                f"{path}: is not binary (it holds {len(found)} values, from {found[0]} to "
+                f"{path}: is not binary (it contains {len(found)} values, from {found[0]} to "
                 f"{found[-1]}). Expected 0 for no defect and 255 (or 1) for a defect; "
                 "save it as PNG with only these."
             )
@@ -195,9 +195,9 @@ def _marked(
         named = [int(rarest // 65536), int(rarest // 256 % 256), int(rarest % 256)]
         wanted = "black and one other colour" if colour is None else f"{colour} and one other"
         raise InputError(
-            f"{path}: is not binary, or it is unclear what marks the defect: it holds the colours "
-            f"{shown}{more}. Expected {wanted}; save the mask as PNG with only two, and where "
-            f"neither is black name the defect's, as in mask_colour: {named}, "
+            f"{path}: is not binary, or it is unclear what marks the defect: it contains the "
+            f"colours {shown}{more}. Expected {wanted}; save the mask as PNG with only two, and if "
+            f"neither is black, name that of the defect, as in mask_colour: {named}, "
             f"{SET_KEY.format(option='--mask-colour ' + ','.join(map(str, named)))}."
         )
     return packed != 0 if colour is None else packed == known

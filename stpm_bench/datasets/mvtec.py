@@ -122,7 +122,8 @@ def download(
     marker = folder / "download.json"
     if archive and not Path(archive).is_file():
         raise InputError(
-            f"{archive}: no such archive. Expected a file; name it with data.mvtec_ad."
+            f"{archive}: no such archive. Expected a file; name it with the config key "
+            "'data.mvtec_ad'."
         )
     if marker.exists() and not _wrong_counts(folder, counts):
         return
@@ -132,14 +133,14 @@ def download(
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}). Expected a writable folder for "
-            f"{TITLE}; name a folder that already holds it with the config key data.mvtec_ad."
+            f"{TITLE}; name a folder that already holds it with the config key 'data.mvtec_ad'."
         ) from error
 
     with locked(folder / ".download.lock"):
         url = digest = None
-        own = sorted(categories_before_download(folder, counts))
+        existing = sorted(categories_before_download(folder, counts))
         if _wrong_counts(folder, counts):
-            _refuse_incomplete(folder, counts)
+            _check_none_incomplete(folder, counts)
             print(NOTICE, file=sys.stderr)
             archive, part = Path(archive or folder / name), folder / f"{name}.part"
             size = max(mirror.bytes for mirror in mirrors)
@@ -152,8 +153,8 @@ def download(
                 advice = (
                     f"Put the data set's folder (with {'/, '.join(list(counts)[:2])}/, ... inside) "
                     f"or the archive {name} anywhere and name it with the config key "
-                    f"data.mvtec_ad. If the link has changed: {PAGE} has the present one; name "
-                    "that, or a copy of your own (file:// too), with the config key data.mirrors."
+                    f"'data.mvtec_ad'. If the link has changed, {PAGE} has the current one; name "
+                    "that, or your own copy (also file://), with the config key 'data.mirrors'."
                 )
                 url, digest, _ = fetch(mirrors, part, TITLE, advice, progress)
             _unpack(archive, folder, counts, 4 * size, progress)
@@ -166,7 +167,7 @@ def download(
                 "sha256": digest,
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "counts": {category: list(numbers) for category, numbers in counts.items()},
-                "own": own,  # categories that were there before
+                "own": existing,  # categories that were there before
             },
         )
 
@@ -193,7 +194,7 @@ def _wrong_counts(
     return {category: found[category] for category in counts if found[category] != counts[category]}
 
 
-def _refuse_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
+def _check_none_incomplete(folder: Path, counts: Mapping[str, tuple[int, int]]) -> None:
     """Never overwrite a user's data: an incomplete category is an error."""
     for category, (train, test) in _wrong_counts(folder, counts).items():
         if (folder / category).exists():
@@ -234,7 +235,7 @@ def _unpack(
             raise InputError(
                 f"{archive}: its {category} has {train} train and {test} test images. "
                 f"Expected {counts[category][0]} and {counts[category][1]}; "
-                "delete the archive and take another."
+                "delete the archive and use another."
             )
         for path in root.iterdir():
             if not (folder / path.name).exists():

@@ -74,24 +74,24 @@ def _scan_train(folder: Path, good: str) -> ScanResult:
         problems.append(
             Problem(
                 "error",
-                f"{train}: holds no image. Expected anomaly-free training images "
+                f"{train}: contains no image. Expected anomaly-free training images "
                 f"({' '.join(SUFFIXES)}) directly in it; put them there.",
             )
         )
     if loose := image_files(folder / "train"):
         text = (
-            f"{loose[0]}: lies directly in train/{_and_more(loose)}. Expected anomaly-free "
+            f"{loose[0]}: is directly in train/{_and_more(loose)}. Expected anomaly-free "
             f"training images in train/{good}; move them into it, or out of the data set."
         )
         problems.append(Problem("error", text))
-    problems += _masks_beside(images, set())
+    problems += _masks_among_images(images, set())
     for other in folders(folder / "train"):
         if other.name != good and (found := image_files(other) + images_below(other)):
             problems.append(
                 Problem(
                     "warning",
-                    f"{other}: {len(found)} image(s) are passed over. Only train/{good} trains; "
-                    "move them into it where they have no anomaly.",
+                    f"{other}: {len(found)} image(s) are ignored. Only train/{good} is used for "
+                    "training; move those without an anomaly into it.",
                 )
             )
     for other in folders(folder):
@@ -99,14 +99,14 @@ def _scan_train(folder: Path, good: str) -> ScanResult:
             found := image_files(other) + images_below(other)
         ):
             text = (
-                f"{other}: {len(found)} image(s) are passed over. Only train/{good}, test/ and "
-                "ground_truth/ are read, and the images that validate are taken from "
-                f"train/{good}; move them there where they have no anomaly."
+                f"{other}: {len(found)} image(s) are ignored. Only train/{good}, test/ and "
+                f"ground_truth/ are read; validation images are chosen from train/{good}. Move "
+                "those without an anomaly there."
             )
             problems.append(Problem("warning", text))
     if loose := image_files(folder):
         text = (
-            f"{loose[0]}: is passed over{_and_more(loose)}. Only train/{good}, test/ and "
+            f"{loose[0]}: is ignored{_and_more(loose)}. Only train/{good}, test/ and "
             "ground_truth/ are read; move it into one of them."
         )
         problems.append(Problem("warning", text))
@@ -119,7 +119,7 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
     problems = [
         Problem(
             "error",
-            f"{image}: lies directly in test/. Expected test/{good}/{image.name} or "
+            f"{image}: is directly in test/. Expected test/{good}/{image.name} or "
             f"test/DEFECT/{image.name}; move it into the folder of its defect.",
         )
         for image in image_files(test)
@@ -128,8 +128,8 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
     problems += [problem for defect in folders(test) for problem in _unexpected(defect)]
     if not images:
         text = (
-            f"{test}: holds no image. Expected test/{good}/*.png and test/DEFECT/*.png, "
-            "a folder for each kind of defect; put the test images there."
+            f"{test}: contains no image. Expected test/{good}/*.png and test/DEFECT/*.png, "
+            "one folder per kind of defect; put the test images there."
         )
         return [], [Problem("error", text), *problems]
     problems += both_kinds(test, set(images), good, f"test/{good}", "test/DEFECT")
@@ -140,7 +140,7 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
         del images["good"]
 
     good_images = images.pop(good, [])
-    problems += _masks_beside(good_images, set())
+    problems += _masks_among_images(good_images, set())
     rows = [Row(f"test/{good}/{image.name}", "good", "") for image in good_images]
     masks = {
         defect.name: found
@@ -148,10 +148,10 @@ def _scan_test(folder: Path, good: str) -> ScanResult:
         if defect.name != good and (found := image_files(defect))
     }
     for defect in sorted({*images, *masks}):
-        of_defect, their_masks = images.get(defect, []), masks.get(defect, [])
-        pairs, mismatched = _match_masks(of_defect, their_masks, test / defect, truth / defect)
+        defect_images, their_masks = images.get(defect, []), masks.get(defect, [])
+        pairs, mismatched = _match_masks(defect_images, their_masks, test / defect, truth / defect)
         masked = {composed(mask.stem).removesuffix("_mask") for mask in their_masks}
-        problems += mismatched + _masks_beside(of_defect, masked)
+        problems += mismatched + _masks_among_images(defect_images, masked)
         rows += [
             Row(
                 f"test/{defect}/{image.name}",
@@ -173,8 +173,9 @@ def _match_masks(
         other = by_stem.setdefault(composed(image.stem), image)
         if other != image:
             problems.append(
-                f"{other} and {image.name}: two images of one name, so that it is unclear whose "
-                "the mask is. Expected different names; rename one and its mask."
+                f"{other} and {image.name}: two images with the same name, so that it is unclear "
+                "which of them a mask belongs to. Expected different names; rename one and its "
+                "mask."
             )
     mask_of: dict[Path, Path] = {}
     for mask in masks:
@@ -182,7 +183,7 @@ def _match_masks(
         image = by_stem.get(stem.removesuffix("_mask")) or by_stem.get(stem)
         if image is None:
             problems.append(
-                f"{mask}: a mask without its image. Expected an image called "
+                f"{mask}: a mask without an image. Expected an image called "
                 f"{mask.stem.removesuffix('_mask')} in {test}; add it or remove the mask."
             )
         elif mask_of.setdefault(image, mask) != mask:
@@ -191,8 +192,8 @@ def _match_masks(
                 "Expected one; remove the other."
             )
     problems += [
-        f"{image}: the mask is missing. Expected {truth / image.stem}_mask.png; add it, or take "
-        "the image out of the test set."
+        f"{image}: the mask is missing. Expected {truth / image.stem}_mask.png; add it, or "
+        "remove the image from the test set."
         for image in by_stem.values()
         if image not in mask_of
     ]
@@ -205,15 +206,15 @@ def _unexpected(folder: Path) -> list[Problem]:
     problems = same_but_for_case(image_files(folder))
     if nested := images_below(folder):
         text = (
-            f"{nested[0]}: lies too deep and would be passed over{_and_more(nested)}. Expected "
+            f"{nested[0]}: is in a subfolder that is not read{_and_more(nested)}. Expected "
             f"images directly in {folder}; move them up, or out of the data set."
         )
         problems.append(Problem("error", text))
     problems += [
         Problem(
             "warning",
-            f"{path}: is passed over, as no image by its suffix. Expected one of "
-            f"{' '.join(SUFFIXES)}; convert it where it is one.",
+            f"{path}: is ignored, since its suffix is not that of an image. Expected one of "
+            f"{' '.join(SUFFIXES)}; convert it if it is an image.",
         )
         for path in sorted(folder.iterdir())
         if path.suffix.lower() not in (*SUFFIXES, ".db", ".txt", ".md", ".json", ".csv")
@@ -228,7 +229,7 @@ def _misplaced_masks(truth: Path) -> list[Problem]:
     problems = []
     if loose := image_files(truth):
         text = (
-            f"{loose[0]}: lies directly in ground_truth/{_and_more(loose)}. Expected "
+            f"{loose[0]}: is directly in ground_truth/{_and_more(loose)}. Expected "
             "ground_truth/DEFECT/NAME_mask.png for test/DEFECT/NAME.png; move the masks into the "
             "folders of their defects."
         )
@@ -236,32 +237,32 @@ def _misplaced_masks(truth: Path) -> list[Problem]:
     for defect in folders(truth):
         if deep := images_below(defect):
             text = (
-                f"{deep[0]}: lies too deep and would be passed over{_and_more(deep)}. Expected one "
-                f"mask an image, directly in {defect}, as {deep[0].parent.name}_mask.png; of "
-                "MVTec LOCO's folders, one an image, merge the masks into one."
+                f"{deep[0]}: is in a subfolder that is not read{_and_more(deep)}. Expected one "
+                f"mask per image, directly in {defect}, such as {deep[0].parent.name}_mask.png. "
+                "MVTec LOCO has one folder of masks per image: merge them into one mask."
             )
             problems.append(Problem("error", text))
     return problems
 
 
-def _masks_beside(images: list[Path], masked: set[str]) -> list[Problem]:
+def _masks_among_images(images: list[Path], masked: set[str]) -> list[Problem]:
     """Find masks among a folder's images: X_mask next to X, except for the stems `masked`.
 
     Files with those stems have a mask themselves, and so are images.
     """
     stems = {composed(image.stem) for image in images}
-    beside = [
+    misplaced = [
         image
         for image in images
         if (stem := composed(image.stem)) not in masked
         and any(stem.endswith(end) and stem.removesuffix(end) in stems for end in MASK_ENDINGS)
     ]
-    if not beside:
+    if not misplaced:
         return []
     text = (
-        f"{beside[0]}: is by its name the mask of an image beside it, and would be taken for an "
-        f"image{_and_more(beside)}. Expected masks in ground_truth/DEFECT/NAME_mask.png alone; "
-        "move them there, or rename what is an image."
+        f"{misplaced[0]}: has the name of a mask of another image in its folder, but would be read "
+        f"as an image{_and_more(misplaced)}. Expected masks only in "
+        "ground_truth/DEFECT/NAME_mask.png; move masks there, or rename the images."
     )
     return [Problem("error", text)]
 

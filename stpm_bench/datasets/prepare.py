@@ -11,10 +11,16 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from stpm_bench.datasets.bit_depth import depths, extremes_of, span, to_8_bits, training_extremes
+from stpm_bench.datasets.bit_depth import (
+    bit_depth_problems,
+    extremes_of,
+    span,
+    to_8_bits,
+    training_extremes,
+)
 from stpm_bench.datasets.images import groups, read_images
 from stpm_bench.datasets.interface import DEFAULT_OPTIONS, ReadOptions
-from stpm_bench.datasets.layouts import LAYOUTS, list_images, refuse, tell
+from stpm_bench.datasets.layouts import LAYOUTS, list_images, raise_errors, raise_or_warn
 from stpm_bench.datasets.masks import TREATMENTS, doubtful_masks, marked_good, nearest, read_mask
 from stpm_bench.datasets.regions import count_regions, vanished_regions
 from stpm_bench.errors import InputError
@@ -54,7 +60,7 @@ def prepare(
         workers: threads that decode; the processor's cores by default.
         progress: show a progress bar if the output is a terminal.
         layout: a key of `layouts.LAYOUTS`.
-        every: as in `layouts.thinned`.
+        every: as in `layouts.subsample`.
         read_options: how the set's files are read.
 
     Returns:
@@ -128,15 +134,15 @@ def prepare(
             problems += [problem] if problem else []
             bar.update(len(rows))
 
-    refuse(problems)
+    raise_errors(problems)
     # The workers finish in any order, but the first problem of each kind is named.
     extremes = {path: extremes[path] for file in table["file"] if (path := folder / file)}
     marked = {path: marked[path] for mask in table["mask"] if mask and (path := folder / mask)}
-    found = depths(folder, split, trained, extremes, read_options)
+    found = bit_depth_problems(folder, split, trained, extremes, read_options)
     if split == "test":
         found += doubtful_masks(folder, marked, image_size)
         found += marked_good(root, category, layout, read_options)
-    tell(found)
+    raise_or_warn(found)
     table["sha256"] = digests
     if masked:
         table["defect_pixels"] = masks["nearest"].sum(axis=(1, 2))
@@ -144,11 +150,13 @@ def prepare(
         table["regions"], table["regions_left"] = regions.T
         if split == "test":
             counts = zip(table["mask"], map(tuple, regions), strict=True)
-            tell(vanished_regions(folder, {mask: n for mask, n in counts if mask}, image_size))
+            raise_or_warn(
+                vanished_regions(folder, {mask: n for mask, n in counts if mask}, image_size)
+            )
     return images, None if split == "train" else masks, table
 
 
-def refuse_leak(
+def check_no_leak(
     train: pd.DataFrame, test: pd.DataFrame, root: str | Path, category: str, layout: str = "mvtec"
 ) -> None:
     """Raise an InputError if a test image is a training image too, by `sha256`.
@@ -163,21 +171,21 @@ def refuse_leak(
     folder = LAYOUTS[layout].folder(Path(root), category)
     trained = dict(zip(train["sha256"], train["file"], strict=True))
     leaked = [
-        shared(folder / row.file, folder / trained[row.sha256])
+        leak_message(folder / row.file, folder / trained[row.sha256])
         for row in test.itertuples()
         if row.sha256 in trained
     ]
     if not LAYOUTS[layout].inside:
-        refuse(leaked)
+        raise_errors(leaked)
     elif leaked:
         warnings.warn(f"{len(leaked)} test images; the first: {leaked[0]}", stacklevel=2)
 
 
-def shared(test: Path, train: Path) -> str:
+def leak_message(test: Path, train: Path) -> str:
     """Return the message that a test image is a training image too."""
     return (
-        f"{test}: is the same image as {train}. Expected no training image in the test set: the "
-        "numbers would be too good; remove one of the two."
+        f"{test}: is the same image as {train}. Expected no training image in the test set, since "
+        "the metrics would be too high; remove one of the two."
     )
 
 

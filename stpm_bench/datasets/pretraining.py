@@ -124,7 +124,7 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
     if len(classes) < 2:
         raise InputError(
             f"{path / 'train'}: a classifier needs at least two classes, found "
-            f"{', '.join(classes) or 'none'}. {expected}, one folder a class."
+            f"{', '.join(classes) or 'none'}. {expected}, one folder per class."
         )
     files = [file for name in classes for file in _image_files(path / "train" / name)]
     intensity = span(deep_extremes(files).values())
@@ -140,8 +140,8 @@ def load_folder(path: str | Path, size: int = 32) -> Pretraining:
     test_classes = _subfolders(path / "test")
     if not test_classes:
         raise InputError(
-            f"{path / 'test'}: holds no class folders. {expected}; or remove it, and a tenth of "
-            "train/ is held out."
+            f"{path / 'test'}: contains no class folders. {expected}; or remove it, and a tenth of "
+            "train/ is held out instead."
         )
     for name in test_classes:
         if name not in classes:
@@ -172,15 +172,16 @@ def _load_torchvision(source: str, folder: str | Path | None) -> Pretraining:
         except RuntimeError:  # torchvision raises this for missing or damaged files
             folder.mkdir(parents=True, exist_ok=True)
             # A second job that waited for the lock finds the files there.
-            with transfer.locked(folder / f".{source}.lock"), _impatient():
+            with transfer.locked(folder / f".{source}.lock"), _read_timeout():
                 train, test = (make(root=folder, download=True, **part) for part in parts)
     # Network and disk errors, and the exceptions of torchvision's readers for damaged files.
     except (OSError, HTTPException, RuntimeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"pretraining source {source!r}: not found whole in {folder}, and the download failed "
-            f"({reason}); the next try begins again. Put there {_TORCHVISION_FILES[source]}, or "
-            "name another folder with the config key 'data.folder'."
+            f"pretraining source {source!r}: is not complete in {folder}, and the download failed "
+            f"({reason}); another run starts it from the beginning. Put "
+            f"{_TORCHVISION_FILES[source]} there, or name another folder with the config key "
+            "'data.folder'."
         ) from error
     if source == "svhn":
         # (N, 3, H, W); torchvision has already changed its label 10 to the digit 0.
@@ -218,7 +219,7 @@ def _required(source: str, folder: str | Path | None) -> Path:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
+def _read_timeout() -> Iterator[None]:
     """Time out if a server sends nothing; torchvision would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(transfer.READ_TIMEOUT)
@@ -257,7 +258,7 @@ def _labelled(
         files = _image_files(folder / name)
         if not files:
             raise InputError(
-                f"{folder / name}: a class without images. Expected files named "
+                f"{folder / name}: is a class without images. Expected files named "
                 f"{', '.join(f'*{suffix}' for suffix in sorted(_SUFFIXES))}; add some, or remove "
                 "the folder."
             )

@@ -43,7 +43,7 @@ def vanished_regions(
     names = ", ".join(some[:10]) + (f" and {len(some) - 10} more" if len(some) > 10 else "")
     text = (
         f"{folder}: at {image_size} x {image_size} {before - after} of {before} regions of the "
-        f"masks vanish, in some masks beside others that stay: {names}. PRO is the mean over the "
-        "regions that are left; raise the config key 'image_size' to keep them."
+        f"masks vanish; some masks lose a part of their regions: {names}. PRO is the mean over "
+        "the remaining regions; raise the config key 'image_size' to keep them all."
     )
     return [Problem("warning", text)]

@@ -73,8 +73,8 @@ def _pyav():
         import av
     except ImportError as error:
         raise InputError(
-            "PyAV is not installed, which decodes the videos of ShanghaiTech Campus. Expected the "
-            "package av; type pip install 'av>=12', or of conda's environment "
+            "PyAV, which decodes the videos of ShanghaiTech Campus, is not installed. Expected the "
+            "package av; type pip install 'av>=12', or, in a conda environment, "
             "conda install -n stpm_bench -c conda-forge 'av>=12', and run without --use-conda."
         ) from error
     return av
@@ -82,7 +82,7 @@ def _pyav():
 
 def _undecodable(path: Path, reason: object) -> InputError:
     return InputError(
-        f"{path}: cannot be decoded ({reason}). Expected a whole video; copy it again."
+        f"{path}: cannot be decoded ({reason}). Expected a complete video; copy it again."
     )
 
 
@@ -136,8 +136,8 @@ def _scan_train(root: Path) -> ScanResult:
             problems.append(Problem("error", str(error)))
     if not rows and not problems:
         text = (
-            f"{root / VIDEOS}: holds no video. Expected SCENE_CLIP.avi, as in 01_001.avi; put the "
-            "training videos there."
+            f"{root / VIDEOS}: contains no video. Expected SCENE_CLIP.avi, as in 01_001.avi; put "
+            "the training videos there."
         )
         problems.append(Problem("error", text))
     return rows, problems
@@ -149,7 +149,7 @@ def _scan_test(root: Path) -> ScanResult:
     masks = {path.stem for path in (root / PIXEL_MASKS).glob("[!.]*.npy")}
     for name in sorted(masks - clips):
         text = (
-            f"{root / PIXEL_MASKS / name}.npy: masks without their clip. Expected its frames in "
+            f"{root / PIXEL_MASKS / name}.npy: masks without a clip. Expected its frames in "
             f"{root / FRAMES / name}; copy them, or remove the masks."
         )
         problems.append(Problem("error", text))
@@ -161,7 +161,7 @@ def _scan_test(root: Path) -> ScanResult:
             problems.append(Problem("error", str(error)))
     if not clips:
         text = (
-            f"{root / FRAMES}: holds no clip. Expected SCENE_CLIP/*.jpg, as in 01_0014/000.jpg; "
+            f"{root / FRAMES}: contains no clip. Expected SCENE_CLIP/*.jpg, as in 01_0014/000.jpg; "
             "put the test frames there."
         )
         problems.append(Problem("error", text))
@@ -177,7 +177,7 @@ def _scan_clip(root: Path, name: str) -> ScanResult:
     frames = sorted(image_files(root / FRAMES / name), key=lambda path: (len(path.stem), path.stem))
     if not frames:
         raise InputError(
-            f"{root / FRAMES / name}: holds no frame. Expected 000.jpg and so on; copy the clip "
+            f"{root / FRAMES / name}: contains no frame. Expected 000.jpg and so on; copy the clip "
             "again."
         )
     file = PIXEL_MASKS / f"{name}.npy"
@@ -200,7 +200,7 @@ def _compare_frame_mask(path: Path, anomalous: list[bool]) -> list[Problem]:
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        return [Problem("warning", f"{path}: cannot be read ({error}), and is not compared.")]
+        return [Problem("warning", f"{path}: cannot be read ({error}), and is ignored.")]
     if labels.shape != (len(anomalous),):
         other = f"has the shape {labels.shape}, the clip {len(anomalous)} frames"
     elif differ := int(((labels > 0) != np.array(anomalous)).sum()):

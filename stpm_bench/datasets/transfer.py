@@ -94,9 +94,13 @@ def fetch(
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be written ({error.strerror}). "
-                "Expected a writable folder with enough room; the download goes on from there."
+                "Expected a writable folder with enough space; run again to continue the download."
             ) from error
-    kept = f"The {size_of(path)} bytes that came are kept and continued. " if size_of(path) else ""
+    kept = (
+        f"The {size_of(path)} bytes received so far are kept; another run continues from there. "
+        if size_of(path)
+        else ""
+    )
     raise InputError(
         f"{title} could not be downloaded (tried {'; '.join(reasons)}). {kept}{advice}"
     )
@@ -126,7 +130,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
     while True:
         continued = path.exists()
         with _bar_of_bytes(title, mirror.bytes, progress, initial=size_of(path)) as bar:
-            _fetch_patiently(mirror, path, bar)
+            _fetch_with_retries(mirror, path, bar)
         digest = sha256(path)
         if digest == mirror.sha256:
             return
@@ -136,7 +140,7 @@ def _fetch_from(mirror: Mirror, path: Path, title: str, progress: bool) -> None:
             raise _Refused(f"sent a file with sha256 {digest} instead of {mirror.sha256}")
 
 
-def _fetch_patiently(mirror: Mirror, path: Path, bar) -> None:
+def _fetch_with_retries(mirror: Mirror, path: Path, bar) -> None:
     """Retry a mirror, with growing pauses, until `TRIES` in a row receive nothing new."""
     furthest, failures, connected = size_of(path), 0, False
     while size_of(path) < mirror.bytes:
@@ -189,7 +193,7 @@ def _receive(mirror: Mirror, path: Path, bar) -> None:
         if response.status_code == 200:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise _Refused("sent another range than the one asked for")
+            raise _Refused("sent another range than the requested one")
         # Checked before writing anything, so that an error page never replaces a good part.
         kind = response.headers.get("Content-Type", "unknown type")
         length = response.headers.get("Content-Length", "")
@@ -270,7 +274,7 @@ def check_space(*needs: Mapping[Path, int]) -> None:
         if free < needed:
             raise InputError(
                 f"{folder}: {free / 1e9:.1f} GB are free on its disk. Expected {needed / 1e9:.1f} "
-                "GB for the archive, its content and the prepared images; make room or choose "
+                "GB for the archive, its content and the prepared images; free some space or name "
                 "another folder."
             )
 
@@ -293,20 +297,20 @@ def extract(archive: str | Path, folder: str | Path, limit: int, progress: bool 
                 total += member.size
                 if total > limit:
                     raise InputError(
-                        f"{archive}: holds more than {limit} bytes, far more than expected. "
-                        "It may be a decompression bomb; delete it and take another."
+                        f"{archive}: contains more than {limit} bytes, far more than expected. "
+                        "It may be a decompression bomb; delete it and use another."
                     )
                 tar.extract(member, folder, filter="data")
                 bar.update(file.tell() - bar.n)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise InputError(
-            f"{archive}: cannot be extracted ({error}). "
-            "Expected a whole archive whose members stay in its folder; delete it and take another."
+            f"{archive}: cannot be extracted ({error}). Expected a complete archive whose members "
+            "stay in its folder; delete it and use another."
         ) from error
     except OSError as error:
         raise InputError(
             f"{folder}: {archive.name} cannot be extracted ({error.strerror or error}). "
-            "Expected a writable folder with enough room."
+            "Expected a writable folder with enough space."
         ) from error
 
 
@@ -325,7 +329,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            print(f"{path.parent}: another process downloads; waiting.", file=sys.stderr)
+            print(f"{path.parent}: waiting for the download of another process.", file=sys.stderr)
             lock.acquire()
     except (OSError, NotImplementedError):
         pass

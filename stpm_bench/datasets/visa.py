@@ -28,7 +28,7 @@ def _scan(root: Path, category: str, split: str) -> ScanResult:
     for line in lines:
         if line["object"] != category:
             continue
-        where = f"{path}: {line['image'] or 'a line without an image'}"
+        place = f"{path}: {line['image'] or 'a line without an image'}"
         image, mask = (_below(category, line[key]) for key in ("image", "mask"))
         wrong = None
         if line["split"] not in ("train", "test"):
@@ -36,20 +36,20 @@ def _scan(root: Path, category: str, split: str) -> ScanResult:
         elif line["label"] not in ("normal", "anomaly"):
             wrong = f"its label is {line['label']!r}. Expected normal or anomaly"
         elif image is None or (mask is None and line["mask"]):
-            wrong = f"does not lie in its object's folder. Expected {category}/Data/..."
+            wrong = f"is not in the folder of its object. Expected {category}/Data/..."
         elif seen.setdefault(image, line) is not line:
-            wrong = "is named twice. Expected each image once, in train or in test"
+            wrong = "is listed twice. Expected each image once, in train or in test"
         elif line["split"] == "train" and line["label"] != "normal":
-            wrong = "an anomaly that trains. Expected normal images alone in train"
+            wrong = "is an anomaly in the split train. Expected only normal images there"
         elif line["label"] == "anomaly" and mask is None:
-            wrong = "the mask is missing. Expected its file in the column mask"
+            wrong = "its mask is missing. Expected the file in the column mask"
         if wrong and (line["split"] == split or line["split"] not in ("train", "test")):
-            problems.append(Problem("error", f"{where}: {wrong}; mend the line."))
+            problems.append(Problem("error", f"{place}: {wrong}; fix the line."))
         if line["split"] == split and image:
             good = line["label"] == "normal"
             rows.append(Row(image, "good" if good else line["label"], "" if good else mask or ""))
     if not rows:
-        text = f"{path}: has no {split} images of {category}. Expected some; mend the table."
+        text = f"{path}: has no {split} images of {category}. Expected some; fix the table."
         problems.append(Problem("error", text))
     elif split == "test":
         kinds = {row.defect for row in rows}
@@ -85,8 +85,8 @@ def read_split_csv(root: Path) -> tuple[list[dict[str, str]], list[Problem]]:
         return [], [
             Problem(
                 "error",
-                f"{path}: cannot be read ({reason}). Expected VisA's table of its images; take it "
-                "from the data set's archive.",
+                f"{path}: cannot be read ({reason}). Expected VisA's table of its images; copy it "
+                "from the archive of the data set.",
             )
         ]
     if missing:
@@ -94,7 +94,7 @@ def read_split_csv(root: Path) -> tuple[list[dict[str, str]], list[Problem]]:
             Problem(
                 "error",
                 f"{path}: lacks the columns {', '.join(sorted(missing))}. Expected "
-                f"{','.join(SPLIT_CSV_COLUMNS)}; take it from the data set's archive.",
+                f"{','.join(SPLIT_CSV_COLUMNS)}; copy it from the archive of the data set.",
             )
         ]
     return rows, []

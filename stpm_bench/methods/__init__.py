@@ -43,21 +43,21 @@ def scorer(
     return lambda images: module.score(teacher, model, images, **same)
 
 
-def define(own: Mapping[str, Mapping], training: Mapping[str, float]) -> dict[str, Settings]:
+def define(entries: Mapping[str, Mapping], training: Mapping[str, float]) -> dict[str, Settings]:
     """Return every method of a config by name: the built-in ones, then its own.
 
     Args:
-        own: the config's `methods`: name -> `like` (a built-in method; `DEFAULT` if left out) and
-            the fields that differ from it.
+        entries: the config's `methods`: name -> `like` (a built-in method; `DEFAULT` if left out)
+            and the fields that differ from it.
         training: the config's `training`: replaces these numbers in the built-in methods that have
-            them. The fields of an own method replace both.
+            them. The fields of a config's method replace both.
     """
     known = {name: differing(s, training, skip=True) for name, s in built_in().items()}
     return known | {
         name: differing(
             known[entry.get("like", DEFAULT)], {k: v for k, v in entry.items() if k != "like"}
         )
-        for name, entry in own.items()
+        for name, entry in entries.items()
     }
 
 
@@ -86,7 +86,7 @@ def schema(settings: Settings) -> dict:
     return {"type": "object", "additionalProperties": False, "properties": like | properties}
 
 
-def spelled(settings: Settings) -> dict:
+def to_dict(settings: Settings) -> dict:
     """Return settings as they are written in a config or JSON, with the name of their file."""
     return {"file": settings.module} | {
         name: list(value) if isinstance(value, tuple) else value

@@ -60,7 +60,7 @@ class Distance(NamedTuple):
     """Which features are compared, and what is computed from their difference at each position."""
 
     features: Callable[[torch.Tensor], torch.Tensor]
-    of_error: Callable[[torch.Tensor], torch.Tensor]
+    measure: Callable[[torch.Tensor], torch.Tensor]
 
 
 DISTANCES = {
@@ -89,8 +89,8 @@ def distance(
     """
     import torch
 
-    features, of_error = DISTANCES[kind]
+    features, measure = DISTANCES[kind]
     # On a CPU image by image, so that intermediate results stay in the cache. The same bits.
     at_once = 1 if student.device.type == "cpu" else len(student)
     pairs = zip(target.split(at_once), student.split(at_once), strict=True)
-    return factor * torch.cat([of_error(t.float() - features(s)) for t, s in pairs])
+    return factor * torch.cat([measure(t.float() - features(s)) for t, s in pairs])

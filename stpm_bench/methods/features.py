@@ -61,7 +61,7 @@ def join(maps: Sequence[torch.Tensor], mode: str) -> torch.Tensor:
     return torch.cat([m.permute(0, 2, 3, 1) for m in enlarged], dim=3)
 
 
-def fitted(model: dict, images: int, start: float, failure: str | None = None) -> Fitted:
+def fit_result(model: dict, images: int, start: float, failure: str | None = None) -> Fitted:
     """Return the result of a fit without epochs.
 
     Args:

@@ -130,9 +130,9 @@ class Settings:
     extra_seconds: ClassVar[float] = 0.0
     # Whether its models are kept by default, and whether a fit itself depends on its seed.
     keeps_model: ClassVar[bool] = False
-    draws: ClassVar[bool] = True
+    depends_on_seed: ClassVar[bool] = True
 
-    def held_out(self) -> float:
+    def validation_share(self) -> float:
         """Return the share of the chosen images that is used for validation, in [0, 1)."""
         return 0.0
 

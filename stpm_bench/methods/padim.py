@@ -92,7 +92,7 @@ def fit(
     """
     import torch
 
-    from stpm_bench.methods.features import feature_maps, fitted, join, not_finite
+    from stpm_bench.methods.features import feature_maps, fit_result, join, not_finite
 
     start, count = time.perf_counter(), len(split.training)
     features = None  # (P, N, C): filled in place, since a list of batches needs twice the memory
@@ -107,7 +107,7 @@ def fit(
         features[:, rows] = joined[..., channels].flatten(1, 2).transpose(0, 1)
     means = features.mean(1)
     if failure := not_finite(means):
-        return fitted({}, count, start, failure)
+        return fit_result({}, count, start, failure)
     whitening = features.new_empty(positions, len(channels), len(channels))
     identity = torch.eye(len(channels), dtype=torch.float64, device=device)
     for first in range(0, positions, POSITIONS):
@@ -126,11 +126,11 @@ def fit(
                 f"position {first + int(singular.nonzero()[0])} of {positions}, with "
                 f"regularisation {settings.regularisation:g}; expected more than 0"
             )
-            return fitted({}, count, start, failure)
+            return fit_result({}, count, start, failure)
         inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
         whitening[some] = inverse.mT
     model = {"channels": channels, "means": means, "whitening": whitening}
-    return fitted(model, count, start)
+    return fit_result(model, count, start)
 
 
 def score(
@@ -146,7 +146,7 @@ def scorer(
     """Return `score` as a function of the images, with the model on the device."""
     import torch
 
-    from stpm_bench.levels import spell_layers
+    from stpm_bench.levels import format_layers
     from stpm_bench.methods.features import feature_maps, join
 
     channels, means, whitening = (
@@ -163,6 +163,6 @@ def scorer(
             centred = some - means[:, None]  # (P, B, C)
             lengths = torch.bmm(centred, whitening).norm(dim=2)
             distances[rows] = lengths.T.reshape(joined.shape[:3]).cpu().numpy()
-        return Scores({spell_layers(levels): distances})
+        return Scores({format_layers(levels): distances})
 
     return scores_of

@@ -84,7 +84,7 @@ def fit(
     """
     import torch
 
-    from stpm_bench.methods.features import feature_maps, fitted, not_finite
+    from stpm_bench.methods.features import feature_maps, fit_result, not_finite
     from stpm_bench.neighbours import k_centre
 
     start, count = time.perf_counter(), len(split.training)
@@ -97,7 +97,7 @@ def fit(
         bank[rows.start * positions : rows.stop * positions] = some.flatten(0, 2)
     centre = bank.mean(0)
     if failure := not_finite(centre):
-        return fitted({}, count, start, failure)
+        return fit_result({}, count, start, failure)
     bank -= centre
     kept = max(1, round(settings.coreset * len(bank)))
     if kept < len(bank):
@@ -109,7 +109,7 @@ def fit(
             matrix = torch.randn(width, settings.projection, generator=generator)
             projected = bank @ (matrix / settings.projection**0.5).to(device)
         bank = bank[k_centre(projected, kept, first, title, progress)]
-    return fitted({"centre": centre, "bank": bank}, count, start)
+    return fit_result({"centre": centre, "bank": bank}, count, start)
 
 
 def patches(maps, neighbourhood: int):
@@ -143,7 +143,7 @@ def scorer(
     """Return `score` as a function of the images, with the model on the device."""
     import torch
 
-    from stpm_bench.levels import spell_layers
+    from stpm_bench.levels import format_layers
     from stpm_bench.methods.features import feature_maps
     from stpm_bench.neighbours import nearest
 
@@ -171,6 +171,6 @@ def scorer(
                     to_around = pairwise(queries[place], bank[around])
                     largest = largest * (1 - (largest - to_around.logsumexp(0)).exp())
                 image_scores[i] = largest.item()
-        return Scores({spell_layers(levels): distances}, image_scores)
+        return Scores({format_layers(levels): distances}, image_scores)
 
     return scores_of

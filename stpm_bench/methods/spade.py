@@ -35,7 +35,7 @@ class Spade(Settings):
 
     module: ClassVar[str] = "spade"
     extra_seconds: ClassVar[float] = 9.0  # measured, with ResNet-18 and 209 images
-    draws: ClassVar[bool] = False
+    depends_on_seed: ClassVar[bool] = False
 
     def memory_mb(self, backbone: str, images: int) -> float:
         """Return about how many MB a fit's arrays take at 256 x 256, at the levels 1 to 3.
@@ -83,7 +83,7 @@ def fit(
     """
     import torch
 
-    from stpm_bench.methods.features import feature_maps, fitted, not_finite
+    from stpm_bench.methods.features import feature_maps, fit_result, not_finite
 
     if settings.retrieval and settings.retrieval not in levels:
         raise InputError(
@@ -102,7 +102,7 @@ def fit(
         centre = model[f"centre_{level}"] = whole.mean((0, 1, 2))
         whole -= centre
     failure = not_finite(torch.cat([model[f"centre_{level}"] for level in levels]))
-    return fitted(model, count, start, failure)
+    return fit_result(model, count, start, failure)
 
 
 def score(
@@ -122,14 +122,14 @@ def scorer(
     """Return `score` as a function of the images, with the model on the device."""
     import torch
 
-    from stpm_bench.levels import spell_layers
+    from stpm_bench.levels import format_layers
     from stpm_bench.methods.features import feature_maps, join
     from stpm_bench.neighbours import nearest
 
     bank = [model[f"features_{level}"].to(device).permute(0, 3, 1, 2) for level in levels]
     centres = [model[f"centre_{level}"].to(device)[:, None, None] for level in levels]
     deepest = levels.index(settings.retrieval or max(levels))
-    of_images = bank[deepest].mean((2, 3))
+    image_features = bank[deepest].mean((2, 3))
 
     def scores_of(images: np.ndarray) -> Scores:
         image_scores = np.empty(len(images), np.float32)
@@ -142,10 +142,10 @@ def scorer(
             # From differences: a matrix product would round away the difference of similar images.
             to_images = torch.cdist(
                 centred[deepest].mean((2, 3)),
-                of_images,
+                image_features,
                 compute_mode="donot_use_mm_for_euclid_dist",
             )
-            found = to_images.topk(min(settings.neighbours, len(of_images)), largest=False)
+            found = to_images.topk(min(settings.neighbours, len(image_features)), largest=False)
             image_scores[rows] = found.values.mean(1).cpu().numpy()
             for i, queries, retrieved in zip(
                 range(rows.start, rows.stop),
@@ -158,6 +158,6 @@ def scorer(
                     gallery = join([level[one : one + 1] for level in bank], "bilinear")
                     least = torch.minimum(least, nearest(queries, gallery.flatten(0, 2))[0])
                 distances[i] = least.view(joined.shape[1:3]).cpu().numpy()
-        return Scores({spell_layers(levels): distances}, image_scores)
+        return Scores({format_layers(levels): distances}, image_scores)
 
     return scores_of

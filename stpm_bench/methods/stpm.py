@@ -73,7 +73,7 @@ class Stpm(Settings):
     keeps_model: ClassVar[bool] = True
     reads_precision: ClassVar[bool] = True
 
-    def held_out(self) -> float:
+    def validation_share(self) -> float:
         return self.validation_fraction
 
     def fit_part(self, fraction: float) -> dict:

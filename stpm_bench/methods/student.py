@@ -189,9 +189,9 @@ def train(
     kept_epoch = state["kept_epoch"]
     if failure is None and not history[kept_epoch][2] < history[0][2]:
         failure = (
-            f"the student ended no better than it began: validation loss "
-            f"{history[kept_epoch][2]:.4g} at the kept epoch {kept_epoch}, "
-            f"{history[0][2]:.4g} untrained"
+            "the student is no better than an untrained one: its validation loss is "
+            f"{history[kept_epoch][2]:.4g} at the kept epoch {kept_epoch}, and "
+            f"{history[0][2]:.4g} before training"
         )
     table = pd.DataFrame(history, columns=HISTORY[:-1])
     table["kept"] = table["epoch"] == (kept_epoch if failure is None else None)

@@ -242,17 +242,17 @@ def region_curve(scores: np.ndarray, steps: np.ndarray, cut: int, close: bool):
     scores, tied = np.unique(scores, return_counts=True)
     scores, tied = scores[::-1], tied[::-1]
     above = steps.size - steps.searchsorted(scores, side="right")
-    own = steps[np.maximum(steps.size - above - 1, 0)] != scores
-    after_own = np.cumsum(own)
-    index = above + ~own + after_own
+    untied = steps[np.maximum(steps.size - above - 1, 0)] != scores
+    untied_so_far = np.cumsum(untied)
+    index = above + ~untied + untied_so_far
     overlap = np.cumsum(tied) / tied.sum()
     # Each score of the region adds the segment from the point before it to its own.
     pairs = np.empty((3, 2 * scores.size + 2))
     pairs[:, 0] = 0
     pairs[:, 1:-1:2] = index - 1, above, np.append(0.0, overlap[:-1])
-    pairs[:, 2:-1:2] = index, above + ~own, overlap
-    pairs[:, -1] = steps.size + after_own[-1], steps.size, 1
-    end = cut + int((own & (above <= cut)).sum()) + (0 if close else 1)
+    pairs[:, 2:-1:2] = index, above + ~untied, overlap
+    pairs[:, -1] = steps.size + untied_so_far[-1], steps.size, 1
+    end = cut + int((untied & (above <= cut)).sum()) + (0 if close else 1)
     return *pairs, end
 
 

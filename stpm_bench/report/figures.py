@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from stpm_bench.grid import SETTING, varying
-from stpm_bench.report import audit
+from stpm_bench.report import audit_table
 from stpm_bench.report.style import BLUE, COLUMN_WIDTH, GREY, ORANGE, PAGE_WIDTH, drawing
 from stpm_bench.report.tables import (
     CATEGORY,
@@ -370,9 +370,9 @@ def definitions(table: pd.DataFrame) -> Figure:
     Treatments of the masks that give equal values are drawn once.
 
     Args:
-        table: what `audit.summary` returns.
+        table: what `audit_table.summary` returns.
     """
-    treatments = audit.equal_treatments(table)
+    treatments = audit_table.equal_treatments(table)
     table = table[table["masks"].isin(treatments)]
     rows = table[(table["definition"] != "mvtec") | (table["masks"] != "nearest")]
     names = rows["definition"].where(

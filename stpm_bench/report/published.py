@@ -12,7 +12,7 @@ from stpm_bench.config import methods as methods_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.grid import AXES, SETTING, set_of
-from stpm_bench.levels import spell_layers
+from stpm_bench.levels import format_layers
 from stpm_bench.methods import DEFAULT
 from stpm_bench.report.tables import (
     CATEGORY,
@@ -162,7 +162,7 @@ def baselines(
     for name, (title, printed) in RUN_HERE.items():
         if name == main["method"].iloc[0]:  # already in the column 'ours'
             continue
-        setting = {"layers": spell_layers(known[name].levels), "teacher": teacher}
+        setting = {"layers": format_layers(known[name].levels), "teacher": teacher}
         setting |= {"fraction": PAPER_SETTING["fraction"], "method": name}
         same = (cells[list(setting)] == pd.Series(setting)).all(axis=1)
         seeds = sorted(cells.loc[same & cells["category"].isin(categories), "seed"].unique())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter
 
-from stpm_bench.files import written_whole
+from stpm_bench.files import atomic_write
 
 COLUMN_WIDTH = 3.3  # inches: a column of a two-column paper
 PAGE_WIDTH = 6.9
@@ -68,7 +68,7 @@ def save(figure: Figure, *paths: str | Path) -> None:
                 for text in axis.get_ticklabels(which="both"):
                     text.set_parse_math(True)
     for path in paths:
-        with written_whole(path) as temporary, drawing():
+        with atomic_write(path) as temporary, drawing():
             dated = {"CreationDate": None} if Path(path).suffix == ".pdf" else None
             figure.savefig(temporary, metadata=dated, bbox_inches="tight")
     plt.close(figure)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stpm_bench.files import written_whole
+from stpm_bench.files import atomic_write
 
 NO_VALUE = "n/a"
 # How many table columns fit into a text column of a paper, and into a full page, in small print.
@@ -88,7 +88,7 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
 # Where the long tables are from.
 CELLS = (
     "Their rows are collected from `metrics.json` and `pro_definitions.csv` of each cell's folder, "
-    "`cells/CELL/`, which the rule `evaluate` made: `evaluated` of `stpm_bench/evaluation.py`."
+    "`cells/CELL/`, which the rule `evaluate` made: `evaluate_cell` of `stpm_bench/evaluation.py`."
 )
 
 
@@ -117,7 +117,7 @@ def write(
     """
     renderers = {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.html": webpage}
     for file, render in renderers.items():
-        with written_whole(Path(folder, file)) as temporary:
+        with atomic_write(Path(folder, file)) as temporary:
             temporary.write_text(render(sections, name, origin), encoding="utf-8")
     return list(renderers)
 

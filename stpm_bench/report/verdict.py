@@ -163,8 +163,8 @@ def with_holm(claim: Claim) -> Claim:
 
 
 def drawn(config: dict, teacher: str) -> bool:
-    """Return whether each seed of a teacher's cells has a separate draw, see `grid.drawn`."""
-    return grid.drawn(config["teachers"][teacher])
+    """Return whether each seed of a teacher's cells has a separate draw: `grid.drawn_per_seed`."""
+    return grid.drawn_per_seed(config["teachers"][teacher])
 
 
 def source_of(teacher: Mapping) -> str | None:

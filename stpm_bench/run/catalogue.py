@@ -10,7 +10,7 @@ from stpm_bench.run.suite import Suite
 
 def varying_studies(suite: Suite) -> list[str]:
     """Return the studies in which an axis of the setting varies."""
-    rows = suite.table.groupby("study", sort=False)
+    rows = suite.studies.groupby("study", sort=False)
     return [study for study, cells in rows if grid.varying(cells)]
 
 
@@ -33,10 +33,10 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
     found = {study: (study, "metrics") for study in studies}
     found |= {f"training/{study}": (study, "losses by epoch") for study in studies}
     found |= {
-        "pro_curves": (suite.main, "PRO curves"),
+        "pro_curves": (suite.main_study, "PRO curves"),
         "pro_definitions": ("PRO definitions", "the difference to the exact value"),
     }
-    of_main = suite.table[suite.table["study"] == suite.main]
+    of_main = suite.studies[suite.studies["study"] == suite.main_study]
     of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
     if of_stpm and published.compared(published.read(), of_main):
         found["difference_to_paper"] = ("published", "ours less the paper's")

@@ -22,30 +22,30 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
         todo: what `plan.images_to_do` returns.
     """
     lines = [
-        f"stpm_bench: {len(todo)} of {len(set(suite.fits.values()))} fits are still to do, of "
-        f"which {len(suite.cells)} cells are evaluated ({len(suite.categories)} categories; "
-        f"studies: {', '.join(suite.config['studies'])})."
+        f"stpm_bench: {len(todo)} of {len(set(suite.fits.values()))} fits remain. The config has "
+        f"{len(suite.cells)} cells ({len(suite.categories)} categories; studies: "
+        f"{', '.join(suite.config['studies'])})."
     ]
     lines += [f"  Warning: {text}." for text in warnings_of(suite.config)]
-    if gone := plan.models_gone(suite.config, suite.fits):
+    if gone := plan.fits_without_models(suite.config, suite.fits):
         lines.append(
-            f"  The code of scoring has changed, and of {len(gone)} scored fits the model was not "
+            f"  The scoring code has changed, and the models of {len(gone)} scored fits were not "
             "kept (config key 'keep_models'): these are fitted again."
         )
     known = suite.rates()
     hours = rates.fit_hours(suite.config, todo, cores, known)
     if hours > 0.1:
         lines.append(
-            f"  They process {sum(todo.values()):,} images, about {hours:,.1f} hours of "
-            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.said(todo)}."
+            f"  They process {sum(todo.values()):,} images, in about {hours:,.1f} hours on "
+            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.source_text(todo)}."
         )
     teachers = plan.teachers_to_do(suite.config, suite.cells).values()
     hours = rates.pretraining_hours(teachers, plan.pretraining_images(teachers), cores)
     if hours > 0.1:
-        lines.append(f"  Teachers are pretrained in about {hours:,.1f} hours.")
-    lines += [f"  To download, where {suite.data}/ does not have it: {x}" for x in downloads(suite)]
+        lines.append(f"  The teachers are pretrained in about {hours:,.1f} hours.")
+    lines += [f"  To download, unless {suite.data}/ already has it: {x}" for x in downloads(suite)]
     made = {suite.sources[category].marker for category in suite.categories}
-    if suite.mvtec_ad in made and not Path(suite.mvtec_ad).exists():
+    if suite.mvtec_marker in made and not Path(suite.mvtec_marker).exists():
         lines.append(mvtec.NOTICE)
     return "\n".join(lines)
 
@@ -54,7 +54,7 @@ def downloads(suite: Suite) -> list[str]:
     """Return what a run still has to download, with its size."""
     missing = []
     made = {suite.sources[category].marker for category in suite.categories}
-    if suite.mvtec_ad in made and not suite.archive and not Path(suite.mvtec_ad).exists():
+    if suite.mvtec_marker in made and not suite.archive and not Path(suite.mvtec_marker).exists():
         missing.append("MVTec AD (4.9 GiB, and as much again unpacked)")
     for source in suite.pretraining:
         if source in MIB and not Path(f"{suite.results}/pretraining/{source}.npz").exists():
@@ -86,23 +86,23 @@ def after_failure(suite: Suite, interim: str) -> str:
     """Return what a failed run has left, and the command that makes tables from finished cells."""
     done = sum(plan.is_done(suite.results, cell) for cell in suite.cells)
     lines = [
-        f"stpm_bench: {done} of {len(suite.cells)} cells are done and kept. Fix what failed (its "
-        "log is named above) and type the same command again; with --keep-going it passes over "
-        "what fails."
+        f"stpm_bench: {done} of {len(suite.cells)} cells are done and kept. Fix the error (see the "
+        "log that is named above) and run the same command again; with --keep-going the run "
+        "continues with all jobs that do not depend on a failed one."
     ]
     if done:
-        lines.append(f"  Tables, claims and figures of these, the others as gaps: {interim}")
+        lines.append(f"  To make tables, claims and figures of the finished cells only: {interim}")
     return "\n".join(lines)
 
 
 def closing(suite: Suite) -> str:
     """Return the main table, what to open first and next, and which fits failed."""
-    table = Path(suite.results, "tables", f"{suite.main}.md")
+    table = Path(suite.results, "tables", f"{suite.main_study}.md")
     if not table.exists():  # a single file was asked for
         return ""
     # A set without PRO has a separate table; a wide table of published methods may follow.
     tables = re.split(r"\n(?=## )", table.read_text(encoding="utf-8"))
-    own = "\n".join(text for text in tables if text.startswith("## Study: "))
+    main_tables = "\n".join(text for text in tables if text.startswith("## Study: "))
     pages = {
         Path(suite.results, "first_page.html"): "main table, verdicts on the claims, anomaly maps",
         Path(suite.results, "explorer", f"{suite.main_cells[0].category}.html"): (
@@ -111,7 +111,7 @@ def closing(suite: Suite) -> str:
     }
     there = [f"{page} ({what})" for page, what in pages.items() if page.exists()]
     lines = [
-        f"\n{own.rstrip()}\n",
+        f"\n{main_tables.rstrip()}\n",
         *([f"Look first, in a browser, at {', then at '.join(there)}."] if there else []),
         f"In {suite.results}/: metrics.csv, claims.md, tables/, figures/, notebooks/.",
     ]
@@ -123,5 +123,8 @@ def closing(suite: Suite) -> str:
     }
     failed = [f"  {cell.folder}: {failure}" for cell, failure in failures.items() if failure]
     if failed:
-        lines.append(f"Of {len(failed)} of {len(suite.cells)} cells the fit failed; they are gaps:")
+        lines.append(
+            f"The fits of {len(failed)} of {len(suite.cells)} cells failed; the tables have gaps "
+            "there:"
+        )
     return "\n".join(lines + failed)

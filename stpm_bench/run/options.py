@@ -14,12 +14,12 @@ from pathlib import Path
 
 from stpm_bench.code_version import version_of
 from stpm_bench.datasets import layouts, mvtec
-from stpm_bench.levels import names_a_file, parse_layers, spell_layers
+from stpm_bench.levels import format_layers, names_a_file, parse_layers
 from stpm_bench.run.plan import prepared_bytes
 from stpm_bench.run.suite import Suite, pretraining_name
 
 
-def spelled(values: Mapping[str, object]) -> str:
+def shell_options(values: Mapping[str, object]) -> str:
     """Return options as shell text: {'batch_size': 32} is '--batch-size=32'."""
     return " ".join(
         f"--{key.replace('_', '-')}={shlex.quote(str(value))}" for key, value in values.items()
@@ -57,7 +57,7 @@ def evaluation(suite: Suite, wildcards) -> str:
     """Return the evaluation's fields of a cell's method, and the annotation of its set."""
     annotation = layouts.LAYOUTS[suite.sources[wildcards.category].layout].annotation
     settings = json.dumps(suite.methods[wildcards.method].evaluation_part())
-    return spelled({"settings": settings, "annotation": annotation})
+    return shell_options({"settings": settings, "annotation": annotation})
 
 
 # Sets: where they are, which of their images are used, and whether a user has changed them.
@@ -70,7 +70,7 @@ def category(suite: Suite, wildcards, split: str) -> str:
     """Return a category's name in its set, its layout, and which of a split's images are used."""
     source = suite.sources[wildcards.category]
     values = {"category": source.category, "layout": source.layout}
-    return spelled(values | {"every": source.every[split]} | source.read_options)
+    return shell_options(values | {"every": source.every[split]} | source.read_options)
 
 
 def category_state(suite: Suite, wildcards, split: str) -> str | None:
@@ -107,7 +107,7 @@ def download(suite: Suite, wildcards, output) -> str:
     room = sum(prepared_bytes(size, *numbers) for numbers in mvtec.COUNTS.values())
     values = {"results": suite.results, "results_bytes": room}
     values |= {"mirrors": " ".join(suite.config["data"]["mirrors"])}
-    return spelled(values | ({"archive": suite.archive} if suite.archive else {}))
+    return shell_options(values | ({"archive": suite.archive} if suite.archive else {}))
 
 
 # Teachers, and the sets on which they are trained.
@@ -116,12 +116,12 @@ def teacher(suite: Suite, wildcards) -> str:
 
     A function of the wildcards alone: Snakemake does not compare params that depend on the input.
     """
-    values = {k: v for k, v in suite.teachers[wildcards.draw].items() if k != "draws"}
+    values = {k: v for k, v in suite.teachers[wildcards.teacher_file].items() if k != "draws"}
     if "pretrain" in values:
         values["pretrain"] = pretraining_name(values)
         values |= values.pop("pretraining")
         values |= {key: suite.config[key] for key in ("device", "precision")}
-    return spelled(values)
+    return shell_options(values)
 
 
 def teacher_files(suite: Suite, wildcards, input) -> str:
@@ -129,16 +129,16 @@ def teacher_files(suite: Suite, wildcards, input) -> str:
 
     A change of either does not make it another teacher.
     """
-    rows = suite.table[suite.table["teacher_file"] == wildcards.draw]
+    rows = suite.studies[suite.studies["teacher_file"] == wildcards.teacher_file]
     asked = {level for layers in rows["layers"].unique() for level in parse_layers(layers)}
-    files = {"folder": f"{suite.data}/weights", "levels": spell_layers(asked)}
+    files = {"folder": f"{suite.data}/weights", "levels": format_layers(asked)}
     named = dict(input.items())
-    return spelled(files | {"data": named["data"]} if "data" in named else files)
+    return shell_options(files | {"data": named["data"]} if "data" in named else files)
 
 
 def weights_state(suite: Suite, wildcards) -> str | None:
     """Return a hash of a user's file of weights; None for any other teacher."""
-    teacher = suite.teachers[wildcards.draw]
+    teacher = suite.teachers[wildcards.teacher_file]
     return state_below(Path(teacher["weights"])) if names_a_file(teacher) else None
 
 
@@ -146,8 +146,8 @@ def pretraining_set(suite: Suite, wildcards) -> str:
     """Return the options of the step 'pretraining-set' that affect the set."""
     teacher = suite.pretraining[wildcards.source]
     if isinstance(teacher["pretrain"], str):
-        return spelled({"source": teacher["pretrain"]})
-    return spelled({"source": "imagefolder", "size": teacher["pretraining"]["input_size"]})
+        return shell_options({"source": teacher["pretrain"]})
+    return shell_options({"source": "imagefolder", "size": teacher["pretraining"]["input_size"]})
 
 
 def pretraining_state(suite: Suite, wildcards) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stpm_bench import config as config_of
+from stpm_bench import config as configs
 from stpm_bench import grid
 from stpm_bench.code_version import version_of
 from stpm_bench.config import Source
@@ -27,7 +27,7 @@ def count_images(source: Source, split: str) -> int:
     if source.counts:
         return math.ceil(source.counts[split] / every)
     rows, _ = layouts.scan(source.root, source.category, split, source.layout)
-    return len(layouts.thinned(rows, source.layout, every))
+    return len(layouts.subsample(rows, source.layout, every))
 
 
 def is_done(results: str | Path, cell: Cell) -> bool:
@@ -43,23 +43,23 @@ def sections(config: dict) -> list[Section]:
     table = grid.studies(config)
     cells, results = grid.cells(table), config["results"]
     done = {cell for cell in cells if is_done(results, cell)}
-    return [studies_section(table, done), left_section(config, grid.fits(table), done)]
+    return [studies_section(table, done), remaining_section(config, grid.fits(table), done)]
 
 
 def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
     """Format the studies: their cells, how many an earlier study has, how many are done."""
     seen, lines = set(), []
     for name, rows in table.groupby("study", sort=False):
-        of_study = set(grid.cells(rows))
-        lines.append([name, len(of_study), len(of_study & seen), len(of_study & done)])
-        seen |= of_study
-    lines.append(["together", len(seen), "", len(done)])
+        study_cells = set(grid.cells(rows))
+        lines.append([name, len(study_cells), len(study_cells & seen), len(study_cells & done)])
+        seen |= study_cells
+    lines.append(["total", len(seen), "", len(done)])
     shown = [[f"{v:,}" if isinstance(v, int) else v for v in line] for line in lines]
     body = pd.DataFrame(shown, columns=["study", "cells", "shared with a study above", "done"])
     shared = [f"{table[column].nunique():,} {name}" for column, name in SHARED.items()]
     caption = (
-        "A cell is one method's run on one category, evaluated. They share "
-        f"{', '.join(shared)}: each is made once."
+        "A cell is one method's run on one category, evaluated. The cells share "
+        f"{', '.join(shared)}, each of which is made once."
     )
     return Section("Cells", body, caption)
 
@@ -67,21 +67,22 @@ def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
 SHARED = {"category": "prepared categories", "teacher_file": "teachers", "fit": "fits"}
 
 
-def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Section:
+def remaining_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Section:
     """Format what is left: images, hours on this machine, gigabytes of results."""
-    where, size, results = config_of.sources(config), config["image_size"], config["results"]
-    count = functools.cache(lambda category, split: count_images(where[category], split))
+    category_sources = configs.sources(config)
+    size, results = config["image_size"], config["results"]
+    count = functools.cache(lambda category, split: count_images(category_sources[category], split))
     left = [cell for cell in fits if cell not in done]
     train = {name: count(name, "train") for name in {cell.category for cell in left}}
     todo = images_to_do(config, fits, train)
     test = sum(count(cell.category, "test") for cell in left)
     finished = {cell: fit for cell, fit in fits.items() if cell in done}
-    known_rates, cores = rates.rates(config, fits), rates.cores_here()
+    known_rates, cores = rates.rates(config, fits), rates.available_cores()
     seconds = evaluation_seconds(cost.collect(results, finished, {}))
     at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else rates.EVALUATION_SECONDS * (size / 256) ** 2 / cores
     fitting, evaluation = rates.fit_hours(config, todo, cores, known_rates), test * each / 3600
-    known = config_of.methods(config)
+    known = configs.methods(config)
     extra = sum(count(c.category, "test") * known[c.method].extra_seconds for c in todo)
     evaluation += extra * (size / 256) ** 4 / cores / 3600  # compares all pairs of positions
     teachers = teachers_to_do(config, left)
@@ -90,8 +91,8 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
     )
     hours = fitting + evaluation + pretraining
     unfitted = {fits[cell]: cell for cell in left if not is_scored(results, fits[cell])}
-    of_fit = bytes_of(config, count)
-    stored = sum(of_fit(cell) for cell in unfitted.values())
+    fit_bytes = bytes_of(config, count)
+    stored = sum(fit_bytes(cell) for cell in unfitted.values())
     stored += sum(
         prepared_bytes(size, train[name], count(name, "test"))
         for name in train
@@ -101,13 +102,14 @@ def left_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -> Sec
         ["teachers", f"{len(teachers):,}", f"{pretraining:,.1f}", ""],
         ["fits", f"{sum(todo.values()):,} images", f"{fitting:,.1f}", ""],
         ["maps and metrics", f"{test:,} images", f"{evaluation:,.1f}", ""],
-        ["together", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
+        ["total", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
     caption = (
-        f"Hours: {at_once} at once on {cores} cores; {known_rates.said(left)}. Gigabytes (10^9 "
-        f"bytes): models, level maps and prepared images in {results}, without downloads."
+        f"Hours: {at_once} fits at a time on {cores} cores; {known_rates.source_text(left)}. "
+        f"Gigabytes (10^9 bytes): models, level maps and prepared images in {results}, without "
+        "downloads."
     )
-    return Section("Left", pd.DataFrame(lines, columns=["", "of", "hours", "GB"]), caption)
+    return Section("Remaining", pd.DataFrame(lines, columns=["", "number", "hours", "GB"]), caption)
 
 
 def teachers_to_do(config: dict, left: Iterable[Cell]) -> dict[str, dict]:
@@ -159,23 +161,23 @@ def bytes_of(config: dict, count):
     from stpm_bench import backbone
 
     side, teachers = config["image_size"], config["teachers"]
-    known = config_of.methods(config)
+    known = configs.methods(config)
 
     @functools.cache
     def weights(name: str, deepest: int) -> int:
         network = backbone.create(name, [deepest], seed=0)
         return sum(value.nbytes for value in backbone.state(network).values())
 
-    def of_fit(cell: Cell) -> int:
+    def fit_bytes(cell: Cell) -> int:
         levels, settings = parse_layers(cell.layers), known[cell.method]
         pixels = sum((side // 2 ** (level + 1)) ** 2 for level in settings.map_levels(levels))
         bytes_of_maps = 4 * pixels * count(cell.category, "test")  # float32
-        networks = settings.networks() if config_of.keeps_model(config, settings) else 0
+        networks = settings.networks() if configs.keeps_model(config, settings) else 0
         if not networks:
             return bytes_of_maps
         return bytes_of_maps + networks * weights(teachers[cell.teacher]["backbone"], max(levels))
 
-    return of_fit
+    return fit_bytes
 
 
 def prepared_bytes(image_size: int, train: int, test: int) -> int:
@@ -192,7 +194,7 @@ def images_to_do(
         fits: what `grid.fits` returns; the first cell of each fit represents it.
         images: category -> how many training images it has.
     """
-    known = config_of.methods(config)
+    known = configs.methods(config)
     first = {fit: cell for cell, fit in reversed(fits.items())}
     return {
         cell: known[cell.method].fit_images(images[cell.category], cell.fraction)
@@ -201,11 +203,11 @@ def images_to_do(
     }
 
 
-def models_gone(config: dict, fits: Mapping[Cell, str]) -> list[str]:
+def fits_without_models(config: dict, fits: Mapping[Cell, str]) -> list[str]:
     """Return the fits whose scores come from different code and whose model was not kept: they must
     be fitted again before they can be scored again."""
-    known, found = config_of.methods(config), []
-    temporary = {n: s for n, s in known.items() if not config_of.keeps_model(config, s)}
+    known, found = configs.methods(config), []
+    temporary = {n: s for n, s in known.items() if not configs.keeps_model(config, s)}
     versions = {s.module: version_of("score", s.module) for s in temporary.values()}
     for fit, cell in {fit: cell for cell, fit in fits.items()}.items():
         folder = fit_folder(config["results"], fit)

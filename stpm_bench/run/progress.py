@@ -61,7 +61,7 @@ class Progress(logging.Handler):
         rate = self.fitted / elapsed
         left = sum(self.images.values()) - self.fitted
         parts = [f"{rate:,.0f} images/s"]
-        parts += [f"about {spell(left / rate)} left"] if rate else []
+        parts += [f"about {duration(left / rate)} left"] if rate else []
         text = ", ".join([*parts, f"last: {cell}: {outcome(self.cells / cell)}"])
         if self.bar is None:
             print(f"cells {self.done} of {self.total}, {text}", file=sys.stderr)
@@ -81,7 +81,7 @@ def outcome(cell: Path) -> str:
     return next(f"{name} {values[key]:.3f}" for key, name in SHOWN.items() if key in values)
 
 
-def spell(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a duration in a suitable unit."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:

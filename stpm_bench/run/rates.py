@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stpm_bench import config as config_of
+from stpm_bench import config as configs
 from stpm_bench.grid import Cell
 from stpm_bench.methods import DEFAULT
 from stpm_bench.provenance import processor
@@ -31,7 +31,7 @@ FLAGS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AVX-512 BF16", "avx512f": "
 PRETRAINING = 670.0  # images of 32 x 32 per second, ResNet-18, a core of AVX-512 BF16
 # Seconds for maps and metrics of a test image at 256 x 256 on one core, process start included.
 EVALUATION_SECONDS = 0.2
-MOST_READ = 30  # records per teacher's backbone and method: enough for a median
+MAX_RECORDS = 30  # records per teacher's backbone and method: enough for a median
 
 
 class Rates(NamedTuple):
@@ -47,11 +47,12 @@ class Rates(NamedTuple):
     assumed: Mapping[tuple[str, str], float]
     source: str
 
-    def said(self, cells: Iterable[Cell]) -> str:
+    def source_text(self, cells: Iterable[Cell]) -> str:
         """Return where the rates for these cells' fits come from, as part of a sentence."""
         asked = {(cell.teacher, cell.method) for cell in cells}
-        parts = ["at the rates that fits here recorded"] if asked & set(self.recorded) else []
-        parts += [self.source] if asked - set(self.recorded) or not asked else []
+        known = asked & set(self.recorded)
+        parts = ["at the rates recorded by fits on this machine"] if known else []
+        parts += [self.source] if asked - known or not asked else []
         return "; others: ".join(parts)
 
 
@@ -89,16 +90,16 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
     kind = processor_class()
     precision = precision_of(config, kind)
     rate = STUDENT[kind].get(precision, STUDENT[kind]["float32"])
-    known = config_of.methods(config)
+    known = configs.methods(config)
     base = rate / known[DEFAULT].images_per_second("resnet18") / (config["image_size"] / 256) ** 2
     assumed = {
         (name, method): base * settings.images_per_second(teacher["backbone"])
         for name, teacher in config["teachers"].items()
         for method, settings in known.items()
     }
-    source = f"an estimate for processors with {kind} ({rate:g} images/s a core in {precision})"
+    source = f"an estimate for processors with {kind} ({rate:g} images/s per core in {precision})"
     if has_gpu() and config["device"] != "cpu":
-        source += "; a GPU is faster, by how much its first fit says"
+        source += "; a GPU is faster: its rate is known after its first fit"
     return Rates(recorded(config, fits), assumed, source)
 
 
@@ -111,12 +112,12 @@ def recorded(config: dict, fits: Mapping[Cell, str]) -> dict[tuple[str, str], fl
     backbones = {name: teacher["backbone"] for name, teacher in config["teachers"].items()}
     found: dict[tuple[str, str], list[float]] = {}
     for cell, fit in fits.items():
-        of_kind = found.setdefault((backbones[cell.teacher], cell.method), [])
+        kind_rates = found.setdefault((backbones[cell.teacher], cell.method), [])
         path = fit_folder(config["results"], fit) / STAGES["fit"]
-        if len(of_kind) < MOST_READ and path.exists():
+        if len(kind_rates) < MAX_RECORDS and path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             if record.get("images_per_second") and is_of_this_machine(record, config):
-                of_kind.append(record["images_per_second"])
+                kind_rates.append(record["images_per_second"])
     return {
         (name, method): float(np.median(values))
         for (backbone, method), values in found.items()
@@ -154,7 +155,7 @@ def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], co
     """
     student = STUDENT[processor_class()]
     share = max(student.values()) / STUDENT["AVX-512 BF16"]["bfloat16"]
-    relative = config_of.registry.built_in()[DEFAULT].images_per_second
+    relative = configs.registry.built_in()[DEFAULT].images_per_second
     seconds = 0.0
     for teacher in teachers:
         if "pretrain" in teacher:
@@ -165,7 +166,7 @@ def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], co
     return seconds / max(1, cores) / 3600
 
 
-def cores_here() -> int:
+def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -28,25 +28,26 @@ class Suite(NamedTuple):
     Attributes:
         config: completed.
         sources: category -> where its images are.
-        table: what `grid.studies` returns.
+        studies: what `grid.studies` returns.
         cells: each once, in the order of the config.
         fits: cell -> name of the folder of its fit.
         methods: name -> settings, the built-in ones first.
-        teachers: name of a draw's file, without its suffix -> its entry in the config.
+        teachers: name of a teacher's file, without its suffix -> its entry in the config; one
+            file for each seed if the teacher is drawn for each.
         pretraining: name of a pretraining set -> the entry of a teacher that uses it.
-        count: (category, split) -> how many images there are, or will be; counted once.
+        count_images: (category, split) -> how many images there are, or will be; counted once.
         rates: how fast fits are on this machine; read once.
     """
 
     config: dict
     sources: dict[str, Source]
-    table: pd.DataFrame
+    studies: pd.DataFrame
     cells: list[Cell]
     fits: dict[Cell, str]
     methods: dict[str, Settings]
     teachers: dict[str, dict]
     pretraining: dict[str, dict]
-    count: Callable[[str, str], int]
+    count_images: Callable[[str, str], int]
     rates: Callable[[], Rates]
 
     @property
@@ -62,8 +63,8 @@ class Suite(NamedTuple):
         return list(dict.fromkeys(cell.category for cell in self.cells))
 
     @property
-    def mvtec_ad(self) -> str:
-        """The marker file of an unpacked MVTec AD."""
+    def mvtec_marker(self) -> str:
+        """The file that is written last when MVTec AD is unpacked."""
         return f"{self.data}/mvtec_ad/download.json"
 
     @property
@@ -73,23 +74,23 @@ class Suite(NamedTuple):
         return data["mvtec_ad"] if unpacks_mvtec_ad(data) else None
 
     @property
-    def kept(self) -> list[str]:
+    def methods_with_kept_models(self) -> list[str]:
         """The methods whose models are kept after the test images are scored."""
         return [name for name, s in self.methods.items() if keeps_model(self.config, s)]
 
     @property
-    def temporary(self) -> list[str]:
-        """The methods whose models are not kept."""
+    def methods_with_temporary_models(self) -> list[str]:
+        """The methods whose models are removed after the test images are scored."""
         return [name for name, s in self.methods.items() if not keeps_model(self.config, s)]
 
     @property
-    def main(self) -> str:
+    def main_study(self) -> str:
         """The study of the main table, the audit and each category's figures."""
         return grid.main_study(self.config["studies"])
 
     @property
     def main_cells(self) -> list[Cell]:
-        return grid.cells(self.table[self.table["study"] == self.main])
+        return grid.cells(self.studies[self.studies["study"] == self.main_study])
 
     @property
     def panel_cells(self) -> dict[str, Cell]:
@@ -116,31 +117,31 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
     completed = complete(config)
     check_writable(completed["results"])
     check_layout(completed["results"])
-    table, where = grid.studies(completed), sources(completed)
-    cells = grid.cells(table)
-    # Each draw of each teacher, by the name of its file.
+    studies, category_sources = grid.studies(completed), sources(completed)
+    cells = grid.cells(studies)
+    rows = studies[["teacher_file", "teacher", "seed"]].itertuples(index=False)
     teachers = {
         file: completed["teachers"][teacher] | ({"seed": int(seed)} if file != teacher else {})
-        for file, teacher, seed in table[["teacher_file", "teacher", "seed"]].itertuples(
-            index=False
-        )
+        for file, teacher, seed in rows
     }
     pretraining = {pretraining_name(t): t for t in teachers.values() if "pretrain" in t}
     # One-class CIFAR-10 is where CIFAR-10 is downloaded to, for a teacher or for itself.
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
-    if any(where[cell.category].marker == cifar10 for cell in cells):
+    if any(category_sources[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
-    fits = grid.fits(table)
+    fits = grid.fits(studies)
     return Suite(
         config=completed,
-        sources=where,
-        table=table,
+        sources=category_sources,
+        studies=studies,
         cells=cells,
         fits=fits,
         methods=methods(completed),
         teachers=teachers,
         pretraining=pretraining,
-        count=functools.cache(lambda category, split: count_images(where[category], split)),
+        count_images=functools.cache(
+            lambda category, split: count_images(category_sources[category], split)
+        ),
         rates=functools.cache(lambda: rates(completed, fits)),
     )
 

@@ -13,15 +13,15 @@ from stpm_bench.files import (
     write_csv,
     write_json,
 )
-from stpm_bench.results import MASKS, OWN_MASKS, read_names
+from stpm_bench.results import MASKS, ORIGINAL_MASKS, read_names
 from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
 
 def demo_data(
     *,
     output: Annotated[Path, "folder of the set, in MVTec AD's layout"],
-    marker: Annotated[Path, "file written last, when the set is complete"],
-    seed: Annotated[int, "of crops and defects"] = 0,
+    marker: Annotated[Path, "file that is written last, when the set is complete"],
+    seed: Annotated[int, "seed of crops and defects"] = 0,
 ) -> None:
     """Make the embedded demo set from photographs that are part of scikit-image."""
     from stpm_bench.datasets import demo
@@ -33,10 +33,12 @@ def demo_data(
 def download(
     *,
     archive: Annotated[Path | None, "a copy of the published archive instead of a download"] = None,
-    results: Annotated[Path, "another folder whose disk must have space"] = Path("results"),
+    results: Annotated[Path, "the results folder, whose disk must have space too"] = Path(
+        "results"
+    ),
     results_bytes: Annotated[int, "space needed there, for the prepared images"] = 0,
     mirrors: Annotated[str, "URLs of the archive to try first, separated by spaces"] = "",
-    output: Annotated[Path, "folder of the set; download.json appears last"],
+    output: Annotated[Path, "folder of the set; download.json is written last"],
 ) -> None:
     """Download and check MVTec AD, unless it is there already."""
     from stpm_bench.datasets import mvtec
@@ -74,7 +76,7 @@ def check_data(
     errors = sum(problem.severity == "error" for problem in problems)
     print(f"{errors} errors, {len(problems) - errors} warnings")
     if errors:
-        raise InputError(f"{path}: {errors} errors (see above); mend them before you train on it")
+        raise InputError(f"{path}: {errors} errors (see above); fix them before training")
 
 
 def prepare(
@@ -93,7 +95,7 @@ def prepare(
     output: Annotated[Path, "folder for images.npy, images.csv and, for test, the masks"],
 ) -> None:
     """Decode and resize one split of a category into arrays and a manifest."""
-    from stpm_bench.datasets.prepare import prepare, refuse_leak
+    from stpm_bench.datasets.prepare import check_no_leak, prepare
 
     pixels, masks, manifest = prepare(
         root,
@@ -106,16 +108,16 @@ def prepare(
         read_options=read_options_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
-        refuse_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+        check_no_leak(read_names(train / "images.csv"), manifest, root, category, layout)
     forget_hashes(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]
     if masks is not None:
         for name, file in MASKS.items():
             write_array(output / file, masks[name])
-        own = {str(index): mask for index, mask in enumerate(masks["own"])}
-        write_arrays(output / OWN_MASKS, own, compress=True)
-        names += [*MASKS.values(), OWN_MASKS]
+        original = {str(index): mask for index, mask in enumerate(masks["own"])}
+        write_arrays(output / ORIGINAL_MASKS, original, compress=True)
+        names += [*MASKS.values(), ORIGINAL_MASKS]
     write_csv(output / "images.csv", manifest)
     record_hashes(output / "images.sha256", *names)
 

@@ -44,7 +44,7 @@ def evaluate(
     """
     start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench.audit import COLUMNS
-    from stpm_bench.evaluation import evaluated
+    from stpm_bench.evaluation import evaluate_cell
     from stpm_bench.provenance import host_bytes
 
     fields = json.loads(settings)
@@ -62,17 +62,23 @@ def evaluate(
         return
     if scored["manifest_sha256"] != sha256(verified(test / "images.csv")):
         raise InputError(
-            f"{fit}: its level maps are of other test images than those of {test} (the SHA-256 of "
-            "images.csv differs from manifest_sha256 in score.json); score the fit again"
+            f"{fit}: its level maps belong to other test images than those in {test} (the SHA-256 "
+            "of images.csv differs from manifest_sha256 in score.json); score the fit again"
         )
     table = read_names(test / "images.csv")[["file", "defect"]]
     size = scored["image_size"]
     masks = {name: load_array(test / file) for name, file in results.MASKS.items()}
-    own_masks = list(load_arrays(test / results.OWN_MASKS).values())
+    original_masks = list(load_arrays(test / results.ORIGINAL_MASKS).values())
     try:
         evaluating = time.perf_counter()
-        found = evaluated(
-            results.read_scores(fit), table["defect"], masks, own_masks, fields, annotation, size
+        found = evaluate_cell(
+            results.read_scores(fit),
+            table["defect"],
+            masks,
+            original_masks,
+            fields,
+            annotation,
+            size,
         )
         evaluating = time.perf_counter() - evaluating
     except InputError:  # the message already names the damaged file
@@ -100,7 +106,7 @@ def cannot_evaluate(cell: Path, masks: Path, error: ValueError) -> InputError:
     """Return the error for maps and masks on which a metric is not defined."""
     return InputError(
         f"{cell}: its maps cannot be evaluated with the masks of {masks}: {error}. If the defects "
-        "are too small to show in their masks, raise the config key 'image_size'"
+        "are too small to be visible in their masks, raise the config key 'image_size'"
     )
 
 
@@ -139,17 +145,17 @@ def export_maps(
     size in the folder structure that MVTec's evaluation code reads."""
     from PIL import Image
 
-    from stpm_bench.audit import enlarged
-    from stpm_bench.files import written_whole
+    from stpm_bench.audit import resized
+    from stpm_bench.files import atomic_write
 
     _, maps = results.read_anomaly_maps(cell)
     table = read_names(cell / "image_scores.csv")
     category = cell.name.removeprefix("category-").rpartition("_layers-")[0]
     test = results.prepared_folder(cell.parents[1], category, "test")
-    own_masks = list(load_arrays(test / results.OWN_MASKS).values())
+    original_masks = list(load_arrays(test / results.ORIGINAL_MASKS).values())
     write_array(output / "anomaly_maps.npy", maps)
     for index, file in enumerate(table["file"]):
-        shape = own_masks[index].shape if own_masks else maps.shape[1:]
-        (image,) = enlarged(maps[index : index + 1], shape)
-        with written_whole((output / category / file).with_suffix(".tiff")) as temporary:
+        shape = original_masks[index].shape if original_masks else maps.shape[1:]
+        (image,) = resized(maps[index : index + 1], shape)
+        with atomic_write((output / category / file).with_suffix(".tiff")) as temporary:
             Image.fromarray(image).save(temporary)

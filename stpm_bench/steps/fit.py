@@ -40,20 +40,21 @@ def teacher(
     weights: Annotated[
         str, "a file of weights, torchvision's name (IMAGENET1K_V1, ...), or 'embedded'"
     ] = "",
-    sha256: Annotated[str, "of the file of weights; '' skips the check"] = "",
+    sha256: Annotated[str, "SHA-256 of the file of weights; '' skips the check"] = "",
     source: Annotated[str, "declared source of the weights in the file"] = "",
     folder: Annotated[Path, "where torchvision's weights are downloaded to"] = Path("data"),
     pretrain: Annotated[str, "name of the pretraining set"] = "",
     data: Annotated[Path | None, "the .npz that 'pretraining-set' wrote"] = None,
-    epochs: Annotated[int, "of pretraining"] = 10,
-    batch_size: Annotated[int, "of pretraining"] = 128,
+    epochs: Annotated[int, "epochs of pretraining"] = 10,
+    batch_size: Annotated[int, "images per step of pretraining"] = 128,
     learning_rate: Annotated[float, "highest learning rate of pretraining"] = 0.1,
     input_size: Annotated[int, "side in pixels to which pretraining resizes"] = 32,
     flip: Annotated[
-        Literal["auto", "always", "never"], "mirror at random; auto: not digits, mnist, svhn"
+        Literal["auto", "always", "never"],
+        "mirror images at random; auto: except digits, mnist and svhn",
     ] = "auto",
-    seed: Annotated[int, "of an untrained or pretrained teacher"] = 0,
-    levels: Annotated[str, "levels that the teacher must have, as in 1+2+3"] = "1",
+    seed: Annotated[int, "seed of an untrained or pretrained teacher"] = 0,
+    levels: Annotated[str, "levels that the teacher must have, such as 1+2+3"] = "1",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
@@ -69,8 +70,8 @@ def teacher(
 
     hash_of = files.sha256  # an option has the name sha256
     set_up(threads)
-    where = choose_device(device)
-    dtype = choose_precision(precision, where)
+    torch_device = choose_device(device)
+    dtype = choose_precision(precision, torch_device)
     report = {"backbone": backbone, "seed": seed}
     resumable = output.with_suffix(".unfinished")
     if pretrain:
@@ -88,7 +89,7 @@ def teacher(
             input_size=input_size,
             flip=pretrain not in WITHOUT_FLIPS if flip == "auto" else flip == "always",
             seed=seed,
-            device=where,
+            device=torch_device,
             precision=dtype,
             unfinished_file=resumable,
         )
@@ -110,21 +111,21 @@ def teacher(
     known = teacher.levels_in(backbone, state)
     if lacking := [level for level in parse_layers(levels) if level not in known]:
         raise InputError(
-            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study asks of the "
-            f"teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
-            "another file with the config key 'teachers', or take the level out of the study"
+            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study requires of "
+            f"the teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
+            "another file with the config key 'teachers', or remove the level from the study"
         )
     described = teacher.level_report(backbone, state, photographs(), known)
     degenerate = {row["level"]: row["degenerate"] for row in described if row["degenerate"]}
     for level, reason in degenerate.items():
-        text = f"warning: {output.stem}: level {level} tells nothing apart: {reason}"
+        text = f"warning: {output.stem}: level {level} carries no information: {reason}"
         print(text, file=sys.stderr)
     content = {"backbone": backbone, "weights": state, "levels": list(known)}
     content |= {"source": report["source"], "degenerate": degenerate}
     report |= {"levels": described}
     report |= {"seconds": round(time.perf_counter() - start, 2)}
-    report |= {"peak_memory": provenance.peak_memory(where)}
-    results.write_teacher(output, content, report | provenance.environment(where))
+    report |= {"peak_memory": provenance.peak_memory(torch_device)}
+    results.write_teacher(output, content, report | provenance.environment(torch_device))
     unfinished.remove(resumable)
 
 
@@ -134,7 +135,7 @@ def fit(
     teacher: TeacherFile,
     layers: Levels,
     fraction: Annotated[float, "share of the training images to use"] = 1.0,
-    seed: Annotated[int, "of initialisation, split and order"] = 0,
+    seed: Annotated[int, "seed of initialisation, split and order"] = 0,
     settings: SettingsText = methods.DEFAULT,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -152,14 +153,14 @@ def fit(
     from stpm_bench.split import divide
 
     set_up(threads)
-    where = choose_device(device)
+    torch_device = choose_device(device)
     method = config.settings(settings)
-    dtype = choose_precision(precision if method.reads_precision else "float32", where)
+    dtype = choose_precision(precision if method.reads_precision else "float32", torch_device)
     levels = parse_layers(layers)
     images = load_array(train / "images.npy")
     files = list(read_names(train / "images.csv")["file"])
-    split, table = divide(files, fraction, method.held_out(), seed)
-    network = results.read_teacher(teacher, levels, where)
+    split, table = divide(files, fraction, method.validation_share(), seed)
+    network = results.read_teacher(teacher, levels, torch_device)
     if unusable := results.degenerate(teacher, levels):
         fitted = Fitted({}, no_history(), 0, 0.0, unusable)
     else:
@@ -170,7 +171,7 @@ def fit(
             levels=levels,
             settings=method,
             seed=seed,
-            device=where,
+            device=torch_device,
             precision=dtype,
             title=output.name,
             unfinished=output / results.UNFINISHED,
@@ -199,9 +200,9 @@ def fit(
         "steps": fitted.steps,
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
-        "peak_memory": provenance.peak_memory(where),
+        "peak_memory": provenance.peak_memory(torch_device),
     }
-    write_json(output / "fit.json", record | provenance.environment(where))
+    write_json(output / "fit.json", record | provenance.environment(torch_device))
     record_hashes(output / "fit.sha256", *results.FIT_FILES, "fit.json")
     unfinished.remove(output / results.UNFINISHED)
 
@@ -233,13 +234,13 @@ def score(
         record_hashes(fit / "score.sha256", *names)
         return
     set_up(threads)
-    where = choose_device(device)
+    torch_device = choose_device(device)
     levels = parse_layers(layers)
-    network, model = results.read_fitted(fit, teacher, levels, where)
+    network, model = results.read_fitted(fit, teacher, levels, torch_device)
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(
-        network, model, images, levels=levels, settings=method, device=where
+        network, model, images, levels=levels, settings=method, device=torch_device
     )
     scoring = time.perf_counter() - scoring
     results.write_scores(fit, scores)
@@ -249,7 +250,7 @@ def score(
         "images": len(images),
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(len(images) / scoring, 1),
-        "peak_memory": provenance.peak_memory(where),
+        "peak_memory": provenance.peak_memory(torch_device),
     }
-    write_json(fit / "score.json", record | provenance.environment(where))
+    write_json(fit / "score.json", record | provenance.environment(torch_device))
     record_hashes(fit / "score.sha256", *names)

@@ -12,17 +12,23 @@ Layout = Annotated[
     "how the set's folder is organised",
 ]
 Every = Annotated[int, "use one in this many images of each folder, or frames of each video"]
-MaskColour = Annotated[str, "R,G,B of a defect in masks, e.g. 255,0,0; '': all but black"]
-Intensity = Annotated[
-    str, "for more than 8 bits: what becomes 0 and 255, e.g. 0,4095; '': the training images' range"
+MaskColour = Annotated[
+    str, "R,G,B of a defect in masks, such as 255,0,0; '': every colour but black"
 ]
-MaxMegapixels = Annotated[float, "an image with more million pixels is an error"]
+Intensity = Annotated[
+    str,
+    "for more than 8 bits: the values that become 0 and 255, such as 0,4095; '': the range of the "
+    "training images",
+]
+MaxMegapixels = Annotated[
+    float, "largest size of an image, in million pixels; a larger one is an error"
+]
 Threads = Annotated[int, "processor threads; 0: as many as there are cores"]
 FitFolder = Annotated[Path, "the folder of the fit: its model, its level maps"]
 CellFolder = Annotated[Path, "the folder of the cell: its metrics"]
 TestFolder = Annotated[Path, "prepared test images: the folder that 'prepare --split test' wrote"]
 TeacherFile = Annotated[Path, "the file that 'teacher' wrote"]
-Levels = Annotated[str, "levels, as in 1+2+3"]
+Levels = Annotated[str, "levels, such as 1+2+3"]
 SettingsText = Annotated[
     str, "name of a built-in method, or JSON with a method's 'file' and some of its fields"
 ]

@@ -34,7 +34,7 @@ def predict(
     from stpm_bench.datasets.prepare import as_prepared
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.files import write_array
-    from stpm_bench.predict import draw, find, load, outputs, predictions
+    from stpm_bench.predict import find, load, outputs, overlay, predictions
     from stpm_bench.report.style import save
 
     for path in image:
@@ -49,7 +49,7 @@ def predict(
         nonlocal span
         _, found = read_image(path, options.max_megapixels)
         if deep_levels(found) is not None and span is None:
-            span = options.intensity or trained_span(place, path)
+            span = options.intensity or training_range(place, path)
         return found, span
 
     def pixels(path: Path) -> np.ndarray:
@@ -68,11 +68,11 @@ def predict(
         found, span = opened(file)
         anomaly_map = np.load(path.with_name(f"{path.name}.npy"))
         shown = to_8_bits(found, file, span)
-        figure = draw(shown, anomaly_map, float(scores[file]), highest, str(file))
+        figure = overlay(shown, anomaly_map, float(scores[file]), highest, str(file))
         save(figure, path.with_name(f"{path.name}.png"))
 
 
-def trained_span(place, path: Path) -> tuple[float, float] | None:
+def training_range(place, path: Path) -> tuple[float, float] | None:
     """Return the values that become 0 and 255 in images with more than 8 bits per channel: those
     given in the config, or the range of the training images.
 
@@ -85,8 +85,8 @@ def trained_span(place, path: Path) -> tuple[float, float] | None:
     advice = "name the values that become 0 and 255 with --intensity, as in --intensity 0,4095"
     if place.config is None or place.category is None:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and the model lies in no results that say "
-            f"how its training images were scaled; {advice}"
+            f"{path}: has more than 8 bits per channel, and the model is not in a results folder "
+            f"with the scaling of its training images; {advice}"
         )
     try:
         source = sources(place.config)[place.category]
@@ -98,12 +98,12 @@ def trained_span(place, path: Path) -> tuple[float, float] | None:
         )
     except (InputError, KeyError, OSError) as error:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and the training images, whose range scales "
-            f"it, cannot be read ({error}); {advice}"
+            f"{path}: has more than 8 bits per channel, and the training images, whose range it is "
+            f"scaled by, cannot be read ({error}); {advice}"
         ) from error
     if found is None:
         raise InputError(
-            f"{path}: has more than 8 bits a channel, and no training image has, so that the range "
-            f"of its values is unknown; {advice}"
+            f"{path}: has more than 8 bits per channel, and no training image has, so that the "
+            f"range of its values is unknown; {advice}"
         )
     return found

@@ -11,6 +11,7 @@ import pandas as pd
 from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import (
+    atomic_write,
     forget_hashes,
     read_json,
     read_verified,
@@ -18,12 +19,12 @@ from stpm_bench.files import (
     verified,
     write_csv,
     write_json,
-    written_whole,
 )
 from stpm_bench.results import (
     MASKS,
     STAGES,
     accuracies_of,
+    categories_with_other_images,
     cell_folder,
     cells_of_study,
     fit_folder,
@@ -34,7 +35,6 @@ from stpm_bench.results import (
     read_names,
     read_scores,
     read_teachers,
-    user_categories,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -56,7 +56,7 @@ def studies(
     for text in warnings_of(completed):
         print(f"warning: {text}", file=sys.stderr)
     forget_hashes(output / "studies.sha256")
-    with written_whole(output / "config.yaml") as temporary:
+    with atomic_write(output / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(completed, sort_keys=False))
     write_csv(output / "studies.csv", grid.studies(completed))
     record_hashes(output / "studies.sha256", "config.yaml", "studies.csv")
@@ -71,21 +71,21 @@ def tables(
     import yaml
 
     from stpm_bench.config import warnings_of
-    from stpm_bench.report import audit, cost, published, tables, typeset
+    from stpm_bench.report import audit_table, cost, published, tables, typeset
     from stpm_bench.report.claims import file_declared, resampled_images
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
     cells, long = grid.cells(studies), grid.read(results / "metrics.csv")
     # Categories that only share a name with one of MVTec AD's are not compared with the paper.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
-    others = user_categories(results, config)
+    others = categories_with_other_images(results, config)
     literature = published.without(published.read(), others)
-    beside = literature
+    compared = literature
     of_main = cells_of_study(results / "studies.csv", main)
     reference = grid.setting_of(of_main)
     sides = image_sides(results, [c for c in of_main["category"].unique() if c not in others])
     if not published.is_stpm(config, reference["method"]):
-        beside = literature[literature["method"] != published.METHOD]
+        compared = literature[literature["method"] != published.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
@@ -107,7 +107,7 @@ def tables(
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: only the main study is compared with them.
-        paper = published.paper(beside) if study == main else {}
+        paper = published.paper(compared) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
         basis = tables.coverage(of_study, long, costs, others)
@@ -122,7 +122,7 @@ def tables(
         sections = tables.study_sections(study, table, basis, accuracies, steps)
         if study == main:
             ran = published.baselines(long, studies, config, of_study, others)
-            methods = published.methods(beside, table, others, ran)
+            methods = published.methods(compared, table, others, ran)
             sections += published.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
@@ -141,7 +141,7 @@ def tables(
             line = origin([tables.differences], *of_cells)
             write(f"{study}_differences", differences, sections, line)
         if study == main:
-            own = published.ours(long, audited, of_study, others) if beside is literature else {}
+            own = published.ours(long, audited, of_study, others) if compared is literature else {}
             read_as = published.readings(studies, config, of_study) if own else {}
             read_as = {
                 name: published.ours(long, audited, rows, others) for name, rows in read_as.items()
@@ -151,9 +151,9 @@ def tables(
             functions = [published.reproductions, published.ours]
             line = origin(functions, *of_cells, "pro_definitions.csv", printed)
             write("reproductions", table, sections, line)
-    table = audit.summary(audited, of_main)
-    line = origin([audit.summary], "pro_definitions.csv", "studies.csv")
-    write("pro_definitions", table, audit.sections(table), line)
+    table = audit_table.summary(audited, of_main)
+    line = origin([audit_table.summary], "pro_definitions.csv", "studies.csv")
+    write("pro_definitions", table, audit_table.sections(table), line)
     line = origin([cost.collect, cost.sections], *RECORDS)
     write("cost", costs, cost.sections(costs, len(cells)), line)
     record_hashes(folder / "tables.sha256", *written)
@@ -186,7 +186,7 @@ def claims(
     names = [cell.folder for cell in grid.cells(scoring)]
     long = grid.read(results / "metrics.csv")
     learned = verdict.learned_of(read_teachers(results, cells))
-    others = user_categories(results, config)
+    others = categories_with_other_images(results, config)
     speed = results / "speed.csv"
     found = claims.claims(
         long,
@@ -306,8 +306,8 @@ def panel(
     rows = np.flatnonzero((scores["file"] == image) | (image == ""))
     if not rows.size:
         raise InputError(
-            f"--image {image!r} is none of {cell / 'image_scores.csv'}; expected a file of it, as "
-            f"{scores['file'].iloc[0]!r}"
+            f"--image {image!r} is not in {cell / 'image_scores.csv'}; expected a file of it, such "
+            f"as {scores['file'].iloc[0]!r}"
         )
     masks = load_array(test / "masks.npy")
     level_maps, maps = read_anomaly_maps(cell)
@@ -366,7 +366,7 @@ def explorer(
         apart="regions" in table,
         absent=absent,
     )
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -385,7 +385,7 @@ def first_page(
         (results / "figures" / "anomaly_maps" / f"{category}.png").read_bytes(),
         category,
     )
-    with written_whole(results / "first_page.html") as temporary:
+    with atomic_write(results / "first_page.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -465,9 +465,9 @@ def notebook(
     page = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page.mathjax_url = page.require_js_url = page.mermaid_js_url = ""
     body, _ = page.from_notebook_node(content, {"metadata": {"name": source.stem}})
-    with written_whole(output / f"{source.stem}.ipynb") as temporary:
+    with atomic_write(output / f"{source.stem}.ipynb") as temporary:
         nbformat.write(content, temporary)
-    with written_whole(output / f"{source.stem}.html") as temporary:
+    with atomic_write(output / f"{source.stem}.html") as temporary:
         temporary.write_text(body, encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ def clean(
     *,
     yes: Annotated[bool, "remove them; without it they are only listed"] = False,
 ) -> None:
-    """List files in the results that the config no longer asks for, and their size."""
+    """List files in the results that are not part of the config, and their size."""
     from stpm_bench.config import read
     from stpm_bench.run.plan import stale
 
@@ -37,7 +37,7 @@ def clean(
         if yes:
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     total = sum(found.values()) / 1e6
-    done = "removed" if yes else "not asked for by this config; --yes removes them"
+    done = "removed" if yes else "not part of this config; --yes removes them"
     print(f"{total:10,.1f} MB in {len(found)} places {done}")
 
 
@@ -47,9 +47,9 @@ def config_docs(
 ) -> None:
     """Write the page of every config key, with its type, bounds, default and meaning."""
     from stpm_bench.config_page import page
-    from stpm_bench.files import written_whole
+    from stpm_bench.files import atomic_write
 
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page(), encoding="utf-8")
 
 
@@ -58,7 +58,9 @@ def publish(
     name: Annotated[str, "name of the published folder"],
     *,
     note: Annotated[str, "what a reader must know in addition, e.g. on the data"] = "",
-    mixed: Annotated[bool, "publish mixed versions of code or packages; README.md says so"] = False,
+    mixed: Annotated[
+        bool, "publish results of several versions of code or packages; README.md then says so"
+    ] = False,
     replace: Annotated[bool, "replace a published folder of that name"] = False,
     to: Annotated[Path, "folder of the published folders"] = Path("results/published"),
 ) -> None:
@@ -70,7 +72,7 @@ def publish(
 
     files = publish.contents(results, name, note, mixed)
     for place in publish.absolute_paths(yaml.safe_load(files["config.yaml"])):
-        text = "warning: the published config.yaml names a place of your machine, for all to see"
+        text = "warning: the published config.yaml contains a path of your machine"
         print(f"{text}: {place}", file=sys.stderr)
     publish.write(to / name, files, replace)
     print(f"{to / name}: {len(files)} files, {sum(map(len, files.values())) / 1e3:,.0f} kB")
@@ -103,11 +105,11 @@ def readme(
     ),
 ) -> None:
     """Update the part of README.md on the published folders, between its two markers."""
-    from stpm_bench.files import written_whole
+    from stpm_bench.files import atomic_write
     from stpm_bench.report import publish
 
     text = publish.with_block(file.read_text(encoding="utf-8"), publish.block(published))
-    with written_whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -118,9 +120,9 @@ def benchmark_docs(
 ) -> None:
     """Write the page of measured speeds from the files that 'benchmark --output' wrote."""
     from stpm_bench.benchmarks.page import page
-    from stpm_bench.files import written_whole
+    from stpm_bench.files import atomic_write
 
-    with written_whole(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(page(measured), encoding="utf-8")
 
 

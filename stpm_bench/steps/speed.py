@@ -28,7 +28,7 @@ def speed(
     from stpm_bench.device import choose_device, set_up
 
     set_up(threads)
-    where = choose_device(device)
+    torch_device = choose_device(device)
     predictors, fits = {}, {}
     for method, entry in json.loads(timed).items():
         folder = fit_folder(results, entry["fit"])
@@ -36,13 +36,13 @@ def speed(
             print(f"warning: {entry['fit']}: not timed: the fit failed: {failure}", file=sys.stderr)
             continue
         settings = config.settings(json.dumps(entry["settings"]))
-        predictors[method] = predict.load(folder, teacher, entry["layers"], settings, where)
+        predictors[method] = predict.load(folder, teacher, entry["layers"], settings, torch_device)
         fits[method] = entry["fit"]
     images = load_array(test / "images.npy")[: speed.WARM + frames]
     seconds = speed.frame_seconds(predictors, images, frames)
-    found = speed.table(seconds, provenance.environment(where)["device"])
+    found = speed.table(seconds, provenance.environment(torch_device)["device"])
     forget_hashes(results / "speed.sha256")
     write_csv(results / "speed.csv", found)
     basis = {"image_size": images.shape[1], "batch": 1, "frames": frames, "fits": fits}
-    write_json(results / "speed.json", record("speed", found, where, 1, basis))
+    write_json(results / "speed.json", record("speed", found, torch_device, 1, basis))
     record_hashes(results / "speed.sha256", "speed.csv", "speed.json")

@@ -38,7 +38,7 @@ def test_each_command_is_timed(config, small_set):
 
 def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
     made_up = json.loads(config.read_text()) | {"results": str(small_set / "made_up")}
-    assert benchmark.make_up(complete(made_up), seed=0) == 2
+    assert benchmark.write_random_results(complete(made_up), seed=0) == 2
     for path in (small_set / "made_up" / "cells").glob("*/*"):
         assert verified(path) == path
     made_up = json.loads(next((small_set / "made_up").glob("cells/*/metrics.json")).read_text())
@@ -55,10 +55,10 @@ def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
 
 def test_the_stand_in_makes_every_file_that_the_rules_want(config, small_set):
     """Else Snakemake would stop: `timing` raises where a command fails."""
-    idle = benchmark.stand_in(small_set / "bin")
+    idle = benchmark.write_fake_python(small_set / "bin")
     (idle / "python").write_text((idle / "python").read_text().replace(" metrics.json", ""))
     command = [sys.executable, "-m", "snakemake", str(small_set / "results" / "metrics.csv")]
     command += ["--nolock", "--cores", "2", "--configfile"]
     with pytest.raises(subprocess.CalledProcessError):
-        benchmark.timing([*command, benchmark.redirected(config, small_set)], idle)
+        benchmark.timing([*command, benchmark.redirect_config(config, small_set)], idle)
     assert list((small_set / "results").glob("fits/*/level_maps.npz"))

@@ -1,4 +1,4 @@
-"""The costs of the methods side by side, and the JSON that says what they were measured on."""
+"""The table that compares the methods' costs, and its JSON with machine and versions."""
 
 import functools
 import json

@@ -11,7 +11,7 @@ from builders import SIZE, defect_mask, picture, save, write_nut
 from conftest import SHARED_DATA
 from stpm_bench.__main__ import main
 from stpm_bench.datasets.check import check_folder
-from stpm_bench.datasets.prepare import prepare, refuse_leak
+from stpm_bench.datasets.prepare import check_no_leak, prepare
 from stpm_bench.errors import InputError
 
 REAL = SHARED_DATA / "mvtec_ad"
@@ -43,9 +43,7 @@ def test_errors_are_all_printed_and_the_status_is_1(nut, capsys):
     assert f"error: {nut / 'train' / 'good' / '001.png'}: is empty (0 bytes)" in printed.out
     assert f"error: {nut / 'test' / 'bent' / '000.png'}: the mask is missing" in printed.out
     assert "3 errors, 0 warnings" in printed.out
-    assert printed.err == f"error: {nut.parent}: 3 errors (see above); mend them before you " + (
-        "train on it\n"
-    )
+    assert printed.err.startswith(f"error: {nut.parent}: 3 errors")
 
 
 def test_a_warning_alone_is_status_0(nut, capsys):
@@ -59,8 +57,8 @@ def test_a_warning_alone_is_status_0(nut, capsys):
     [
         ("absent", "absent: no category. There is no such folder."),
         ("data/nut", "nut: no category. It looks like a category itself: name the folder above"),
-        (".", r"data does: name that folder. Expected"),
-        ("empty", "empty: no category. It holds no category."),
+        (".", r"data does: name that folder."),
+        ("empty", "empty: no category."),
     ],
 )
 def test_a_folder_without_a_category(tmp_path, root, message):
@@ -83,13 +81,13 @@ def test_a_test_image_that_is_a_training_image_by_content(nut, suffix):
 def test_prepare_refuses_a_test_image_that_is_a_training_image(nut):
     """By the bytes of the files; among those that only share a name there is none."""
     train, test = (prepare(nut.parent, "nut", split, 8)[2] for split in ("train", "test"))
-    refuse_leak(train, test, nut.parent, "nut")
+    check_no_leak(train, test, nut.parent, "nut")
     save(nut / "test" / "bent" / "000.png", picture(1))
     test = prepare(nut.parent, "nut", "test", 8)[2]
     with pytest.raises(
         InputError, match=r"bent/000.png: is the same image as .*train/good/001\.png\. Exp"
     ):
-        refuse_leak(train, test, nut.parent, "nut")
+        check_no_leak(train, test, nut.parent, "nut")
 
 
 def test_the_step_prepare_compares_with_the_training_images(nut, tmp_path, capsys):
@@ -108,7 +106,8 @@ def test_an_image_that_is_both_good_and_defective(nut):
     [(severity, text)] = problems(nut.parent)
     assert severity == "error"
     assert "scratch/000.png: is the same image as" in text
-    assert "test/good/001.png, with another label" in text
+    assert "test/good/001.png, " in text
+    assert "another label" in text
 
 
 def test_an_image_twice_is_a_warning(nut):
@@ -122,20 +121,20 @@ def test_mixed_sizes_are_a_warning(nut):
     save(nut / "test" / "good" / "000.png", picture(1, 40))
     [(severity, text)] = problems(nut.parent)
     assert severity == "warning"
-    assert "000.png: is 40 x 40 pixels. Its category has 2 sizes, from 32 x 32 to 40 x 40" in text
-    assert "the commonest, 32 x 32, is that of 89% of the images" in text
+    assert "000.png: has 40 x 40 pixels. Its category has 2 sizes, from 32 x 32 to 40 x 40" in text
+    assert "89% of the images have the most common one, 32 x 32" in text
     table, _ = check_folder(nut.parent, progress=False)
     assert list(table["sizes"]) == ["32 x 32", "32 x 32", "2 sizes", "32 x 32"]
 
 
-def test_what_is_passed_over_is_a_warning(nut):
+def test_ignored_files_are_a_warning(nut):
     save(nut / "train" / "bad" / "000.png", picture(1))
     (nut / "train" / "good" / "000.webp").write_bytes(b"x")
     (nut / "train" / "good" / "Thumbs.db").write_bytes(b"x")
     (passed, image) = problems(nut.parent)
     assert passed[0] == image[0] == "warning"
-    assert "good/000.webp: is passed over, as no image by its suffix" in passed[1]
-    assert "train/bad: 1 image(s) are passed over. Only train/good trains" in image[1]
+    assert "good/000.webp: is ignored" in passed[1]
+    assert "train/bad: 1 image(s) are ignored" in image[1]
 
 
 def test_modes_and_sizes_as_they_are_upright(nut):
@@ -160,12 +159,12 @@ def test_a_name_that_is_not_utf_8(nut):
         pytest.skip("this file system takes names in UTF-8 alone")
     [(severity, text)] = problems(nut.parent)
     assert severity == "error"
-    assert "nut: the name 'train/good/gr\\udcfcn.png' is not UTF-8 or has" in text
+    assert "nut: the name 'train/good/gr\\udcfcn.png' is not UTF-8" in text
     text.encode()
 
 
 def test_an_accent_in_one_or_in_two_characters(nut):
-    """As of an archive made on macOS: the names look the same and are not."""
+    """As in an archive made on macOS: the names look the same, but their Unicode differs."""
     composed, apart = "pr\u00fcf", "pru\u0308f"
     (nut / "test/bent/000.png").rename(nut / f"test/bent/{composed}.png")
     (nut / "ground_truth/bent/000_mask.png").rename(nut / f"ground_truth/bent/{apart}_mask.png")

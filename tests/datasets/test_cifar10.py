@@ -16,12 +16,12 @@ from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
 from stpm_bench.datasets import cifar10, layouts, pretraining
 from stpm_bench.datasets.check import check_folder
-from stpm_bench.datasets.prepare import prepare, refuse_leak
+from stpm_bench.datasets.prepare import check_no_leak, prepare
 from stpm_bench.errors import InputError
 
 
 class Python2(pickle._Pickler):
-    """Writes as Python 2 did: text and bytes are both its strings."""
+    """Pickles as Python 2 did, which did not separate text from bytes."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -41,7 +41,7 @@ def dump(path: Path, content: dict) -> None:
 
 
 def write_cifar10(root: Path, batch: int = 20, test: int = 40) -> None:
-    """Write CIFAR-10's files with `batch` images a training batch; labels go round the classes."""
+    """Write CIFAR-10's files, `batch` images per training batch; labels cycle through classes."""
     rng = np.random.default_rng(0)
     for name in cifar10.PUBLISHED:
         count = batch if name.startswith("data") else test
@@ -111,7 +111,7 @@ def test_a_copy_that_python_3_wrote_is_read(tmp_path):
             assert labels == again
 
 
-def test_every_so_many_of_a_batch(tmp_path):
+def test_one_image_in_three_of_each_batch(tmp_path):
     write_cifar10(tmp_path)
     options = {"layout": "cifar10_oneclass", "every": 3}
     train = layouts.list_images(tmp_path, "bird", "train", **options)
@@ -119,7 +119,7 @@ def test_every_so_many_of_a_batch(tmp_path):
     assert train["file"].tolist() == [f"data_batch_{k}#00002" for k in range(1, 6)]
     test = layouts.list_images(tmp_path, "bird", "test", **options)
     assert test["file"].tolist() == [f"test_batch#{i:05}" for i in range(0, 40, 3)]
-    with pytest.raises(InputError, match=r"of every 10 test images .* all defective, in bird"):
+    with pytest.raises(InputError, match=r"test images of bird.* one in 10 .*every_test"):
         layouts.list_images(tmp_path, "bird", "test", "cifar10_oneclass", every=10)
 
 
@@ -152,7 +152,7 @@ class Evil:
             lambda path: dump(path, {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}),
             r"N labels from 0 to 9; unpack",
         ),
-        (lambda path: path.write_bytes(pickle.dumps(Evil())), r"it asks for builtins\.print"),
+        (lambda path: path.write_bytes(pickle.dumps(Evil())), r"builtins\.print"),
     ],
 )
 @pytest.mark.parametrize("name", ["data_batch_2", "test_batch"])
@@ -170,14 +170,14 @@ def test_damaged_batches_are_named(tmp_path, capsys, name, damage, message):
 
 
 def test_a_test_image_that_trains_is_a_warning(tmp_path):
-    """Nobody can take it out of the published files."""
+    """It cannot be removed from the published files."""
     write_cifar10(tmp_path)
     content = (tmp_path / cifar10.FOLDER / "data_batch_1").read_bytes()
     (tmp_path / cifar10.FOLDER / "test_batch").write_bytes(content)
     options = {"layout": "cifar10_oneclass", "progress": False}
     train, test = (prepare(tmp_path, "dog", s, 32, **options)[2] for s in ("train", "test"))
     with pytest.warns(UserWarning, match=r"^2 test images; the first: .*test_batch#00005: is the"):
-        refuse_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
+        check_no_leak(train, test, tmp_path, "dog", "cifar10_oneclass")
     table, problems = check_folder(tmp_path, "cifar10_oneclass", progress=False)
     assert {p.severity for p in problems} == {"warning"}
     assert sum("2 images are the same as an earlier one" in p.text for p in problems) == 10
@@ -215,7 +215,7 @@ def test_a_path_that_does_not_hold_it(tmp_path):
     write_cifar10(tmp_path / "own")
     for path, reason in (
         (tmp_path / "absent", "There is no such folder"),
-        (tmp_path / "own" / cifar10.FOLDER, "It holds no category"),
+        (tmp_path / "own" / cifar10.FOLDER, "It contains no category"),
     ):
         message = rf"data\.sets\.cifar10_oneclass\.path': {path}: no category\. {reason}\. Expected"
         with pytest.raises(InputError, match=f"{message} cifar-10-batches-py/ with data_batch_1"):

@@ -197,12 +197,12 @@ def test_training_sources_hold_no_test_image(tmp_path, layout):
         ("Normal/0000.JPG", "Normal/9999.JPG", r"9999\.JPG: cannot be read \(No such file"),
         ("candle,train", "candle,trian", r"its split is 'trian'\. Expected train or test"),
         ("test,anomaly", "test,bad", r"its label is 'bad'\. Expected normal or anomaly"),
-        ("test,anomaly", "train,anomaly", r"an anomaly that trains"),
-        ("normal,candle/Data", "normal,../candle/Data", r"does not lie in its object's folder"),
-        ("normal,candle/Data", "normal,/candle/Data", r"does not lie in its object's folder"),
-        ("Normal/0005.JPG", "Normal/0000.JPG", r"0000\.JPG: is named twice"),
+        ("test,anomaly", "train,anomaly", r"JPG: is an anomaly in the split train"),
+        ("normal,candle/Data", "normal,../candle/Data", r"JPG: is not in the folder of its object"),
+        ("normal,candle/Data", "normal,/candle/Data", r"JPG: is not in the folder of its object"),
+        ("Normal/0005.JPG", "Normal/0000.JPG", r"0000\.JPG: is listed twice"),
         ("Masks/Anomaly/000.png", "Masks/Anomaly/9.png", r"Anomaly.9\.png: cannot be read"),
-        (",candle/Data/Masks/Anomaly/000.png", ",", r"000\.JPG: the mask is missing"),
+        (",candle/Data/Masks/Anomaly/000.png", ",", r"000\.JPG: its mask is missing"),
         ("test,anomaly", "test,normal", r"1cls\.csv: has good images only"),
         ("test,normal", "train,normal", r"1cls\.csv: has no good images \(found only anomaly\)"),
         ("test,", "train,", r"1cls\.csv: has no test images of candle"),
@@ -259,7 +259,7 @@ def test_a_good_folder_in_btad_is_an_error(tmp_path):
 def test_a_set_in_another_layout_is_named(tmp_path):
     write_visa(tmp_path, "candle")
     text = layouts.no_category(tmp_path, "mvtec")
-    assert "It holds no category in this layout, but some in visa." in text
+    assert "in this layout, but some in visa." in text
 
 
 # --- configs with several sets ---
@@ -277,7 +277,7 @@ def sets_config(folder, **changes) -> dict:
     return small_config(folder, data={"sets": sets}) | changes
 
 
-def test_categories_of_sets_are_spelled_with_their_set(tmp_path):
+def test_categories_of_sets_have_their_set_as_prefix(tmp_path):
     config = complete(sets_config(tmp_path))
     assert config["data"]["categories"] == [
         "visa.01",
@@ -290,7 +290,7 @@ def test_categories_of_sets_are_spelled_with_their_set(tmp_path):
     assert complete(config) == config
 
 
-def test_a_folder_beside_the_sets_keeps_its_names(tmp_path):
+def test_a_folder_in_addition_to_sets_keeps_its_names(tmp_path):
     config = sets_config(tmp_path)
     config["data"]["mvtec_ad"] = str(tmp_path / "own")
     config["data"]["categories"] = ["01", "visa.all", "btad.02", "btad.all"]
@@ -313,7 +313,7 @@ def test_a_folder_beside_the_sets_keeps_its_names(tmp_path):
     [
         ({"sets": {"a b": {"path": "x", "layout": "visa"}}}, "data.sets.*found the name 'a b'"),
         ({"sets": {"mean": {"path": "x", "layout": "visa"}}}, "found the name 'mean'"),
-        ({"sets": {"a": {"path": "x"}}}, r"'data\.sets\.a' lacks 'layout', which it needs"),
+        ({"sets": {"a": {"path": "x"}}}, r"'data\.sets\.a' lacks 'layout'"),
         ({"sets": {"a": {"path": "x", "layout": "loco"}}}, "'loco'; allowed: mvtec, visa, btad, m"),
         ({"sets": {"a": {"path": "x", "layout": "btad"}}}, r"data\.sets\.a\.path': x: no category"),
         ({"sets": {"a": {"path": "x", "layout": "btad"}}, "demo": True}, "'demo: true' and 'sets'"),

@@ -1,4 +1,4 @@
-"""Tables, claims and figures of every mixture of categories, sets, metrics, seeds and gaps."""
+"""Tables, claims and figures of every combination of categories, sets, metrics, seeds and gaps."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,16 @@ from stpm_bench import grid, results
 from stpm_bench.audit import COLUMNS
 from stpm_bench.datasets import mvtec
 from stpm_bench.metrics.definitions import DEFINITIONS
-from stpm_bench.report import audit, claims, claims_table, cost, figures, published, tables, typeset
+from stpm_bench.report import (
+    audit_table,
+    claims,
+    claims_table,
+    cost,
+    figures,
+    published,
+    tables,
+    typeset,
+)
 
 LITERATURE = published.read()
 LACKING = {"cifar": ("pixel_auroc", "pro"), "frames": ("pro",)}  # set -> metrics that it has not
@@ -90,8 +99,8 @@ def make(cells, long, others, drawn):
     own = published.ours(long, audited(long), cells, others)
     together = published.reproductions(literature, own)
     sections += published.reproductions_sections(together, basis)
-    definitions = audit.summary(audited(long), cells)
-    sections += audit.sections(definitions)
+    definitions = audit_table.summary(audited(long), cells)
+    sections += audit_table.sections(definitions)
     typeset.markdown(sections, "main")
 
     for other in others:
@@ -152,6 +161,6 @@ def test_a_folder_with_other_numbers_of_images_than_published_is_the_users(tmp_p
             manifest = pd.DataFrame({"file": [f"{i}.png" for i in range(number)]})
             manifest.to_csv(folder / "images.csv", index=False)
     data = {"demo": False, "mvtec_ad": str(tmp_path), "sets": {}, "categories": list(counts)}
-    assert results.user_categories(tmp_path, {"data": data}) == {"tile": (4, 2)}
+    assert results.categories_with_other_images(tmp_path, {"data": data}) == {"tile": (4, 2)}
     # What is downloaded here was counted when it was unpacked.
-    assert results.user_categories(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}
+    assert results.categories_with_other_images(tmp_path, {"data": data | {"mvtec_ad": None}}) == {}

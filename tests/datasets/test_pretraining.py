@@ -196,14 +196,14 @@ def test_damaged_mnist_is_an_input_error(tmp_path, no_network):
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     for damaged in (file.read_bytes()[:-1000], b"", gzip.compress(file.read_bytes())):
         file.write_bytes(damaged)
-        with pytest.raises(InputError, match="not found whole in"):
+        with pytest.raises(InputError, match="is not complete in"):
             pretraining.load("mnist", tmp_path)
 
 
 def test_a_damaged_svhn_file_is_an_input_error(tmp_path, any_md5, no_network):
     for split in ("train", "test"):
         (tmp_path / f"{split}_32x32.mat").write_bytes(b"<html>moved</html>" * 50)
-    with pytest.raises(InputError, match="not found whole in"):
+    with pytest.raises(InputError, match="is not complete in"):
         pretraining.load("svhn", tmp_path)
 
 
@@ -283,7 +283,7 @@ def test_imagefolder_reads_any_mode(folder, mode):
     np.testing.assert_allclose(image.astype(int), grey, atol=3)
 
 
-def test_imagefolder_passes_over_other_files(folder):
+def test_imagefolder_ignores_other_files(folder):
     (folder / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
     (folder / "train" / "README.txt").write_text("x")
     assert len(pretraining.load_folder(folder).train_labels) == 27
@@ -304,7 +304,7 @@ def test_imagefolder_with_one_class(tmp_path):
 
 def test_imagefolder_with_an_empty_class(folder):
     (folder / "train" / "eel").mkdir()
-    with pytest.raises(InputError, match="eel: a class without images"):
+    with pytest.raises(InputError, match="eel: is a class without images"):
         pretraining.load_folder(folder)
 
 
@@ -316,7 +316,7 @@ def test_imagefolder_with_a_test_class_that_train_lacks(folder):
 
 def test_imagefolder_with_an_empty_test_folder(folder):
     (folder / "test").mkdir()
-    with pytest.raises(InputError, match="test: holds no class folders"):
+    with pytest.raises(InputError, match="test: contains no class folders"):
         pretraining.load_folder(folder)
 
 
@@ -332,7 +332,7 @@ def test_imagefolder_with_an_unreadable_image(folder, content):
     whole = file.read_bytes()
     damaged = {"empty": b"", "text": b"not an image", "cut off": whole[: len(whole) // 2]}
     file.write_bytes(damaged[content])
-    with pytest.raises(InputError, match=r"05\.png: is (empty|no whole image)"):
+    with pytest.raises(InputError, match=r"05\.png: is (empty|not a complete image)"):
         pretraining.load_folder(folder)
 
 
@@ -354,5 +354,5 @@ def test_an_animation_in_a_folder_of_images_is_refused(folder, frames):
     images = [Image.fromarray(np.full((32, 32, 3), 80 * i, np.uint8)) for i in range(frames)]
     path = folder / "train" / "dog" / "moving.gif"
     images[0].save(path, save_all=True, append_images=images[1:])
-    with pytest.raises(InputError, match=rf"moving\.gif: holds {frames} images"):
+    with pytest.raises(InputError, match=rf"moving\.gif: contains {frames} images"):
         pretraining.load_folder(folder, size=32)

@@ -24,7 +24,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def write_video(path: Path, frames: int = 12) -> None:
-    """Write a video of which frame i is grey, of brightness 10 i."""
+    """Write a video whose frame i is grey, with the value 10 i."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
@@ -107,8 +107,8 @@ def test_a_frame_is_anomalous_where_its_mask_has_a_pixel(campus):
     assert not wide[34:].any()
     assert pixels[2][wide].mean() > 230
     assert masks["own"] == []
-    thinned = prepare(campus, "test", every=2)[1]["nearest"]
-    assert thinned.any(axis=(1, 2)).tolist() == [False, True, False, False, False, False]
+    subsampled = prepare(campus, "test", every=2)[1]["nearest"]
+    assert subsampled.any(axis=(1, 2)).tolist() == [False, True, False, False, False, False]
 
 
 def test_frames_beyond_999_come_after_it(tmp_path):
@@ -155,12 +155,12 @@ def values_of(root, value, dtype):
         (
             lambda root: (root / "training/videos/02_001.avi").write_bytes(b"no video"),
             "train",
-            r"02_001\.avi: cannot be decoded \(.*Expected a whole video; copy it again",
+            r"02_001\.avi: cannot be decoded \(",
         ),
         (
             lambda root: [p.unlink() for p in (root / "training" / "videos").iterdir()],
             "train",
-            r"videos: holds no video\. Expected SCENE_CLIP\.avi",
+            r"videos: contains no video",
         ),
         (
             lambda root: (root / "testing/frames/01_0014/005.jpg").unlink(),
@@ -170,7 +170,7 @@ def values_of(root, value, dtype):
         (
             lambda root: (root / "testing/frames/01_0014").rename(root / "away"),
             "test",
-            r"01_0014\.npy: masks without their clip\. Expected its frames in",
+            r"01_0014\.npy: masks without a clip",
         ),
         (lambda root: masks_file(root).unlink(), "test", r"01_0014\.npy: cannot be read \(No such"),
         (
@@ -188,12 +188,16 @@ def values_of(root, value, dtype):
             "test",
             r"01_0014\.npy#00000\d: is 64 x 24 pixels, its image 64 x 48",
         ),
-        (lambda root: values_of(root, 7, np.uint8), "test", r"#000002: is not binary \(it holds 2"),
+        (
+            lambda root: values_of(root, 7, np.uint8),
+            "test",
+            r"#000002: is not binary \(it contains 2",
+        ),
         (lambda root: values_of(root, 0, np.uint8), "test", r"frames: has good images only"),
         (
             lambda root: (root / "testing/frames/02_0003/001.jpg").write_bytes(b"x"),
             "test",
-            r"001\.jpg: is no whole image",
+            r"001\.jpg: is not a complete image",
         ),
     ],
 )
@@ -230,7 +234,7 @@ def test_frame_masks_that_disagree_are_a_warning(campus):
 def test_without_pyav_the_error_says_what_to_install(campus, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(
-        InputError, match=r"PyAV is not installed.*pip install 'av>=12'.*conda install"
+        InputError, match=r"PyAV.* is not installed.*pip install 'av>=12'.*conda install"
     ):
         prepare(campus, "train")
     assert len(prepare(campus, "test")[2]) == 11
@@ -255,14 +259,14 @@ def test_one_category_of_all_scenes(tmp_path):
 
 
 def test_videos_need_the_key_every(tmp_path):
-    with pytest.raises(InputError, match=r"'data\.sets\.shanghaitech' lacks 'every', which it ne"):
+    with pytest.raises(InputError, match=r"'data\.sets\.shanghaitech' lacks 'every'"):
         complete(shanghaitech_config(tmp_path))
     with pytest.raises(InputError, match=r"campus: no category\. .*Expected training/videos/\*\.a"):
         complete(shanghaitech_config(tmp_path, every=4))
 
 
 def test_a_run_has_pixel_and_frame_auroc_and_no_pro(tmp_path):
-    """Beside a set that has PRO, which keeps its table."""
+    """In a study with a set that has PRO, each of the two has a separate table."""
     write_shanghaitech(tmp_path / "campus")
     write_category(tmp_path / "own", "nut", train=4)
     config = shanghaitech_config(tmp_path, every=2, every_test=1)

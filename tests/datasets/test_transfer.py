@@ -1,4 +1,4 @@
-"""Downloads against a real HTTP server on loopback that misbehaves in every way asked for."""
+"""Downloads from a real HTTP server on loopback that misbehaves as a test requests."""
 
 import hashlib
 import io
@@ -166,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.stop.wait(5)
 
     def hold_once(self, content, asked, earlier):
-        """Send a part, and nothing more while the client lives."""
+        """Send a part, then nothing while the client runs."""
         if earlier:
             self.send(content, asked)
         else:
@@ -305,7 +305,7 @@ def test_an_incomplete_category_is_not_overwritten(server, tmp_path):
 
 
 def test_a_deleted_category_comes_back(server, tmp_path):
-    """The marker alone is not believed."""
+    """The marker alone does not suffice: the images are counted."""
     sources = mirrors(server, "good")
     get(tmp_path, sources)
     for path in (tmp_path / "bolt").rglob("*.png"):
@@ -361,7 +361,7 @@ def test_a_killed_process_leaves_what_came_and_no_lock(server, tmp_path):
     assert [asked for _, asked in server.requests] == [None, f"bytes={came}-"]
 
 
-def test_a_part_that_is_already_whole_is_not_asked_for(server, tmp_path):
+def test_a_part_that_is_already_complete_is_not_requested(server, tmp_path):
     (tmp_path / f"{NAME}.part").write_bytes(server.content)
     get(tmp_path, mirrors(server, "good"))
     assert_whole(tmp_path)
@@ -415,7 +415,7 @@ def test_failure_is_named(server, tmp_path, behaviour):
     assert message.startswith(f"MVTec AD could not be downloaded (tried {mirror.url}: ")
     advice = (
         f"Put the data set's folder (with bolt/, nut/, ... inside) or the archive {NAME} anywhere "
-        "and name it with the config key data.mvtec_ad."
+        "and name it with the config key 'data.mvtec_ad'."
     )
     assert advice in message
     assert_nothing(tmp_path)
@@ -431,7 +431,7 @@ def test_the_next_mirror_is_tried(server, tmp_path, behaviour):
 def test_an_error_page_does_not_replace_a_good_part(server, tmp_path):
     part = tmp_path / f"{NAME}.part"
     part.write_bytes(server.content[:100_000])
-    with pytest.raises(InputError, match=r"The 100000 bytes that came are kept"):
+    with pytest.raises(InputError, match=r"The 100000 bytes .* are kept"):
         get(tmp_path, mirrors(server, "html", "html_without_length", "missing", "other_range"))
     assert part.read_bytes() == server.content[:100_000]
 
@@ -496,7 +496,7 @@ def test_a_pretraining_set_that_fails(server, tmp_path, monkeypatch, behaviour, 
     url = f"http://127.0.0.1:{server.server_port}/{behaviour}/cifar-10-python.tar.gz"
     monkeypatch.setattr(datasets.CIFAR10, "url", url)
     monkeypatch.setattr(transfer, "READ_TIMEOUT", 0.5)
-    with pytest.raises(InputError, match=f"source 'cifar10': .*({reason}).*Put there cifar-10-pyt"):
+    with pytest.raises(InputError, match=f"source 'cifar10': .*({reason}).*Put cifar-10-pyt"):
         pretraining.load("cifar10", tmp_path / "data")
     assert socket.getdefaulttimeout() is None
 
@@ -548,7 +548,7 @@ def test_too_little_room(server, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"cannot be written .* config key data\.mvtec_ad"):
+    with pytest.raises(InputError, match=r"cannot be written .* config key 'data\.mvtec_ad'"):
         get(tmp_path / "file" / "data", mirrors(server, "good"))
 
 
@@ -683,7 +683,7 @@ def test_killed_while_renaming(server, tmp_path, monkeypatch):
 
 
 def test_a_dead_link_then_a_half_then_the_rest(server, tmp_path):
-    """What the second sent is continued by the third."""
+    """The third mirror continues the part that the second sent."""
     half = len(server.content) // 2
     [dead] = mirrors(server, "good")
     closed = dead._replace(url=f"http://127.0.0.1:{closed_port()}/{NAME}")
@@ -766,5 +766,5 @@ def test_the_configs_mirrors_are_urls(tmp_path):
     data = {"folder": str(tmp_path), "mirrors": ["file:///srv/mvtec.tar.xz"]}
     assert config.complete(small_config(tmp_path, data=data))["data"]["mirrors"] == data["mirrors"]
     data["mirrors"] = ["/srv/mvtec.tar.xz"]
-    with pytest.raises(InputError, match=r"'data\.mirrors\.0' is '/srv/mvtec.*expected a URL of"):
+    with pytest.raises(InputError, match=r"'data\.mirrors\.0' is '/srv/mvtec.*expected a URL"):
         config.complete(small_config(tmp_path, data=data))

@@ -1,4 +1,4 @@
-"""A teacher that is quick and whose features anyone can follow, and those as NumPy has them."""
+"""A small teacher with simple features, and the same features computed with NumPy."""
 
 import numpy as np
 import torch

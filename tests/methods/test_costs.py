@@ -1,4 +1,4 @@
-"""What a method says of its model's size, against a model."""
+"""The estimated size of each method's model, against a fitted model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the methods without a student share, and what they say of their memory."""
+"""Functions shared by the methods without a student, and their estimates of memory."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_the_channels_of_each_level(name):
 
 
 @pytest.mark.parametrize("count", [1, 16, 33])
-def test_batches_are_the_rows_asked_for_in_float32(count):
+def test_batches_are_the_requested_rows_in_float32(count):
     images, teacher = noise(40), small_teacher()
     rows = np.random.default_rng(0).permutation(40)[:count].tolist()
     expected = maps_of(teacher, images[rows])

@@ -165,7 +165,7 @@ def test_features_that_are_not_finite_fail():
     assert failed.images == 4
 
 
-def test_the_bar_is_shown_where_asked_for(capfd):
+def test_the_bar_is_shown_on_request(capfd):
     fit(padim, noise(3), PADIM)
     assert capfd.readouterr().err == ""
     fit(padim, noise(3), PADIM, progress=True)

@@ -207,7 +207,7 @@ def test_features_that_are_not_finite_fail():
     assert "not finite" in failed.failure
 
 
-def test_the_bar_is_shown_where_asked_for(capfd):
+def test_the_bar_is_shown_on_request(capfd):
     fit(patchcore, noise(3), PATCHCORE, levels=LEVELS)
     assert capfd.readouterr().err == ""
     fit(patchcore, noise(3), PATCHCORE, levels=LEVELS, progress=True)

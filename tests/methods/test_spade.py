@@ -151,7 +151,7 @@ def test_nothing_is_drawn_and_the_split_alone_is_seen():
         f"{kind}_{level}" for kind in ("centre", "features") for level in (1, 2, 3)
     )
     assert all(torch.equal(model[name], again[name]) for name in model)
-    assert SPADE.draws is False
+    assert SPADE.depends_on_seed is False
 
 
 def test_the_model_holds_each_level_once_at_its_own_resolution():
@@ -166,7 +166,7 @@ def test_features_that_are_not_finite_fail():
     assert "not finite" in failed.failure
 
 
-def test_the_bar_is_shown_where_asked_for(capfd):
+def test_the_bar_is_shown_on_request(capfd):
     fit(spade, noise(3), SPADE)
     assert capfd.readouterr().err == ""
     fit(spade, noise(3), SPADE, progress=True)

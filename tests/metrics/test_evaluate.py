@@ -1,4 +1,4 @@
-"""The one call for a cell agrees with the single metrics."""
+"""`evaluate` agrees with the single metrics."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_equals_the_single_metrics(data, more):
     assert set(result) == {*FLOATS, "pro_curve_fpr", "pro_curve_overlap"}
 
 
-def test_the_thinned_curve_keeps_its_ends_and_its_shape():
+def test_the_subsampled_curve_keeps_its_ends_and_its_shape():
     masks, maps = heavy_tailed()
     result = evaluate(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
     fpr, overlap = result["pro_curve_fpr"], result["pro_curve_overlap"]

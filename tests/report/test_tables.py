@@ -11,7 +11,7 @@ from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.report import (
-    audit,
+    audit_table,
     claims_table,
     cost,
     published,
@@ -419,16 +419,16 @@ def test_treatments_of_the_masks_with_equal_values_share_a_table():
         for masks in ("nearest", "bilinear_any", "own"):
             parts.append(long.assign(definition=definition, masks=masks, pro=values))
     audited = pd.concat(parts).assign(pixel_auroc=0.9)
-    (section,) = audit.sections(audit.summary(audited, long))
+    (section,) = audit_table.sections(audit_table.summary(audited, long))
     assert "nearest, bilinear_any, own" in section.title
     assert "no mask is resized" in section.caption
     resized = audited["masks"] == "bilinear_any"
     audited.loc[resized & (audited["category"] == "tile"), "pro"] += 0.01
-    first, second = audit.sections(audit.summary(audited, long))
+    first, second = audit_table.sections(audit_table.summary(audited, long))
     assert first.title.endswith("masks nearest, own")
     assert second.title.endswith("masks bilinear_any")
     assert "no mask is resized" not in second.caption
-    assert list(audit.equal_treatments(audited)) == ["nearest", "bilinear_any"]
+    assert list(audit_table.equal_treatments(audited)) == ["nearest", "bilinear_any"]
 
 
 def test_numbers_as_text():

@@ -1,4 +1,4 @@
-"""What a run says before it starts, when it has ended, and when it has failed."""
+"""The messages of a run: before it starts, at its end, and after a failure."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from stpm_bench.run.suite import suite_of
 
 
 def announced(suite, cores: int = 2) -> str:
-    images = {category: suite.count(category, "train") for category in suite.categories}
+    images = {category: suite.count_images(category, "train") for category in suite.categories}
     todo = plan.images_to_do(suite.config, suite.fits, images)
     return messages.announcement(suite, todo, cores)
 
@@ -33,8 +33,8 @@ def test_the_announcement_counts_fits_cells_and_categories(small_set):
 
 def test_the_announcement_says_the_hours_of_a_long_run(small_set):
     long = suite_of(small_config(small_set, training={"epochs": 10**6, "batch_size": 4}))
-    assert "hours of 2 cores" in announced(long)
-    assert "hours of one core" in announced(long, cores=1)
+    assert "hours on 2 cores" in announced(long)
+    assert "hours on one core" in announced(long, cores=1)
 
 
 def test_what_is_scored_is_not_announced_again(small_set):
@@ -114,5 +114,5 @@ def test_the_end_shows_the_main_table_and_the_fits_that_failed(small_set):
     write(first, {})
     found = re.search(rf"Look first, .* at {first} .*, then at {page} ", messages.closing(suite))
     assert found, messages.closing(suite)
-    assert "1 of 2 cells the fit failed" in text
+    assert "1 of 2 cells failed" in text
     assert f"{suite.cells[1].folder}: NaN at epoch 2" in text

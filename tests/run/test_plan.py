@@ -1,4 +1,4 @@
-"""What a config asks for, against a count by hand and against what a run leaves."""
+"""The plan of a config, against a count by hand and against the files of a run."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from builders import small_config
 from conftest import snakemake
-from stpm_bench import config as config_of
+from stpm_bench import config as configs
 from stpm_bench import grid
 from stpm_bench.__main__ import main
 from stpm_bench.config import complete, sources
@@ -32,12 +32,12 @@ def test_training_images_are_those_that_the_split_leaves(images, fraction, sched
 
 
 def test_the_paper_has_its_675_students_and_11_million_images(tmp_path):
-    config = config_of.read("workflow/config/paper.yaml") | {"results": str(tmp_path)}
-    where, fits = sources(config), grid.fits(grid.studies(config))
+    config = configs.read("workflow/config/paper.yaml") | {"results": str(tmp_path)}
+    category_sources, fits = sources(config), grid.fits(grid.studies(config))
     assert len(fits) == 675
-    images = {name: plan.count_images(source, "train") for name, source in where.items()}
+    images = {name: plan.count_images(source, "train") for name, source in category_sources.items()}
     assert sum(images.values()) == 3629
-    assert sum(plan.count_images(source, "test") for source in where.values()) == 1725
+    assert sum(plan.count_images(source, "test") for source in category_sources.values()) == 1725
     todo = plan.images_to_do(config, fits, images)
     assert sum(todo.values()) == pytest.approx(11.5e6, rel=0.01)
 
@@ -50,7 +50,7 @@ def numbers(text: str, line: str) -> list[str]:
 def test_the_whole_grid_is_16_200_students(capsys):
     assert main(["plan", "workflow/config/full.yaml"]) == 0
     text = capsys.readouterr().out
-    assert numbers(text, "together")[0] == "16,200"
+    assert numbers(text, "total")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
     assert "15 prepared categories, 16 teachers" in text
     assert f"an estimate for processors with {rates.processor_class()}" in text
@@ -66,13 +66,13 @@ def test_what_is_done_is_counted_and_its_rate_is_used(finished, tmp_path, capsys
     text = capsys.readouterr().out
     assert numbers(text, "main") == ["4", "0", "2"]
     assert numbers(text, "again") == ["4", "2", "0"]
-    assert "at the rates that fits here recorded" in text
+    assert "rates recorded by fits on this machine" in text
     # Four cells are left, each of 6 training images in 2 epochs, and of 6 test images.
     assert numbers(text, "fits")[0] == "48 images"
     assert numbers(text, "maps and metrics")[0] == "24 images"
 
 
-def test_nothing_left_is_said_without_a_rate(small_set, capsys):
+def test_the_plan_of_a_finished_config_has_no_images_left(small_set, capsys):
     for cell in grid.cells(grid.studies(complete(small_config(small_set)))):
         path = small_set / "results" / "cells" / cell.folder / "metrics.json"
         path.parent.mkdir(parents=True)
@@ -89,14 +89,18 @@ def test_nothing_left_is_said_without_a_rate(small_set, capsys):
 
 def test_the_bytes_of_a_cell_are_those_on_the_disk(finished):
     config = complete(small_config(finished))
-    where = sources(config)
+    category_sources = sources(config)
     (cell, _) = grid.cells(grid.studies(config))
-    expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
+    expected = plan.bytes_of(
+        config, lambda name, part: plan.count_images(category_sources[name], part)
+    )(cell)
     folder = finished / "results" / "fits" / cell.folder
     sizes = [(folder / name).stat().st_size for name in ("model.pt", "level_maps.npz")]
     assert expected == pytest.approx(sum(sizes), rel=0.05)
     config["keep_models"] = False
-    expected = plan.bytes_of(config, lambda name, part: plan.count_images(where[name], part))(cell)
+    expected = plan.bytes_of(
+        config, lambda name, part: plan.count_images(category_sources[name], part)
+    )(cell)
     assert expected == pytest.approx(sizes[1], abs=1000)
 
 

@@ -92,4 +92,4 @@ def test_metrics_that_cannot_be_read_do_not_stop_a_run(tmp_path):
     ],
 )
 def test_durations(seconds, text):
-    assert progress.spell(seconds) == text
+    assert progress.duration(seconds) == text

@@ -1,4 +1,4 @@
-"""How fast fits are: recorded here, or an estimate for the processor's class."""
+"""The rates of fits: recorded on this machine, or estimated for its class of processors."""
 
 import json
 
@@ -25,7 +25,7 @@ def fits_of(config) -> dict:
 
 
 def record(config, teacher: str, rate: float, **changes) -> None:
-    """Write what the first fit of a teacher that has no record yet says of itself."""
+    """Write the record of the first of a teacher's fits that has none yet."""
     for cell, fit in fits_of(config).items():
         path = fit_folder(config["results"], fit) / "fit.json"
         if cell.teacher == teacher and not path.exists():
@@ -87,9 +87,9 @@ def test_what_fits_recorded_counts_for_their_backbone(config):
     assert found.recorded == {("resnet18", "stpm"): 50.0}
     cells = grid.cells(grid.studies(config))
     of_18, of_50 = ([c for c in cells if c.teacher == name] for name in TEACHERS)
-    assert "estimate" not in found.said(of_18)
-    assert "recorded" not in found.said(of_50)
-    assert "recorded; others: an estimate" in found.said(cells)
+    assert "estimate" not in found.source_text(of_18)
+    assert "recorded" not in found.source_text(of_50)
+    assert "; others: an estimate" in found.source_text(cells)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_a_gpu_recorded_counts_where_there_is_one(config, monkeypatch):
 
 @pytest.mark.parametrize(("threads", "at_once"), [(1, 8), (4, 2), (16, 1)])
 def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(config, threads, at_once):
-    """An estimate is a core's; what a fit recorded is that of its threads together."""
+    """An estimate is per core; a recorded rate is that of a fit with all its threads."""
     config = config | {"threads": threads}
     one, two = [c for c in grid.cells(grid.studies(config)) if c.teacher == "resnet18"]
     key = (one.teacher, one.method)

@@ -1,4 +1,4 @@
-"""What a cluster's scheduler is told of a job beforehand."""
+"""The memory and time that are requested for each job."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +22,11 @@ MINUTES = {"fit": resources.fit_minutes, "score": resources.score_minutes}
 
 
 def asked_for(functions, folder: Path, attempt: int = 1, job=None, **changes) -> dict[str, int]:
-    """Return what the rules ask for on the way to the metrics of a cell of a small config."""
+    """Return what the rules request for the metrics of one cell of a small config."""
     suite = suite_of(small_config(folder, **changes))
     of_cell = suite.cells[0]._asdict() | (job or {})
     wildcards = SimpleNamespace(**{axis: str(value) for axis, value in of_cell.items()})
-    return {rule: ask(suite, wildcards, attempt) for rule, ask in functions.items()}
+    return {rule: request(suite, wildcards, attempt) for rule, request in functions.items()}
 
 
 def test_the_slurm_profile_names_rules_that_exist():

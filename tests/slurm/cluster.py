@@ -14,15 +14,15 @@ from pathlib import Path
 
 import psutil
 
-# Of a Snakemake that works on this cluster: it keeps no accounts of jobs, and they are short.
+# Options of Snakemake for this cluster, which has no accounting and only short jobs.
 OPTIONS = ["--profile", "workflow/profiles/slurm", "--nolock", "--slurm-status-command", "squeue"]
 OPTIONS += ["--slurm-init-seconds-before-status-checks", "3"]
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun")
 
 # More processors and memory than the host may have: whether jobs wait is up to `--jobs`. A node
-# that says nothing is given up after 6 seconds, and its jobs start elsewhere 5 seconds later
+# that does not respond is down after 6 seconds, and its jobs start elsewhere 5 seconds later
 # (`cred_expire`). A step that takes more memory than it asked for is killed within a second. Jobs
-# that have ended are kept in mind for longer than a test runs.
+# that have ended are remembered for longer than a test runs.
 SLURM_CONF = """\
 ClusterName=stpm_bench
 SlurmctldHost={host}(127.0.0.1)
@@ -161,18 +161,18 @@ class Cluster:
 
     def states(self) -> dict[str, str]:
         """Return each node's state as sinfo spells it: idle, mixed, down."""
-        lines = self.ask("sinfo", "-N", "-h", "-o", "%N %T").split("\n")
+        lines = self.query("sinfo", "-N", "-h", "-o", "%N %T").split("\n")
         return dict(line.split() for line in lines if line)
 
     def jobs(self) -> list[dict[str, str]]:
         """Return the jobs that slurmctld remembers, as `scontrol show job` describes them."""
-        lines = self.ask("scontrol", "--oneliner", "show", "job").split("\n")
+        lines = self.query("scontrol", "--oneliner", "show", "job").split("\n")
         jobs = [line.split() for line in lines if line.startswith("JobId=")]
         return [
             {key: value for key, _, value in (item.partition("=") for item in job)} for job in jobs
         ]
 
-    def ask(self, *command: str) -> str:
+    def query(self, *command: str) -> str:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
 

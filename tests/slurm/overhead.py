@@ -1,4 +1,4 @@
-"""What a cell costs on Slurm beside its steps: the seconds of its job where these do nothing.
+"""The overhead of a cell on Slurm: the seconds of its job if the steps do nothing.
 
 `python tests/slurm/overhead.py` starts a Slurm of two nodes and sends cells of
 `workflow/config/paper.yaml` there, one job at a time, through the profile.
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from cluster import OPTIONS, Cluster, missing
 from stpm_bench import grid
-from stpm_bench.benchmarks.grid import PAPER, REPOSITORY, redirected, stand_in
+from stpm_bench.benchmarks.grid import PAPER, REPOSITORY, redirect_config, write_fake_python
 from stpm_bench.config import read
 
 
 def seconds_of_jobs(folder: Path, cells: int) -> list[float]:
     """Run the first cells on a cluster; return how long the job of each took, by Slurm's record."""
-    idle = stand_in(folder / "bin")
-    config = redirected(PAPER, folder)
+    idle = write_fake_python(folder / "bin")
+    config = redirect_config(PAPER, folder)
     first = grid.cells(grid.studies(read(config)))[:cells]
     targets = [str(folder / "results" / "cells" / cell.folder / "metrics.json") for cell in first]
     command = [sys.executable, "-m", "snakemake", *targets, *OPTIONS, "--configfile", config]

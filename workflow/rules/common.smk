@@ -30,12 +30,12 @@ if importlib.util.find_spec("pandas") is None:
 # scan them again and again, for a quarter of a dry run's time. It is off until the run starts.
 gc.disable()
 
-from stpm_bench import config as config_of, grid
+from stpm_bench import config as configs, grid
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
-from stpm_bench.files import hold, sha256
+from stpm_bench.files import lock_results, sha256
 from stpm_bench.report import published
-from stpm_bench.results import MASKS, OWN_MASKS
+from stpm_bench.results import MASKS, ORIGINAL_MASKS
 from stpm_bench.run import catalogue, messages, options, plan, progress, resources
 from stpm_bench.run.suite import is_published, pretraining_name, suite_of
 
@@ -43,12 +43,12 @@ try:
     # Snakemake's own loader keeps the last of two equal keys and drops the other.
     # (The attribute is not documented by Snakemake: tests/test_snakemake_attributes.py.)
     for path in workflow.overwrite_configfiles:
-        config_of.load(path)
+        configs.load(path)
     SUITE = suite_of(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
-CONFIG, RESULTS, DATA, MAIN = SUITE.config, SUITE.results, SUITE.data, SUITE.main
+CONFIG, RESULTS, DATA, MAIN_STUDY = SUITE.config, SUITE.results, SUITE.data, SUITE.main_study
 CATEGORIES = SUITE.categories
 CELL, FIT = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
 TRAIN, TEST = (f"{RESULTS}/prepared/{{category}}/{split}" for split in ("train", "test"))
@@ -63,31 +63,31 @@ except WorkflowError:  # unknown if jobs are run by an executor other than the l
 
 # A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. With more cells than
 # this, jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
-MOST_LISTED = 1000
+MAX_LISTED_CELLS = 1000
 # Not documented by Snakemake: tests/test_snakemake_attributes.py.
 OUTPUT = workflow.output_settings
-if OUTPUT.dryrun and not OUTPUT.quiet and len(SUITE.cells) > MOST_LISTED:
+if OUTPUT.dryrun and not OUTPUT.quiet and len(SUITE.cells) > MAX_LISTED_CELLS:
     OUTPUT.quiet = {Quietness.PROGRESS, Quietness.RULES}
 
 
-def any_of(names):
+def name_pattern(names):
     """Return the wildcard pattern that matches exactly some names."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    category=any_of(CATEGORIES),
-    teacher=any_of(CONFIG["teachers"]),
-    draw=any_of(SUITE.teachers),
-    notebook=any_of(NOTEBOOKS),
-    source=any_of(SUITE.pretraining),
+    category=name_pattern(CATEGORIES),
+    teacher=name_pattern(CONFIG["teachers"]),
+    teacher_file=name_pattern(SUITE.teachers),
+    notebook=name_pattern(NOTEBOOKS),
+    source=name_pattern(SUITE.pretraining),
     layers=r"[0-9+]+",
     fraction=r"[0-9.e-]+",
     seed=r"[0-9]+",
-    method=any_of(SUITE.methods),
+    method=name_pattern(SUITE.methods),
 
 
-def ask(function, **arguments):
+def with_suite(function, **arguments):
     """Return an input, params or resource function that calls the package with this suite."""
     return functools.partial(function, SUITE, **arguments)
 
@@ -100,7 +100,7 @@ def teacher_of(wildcards):
 
 def teacher_inputs(wildcards):
     """Return the pretraining set from which a teacher is made, if it is trained here."""
-    teacher = SUITE.teachers[wildcards.draw]
+    teacher = SUITE.teachers[wildcards.teacher_file]
     if "pretrain" in teacher:
         return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
     return {}
@@ -112,15 +112,15 @@ def marker_of(wildcards):
     return SUITE.sources[wildcards.category].marker or []
 
 
-def of_cells(*files):
+def cell_files(*files):
     """Return an input function: these files of every cell, listed only when a job needs them."""
     return lambda wildcards: [f"{SUITE.cell_folder(c)}/{f}" for c in SUITE.cells for f in files]
 
 
-def of_fits(wildcards):
+def fit_files(wildcards):
     """Return the level maps of every fit, and the models that are kept."""
     maps = [f"{SUITE.fit_folder(cell)}/level_maps.npz" for cell in SUITE.cells]
-    methods = set(SUITE.kept)
+    methods = set(SUITE.methods_with_kept_models)
     kept = [f"{SUITE.fit_folder(c)}/model.pt" for c in SUITE.cells if c.method in methods]
     return list(dict.fromkeys(maps + kept))
 

@@ -27,7 +27,7 @@ rule download:
     params:
         code=version_of("download"),
         folder=subpath(output[0], parent=True),
-        options=ask(options.download),
+        options=with_suite(options.download),
     shell:
         "python -m stpm_bench download --output {params.folder:q} {params.options} --log {log:q}"
 
@@ -46,13 +46,13 @@ rule prepare_train:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     resources:
-        mem_mb=ask(resources.prepare_train_memory),
+        mem_mb=with_suite(resources.prepare_train_memory),
     params:
         code=version_of("prepare"),
-        root=ask(options.root),
-        category=ask(options.category, split="train"),
+        root=with_suite(options.root),
+        category=with_suite(options.category, split="train"),
         image_size=CONFIG["image_size"],
-        state=ask(options.category_state, split="train"),
+        state=with_suite(options.category_state, split="train"),
         folder=subpath(output.images, parent=True),
     shell:
         "python -m stpm_bench prepare --root {params.root:q} {params.category}"
@@ -66,7 +66,7 @@ rule prepare_test:
         train=f"{TRAIN}/images.csv",
     output:
         images=f"{TEST}/images.npy",
-        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), OWN_MASKS], allow_missing=True),
+        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), ORIGINAL_MASKS], allow_missing=True),
         manifest=f"{TEST}/images.csv",
     log:
         f"{RESULTS}/logs/prepare/{{category}}_test.log",
@@ -74,13 +74,13 @@ rule prepare_test:
         "../../environment.yml"
     threads: max(1, CORES // len(CATEGORIES) // 2)
     resources:
-        mem_mb=ask(resources.prepare_test_memory),
+        mem_mb=with_suite(resources.prepare_test_memory),
     params:
         code=version_of("prepare"),
-        root=ask(options.root),
-        category=ask(options.category, split="test"),
+        root=with_suite(options.root),
+        category=with_suite(options.category, split="test"),
         image_size=CONFIG["image_size"],
-        state=ask(options.category_state, split="test"),
+        state=with_suite(options.category_state, split="test"),
         train=subpath(input.train, parent=True),
         folder=subpath(output.images, parent=True),
     shell:

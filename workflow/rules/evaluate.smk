@@ -3,7 +3,7 @@
 rule evaluate:
     input:
         manifest=f"{TEST}/images.csv",
-        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), OWN_MASKS], allow_missing=True),
+        masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), ORIGINAL_MASKS], allow_missing=True),
         maps=lambda wildcards: f"{SUITE.fit_folder(grid.cell_of(wildcards))}/level_maps.npz",
     output:
         metrics=f"{CELL}/metrics.json",
@@ -17,10 +17,10 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=ask(resources.evaluate_memory),
+        mem_mb=with_suite(resources.evaluate_memory),
     params:
         code=version_of("evaluate"),
-        options=ask(options.evaluation),
+        options=with_suite(options.evaluation),
         test=subpath(input.manifest, parent=True),
         fit=subpath(input.maps, parent=True),
         cell=subpath(output.metrics, parent=True),
@@ -32,7 +32,7 @@ rule evaluate:
 rule collect:
     input:
         f"{RESULTS}/studies.csv",
-        of_cells("metrics.json", "pro_definitions.csv"),
+        cell_files("metrics.json", "pro_definitions.csv"),
     output:
         metrics=f"{RESULTS}/metrics.csv",
         definitions=f"{RESULTS}/pro_definitions.csv",

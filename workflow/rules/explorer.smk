@@ -24,7 +24,7 @@ rule explorer:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=ask(resources.evaluate_memory),
+        mem_mb=with_suite(resources.evaluate_memory),
     params:
         code=version_of("explorer"),
         template=sha256(explorer.TEMPLATE),
@@ -39,7 +39,7 @@ rule explorer:
 # The first page of the report; `workflow/report/workflow.rst` includes it.
 rule first_page:
     input:
-        table=f"{RESULTS}/tables/{MAIN}.html",
+        table=f"{RESULTS}/tables/{MAIN_STUDY}.html",
         claims=f"{RESULTS}/claims.json",
         panel=f"{RESULTS}/figures/anomaly_maps/{SUITE.main_cells[0].category}.png",
     output:
@@ -54,7 +54,7 @@ rule first_page:
         "../../environment.yml"
     params:
         code=version_of("first_page"),
-        study=MAIN,
+        study=MAIN_STUDY,
         category=SUITE.main_cells[0].category,
         results=subpath(input.claims, parent=True),
     shell:

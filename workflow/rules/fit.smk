@@ -13,17 +13,17 @@ rule fit:
     log:
         f"{FIT}/fit.log",
     wildcard_constraints:
-        method=any_of(SUITE.kept),
+        method=name_pattern(SUITE.methods_with_kept_models),
     conda:
         "../../environment.yml"
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        mem_mb=ask(resources.fit_memory),
-        runtime=ask(resources.fit_minutes),
+        mem_mb=with_suite(resources.fit_memory),
+        runtime=with_suite(resources.fit_minutes),
     params:
-        code=ask(options.fit_code),
-        settings=ask(options.fit_settings),
+        code=with_suite(options.fit_code),
+        settings=with_suite(options.fit_settings),
         device=CONFIG["device"],
         precision=CONFIG["precision"],
         train=subpath(input.images, parent=True),
@@ -44,7 +44,7 @@ use rule fit as fit_temporary with:
         split=f"{FIT}/split.csv",
         record=f"{FIT}/fit.json",
     wildcard_constraints:
-        method=any_of(SUITE.temporary),
+        method=name_pattern(SUITE.methods_with_temporary_models),
 
 
 rule score:
@@ -64,11 +64,11 @@ rule score:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        mem_mb=ask(resources.score_memory),
-        runtime=ask(resources.score_minutes),
+        mem_mb=with_suite(resources.score_memory),
+        runtime=with_suite(resources.score_minutes),
     params:
-        code=ask(options.score_code),
-        settings=ask(options.fit_settings),
+        code=with_suite(options.score_code),
+        settings=with_suite(options.fit_settings),
         device=CONFIG["device"],
         test=subpath(input.images, parent=True),
         fit=subpath(output.maps, parent=True),

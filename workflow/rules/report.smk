@@ -35,7 +35,7 @@ rule tables:
             for name, (category, what) in TABLES.items()
         ],
         expand(f"{RESULTS}/tables/{{name}}.{{suffix}}", name=TABLES, suffix=["csv", "md", "tex"]),
-        f"{RESULTS}/tables/{MAIN}_methods.csv",
+        f"{RESULTS}/tables/{MAIN_STUDY}_methods.csv",
     log:
         f"{RESULTS}/logs/tables.log",
     conda:
@@ -43,7 +43,7 @@ rule tables:
     params:
         code=version_of("tables"),
         published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
-        study=MAIN,
+        study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
         "python -m stpm_bench tables --results {params.results:q} --main {params.study} --log {log:q}"
@@ -73,7 +73,7 @@ rule claims:
     params:
         code=version_of("claims"),
         published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
-        study=MAIN,
+        study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
         "python -m stpm_bench claims --results {params.results:q} --main {params.study} --log {log:q}"
@@ -105,7 +105,7 @@ rule figures:
         "../../environment.yml"
     params:
         code=version_of("figures"),
-        study=MAIN,
+        study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
         "python -m stpm_bench figures --results {params.results:q} --main {params.study} --log {log:q}"
@@ -169,7 +169,7 @@ rule failures:
         "../../environment.yml"
     params:
         code=version_of("failures"),
-        study=MAIN,
+        study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
         "python -m stpm_bench failures --results {params.results:q} --main {params.study} --log {log:q}"
@@ -220,7 +220,7 @@ rule interim:
     conda:
         "../../environment.yml"
     params:
-        study=MAIN,
+        study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
         "python -m stpm_bench interim --results {params.results:q} --main {params.study} --log {log:q}"

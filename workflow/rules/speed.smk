@@ -3,7 +3,7 @@
 # not kept remain until this is done, since they are its input.
 from stpm_bench import speed
 
-TIMED = speed.cells(CONFIG, MAIN)
+TIMED = speed.timed_cells(CONFIG, MAIN_STUDY)
 SPEED = [f"{RESULTS}/speed.csv"] if TIMED else []
 
 
@@ -25,14 +25,14 @@ if TIMED:
         threads: CORES
         resources:
             gpu=1,
-            mem_mb=ask(resources.speed_memory, cells=TIMED),
+            mem_mb=with_suite(resources.speed_memory, cells=TIMED),
             runtime=60,
         params:
             code=[
                 version_of("speed"),
                 *(version_of("score", SUITE.methods[cell.method].module) for cell in TIMED),
             ],
-            timed=json.dumps(speed.timed(TIMED, SUITE.methods)),
+            timed=json.dumps(speed.step_input(TIMED, SUITE.methods)),
             device=CONFIG["device"],
             test=subpath(input.images, parent=True),
             results=subpath(output.table, parent=True),

@@ -9,9 +9,9 @@ rule pretraining_set:
         "../../environment.yml"
     params:
         code=version_of("pretraining_set"),
-        options=ask(options.pretraining_set),
-        state=ask(options.pretraining_state),
-        folder=ask(options.pretraining_folder),
+        options=with_suite(options.pretraining_set),
+        state=with_suite(options.pretraining_state),
+        folder=with_suite(options.pretraining_folder),
     shell:
         "python -m stpm_bench pretraining-set {params.options}"
         " --folder {params.folder:q} --output {output:q} --log {log:q}"
@@ -21,10 +21,10 @@ rule teacher:
     input:
         unpack(teacher_inputs),
     output:
-        weights=f"{RESULTS}/teachers/{{draw}}.pt",
-        description=f"{RESULTS}/teachers/{{draw}}.json",
+        weights=f"{RESULTS}/teachers/{{teacher_file}}.pt",
+        description=f"{RESULTS}/teachers/{{teacher_file}}.json",
     log:
-        f"{RESULTS}/logs/teachers/{{draw}}.log",
+        f"{RESULTS}/logs/teachers/{{teacher_file}}.log",
     # Every student waits for its teacher.
     priority: 50
     conda:
@@ -32,13 +32,13 @@ rule teacher:
     threads: CONFIG["threads"]
     resources:
         gpu=1,
-        mem_mb=ask(resources.teacher_memory),
-        runtime=ask(resources.teacher_minutes),
+        mem_mb=with_suite(resources.teacher_memory),
+        runtime=with_suite(resources.teacher_minutes),
     params:
         code=version_of("teacher"),
-        options=ask(options.teacher),
-        state=ask(options.weights_state),
-        files=ask(options.teacher_files),
+        options=with_suite(options.teacher),
+        state=with_suite(options.weights_state),
+        files=with_suite(options.teacher_files),
     shell:
         "python -m stpm_bench teacher {params.options} {params.files} --threads {threads}"
         " --output {output.weights:q} --log {log:q}"
@@ -51,7 +51,7 @@ if PUBLISHED:
 
     use rule teacher as published_teacher with:
         wildcard_constraints:
-            draw=any_of(PUBLISHED),
+            teacher_file=name_pattern(PUBLISHED),
         localrule: True
 
     ruleorder: published_teacher > teacher
