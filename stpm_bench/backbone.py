@@ -18,9 +18,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def create(backbone: str, levels: Sequence[int], seed: int) -> nn.Module:
     """Return an untrained network that maps (N, 3, H, W) float32 to a tuple of feature maps.
 
-    The network ends at the deepest of `levels`; its parameters have torchvision's names and depend
-    only on `seed`. The output holds one map (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in
-    the order of `levels`.
+    The network ends at the deepest of `levels`; its parameters have torchvision's names and, for a
+    backbone, depend on `seed` alone, not on `levels`. The output holds one map
+    (N, C_l, H / 2^(l+1), W / 2^(l+1)) for each level, in the order of `levels`.
 
     Raises:
         InputError: the backbone is unknown, or does not have one of the levels.

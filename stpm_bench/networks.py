@@ -46,8 +46,8 @@ def classifier(backbone: str, classes: int = 1000) -> nn.Sequential:
     network = (
         mobilenet_v2(classes) if backbone == "mobilenet_v2" else resnet(*RESNETS[backbone], classes)
     )
-    # Drawn once more in torchvision's order, so that the same seed gives the same weights. The
-    # weights of batch norm are 1 and 0 already.
+    # Drawn once more in torchvision's order, so that the same seed gives the same weights. Batch
+    # norm's weight is 1 and its bias 0 already.
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -87,7 +87,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, channels: Sequence[int], stride: int):
         super().__init__()
         sizes = (3, 3) if len(channels) == 2 else (1, 3, 1)
-        # Drawn first, as in torchvision, but registered last.
+        # Made first and registered last, as in torchvision: what a module draws when it is made
+        # moves the random generator on, and so changes the weights that are drawn later.
         downsample = None
         if stride != 1 or inputs != channels[-1]:
             downsample = nn.Sequential(

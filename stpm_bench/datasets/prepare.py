@@ -45,8 +45,8 @@ def prepare(
     or that of `read_options`, and not by each image's own values: equal values stay equal, in both
     splits. Values outside the range are clipped.
 
-    Masks are resized by each of `TREATMENTS`. Sampled at the nearest pixels' centres they are never
-    thickened, but a defect so small that no sample falls on it vanishes; in the table the image
+    Masks are resized by each of `TREATMENTS`. Resized by nearest neighbour they never get
+    thicker, but a defect so small that no sample falls on it vanishes; in the table the image
     remains defective, its `defect_pixels` is 0 and a warning names it. So take an image's label
     from `defect`, not from its mask.
 
@@ -91,6 +91,7 @@ def prepare(
     regions = np.zeros((len(table), 2), int)
     trained = training_extremes(root, category, layout, read_options)
     intensity = read_options.intensity or span(trained.values())
+    # File -> its extremes; mask -> the share of its pixels that is marked, and how many are left.
     extremes, marked = {}, {}
 
     def read(rows: list[int]) -> str:

@@ -55,7 +55,7 @@ class Padim(Settings):
         return 64 * 64 * chosen * (chosen + 1) * 4 / 1e6
 
     def images_per_second(self, backbone: str) -> float:
-        """Return about how many images per second are fitted: 20 as measured with ResNet-18."""
+        """Return about how many images per second are fitted: 18 with ResNet-18 (20 measured)."""
         return 0.7 * FORWARD[backbone]
 
 
@@ -81,10 +81,11 @@ def fit(
     progress: bool = True,
     unfinished=None,
 ) -> Fitted:
-    """Fit a Gaussian at each position; always in float32, see `features.feature_maps`.
+    """Fit a Gaussian at each position; features are float32, see `features.feature_maps`.
 
     The covariance is the sample covariance, divided by images - 1 (zero for one image), plus
-    `regularisation` on its diagonal: section III.B. It is inverted in float64.
+    `regularisation` on its diagonal: section III.B. It is computed
+    and inverted in float64.
 
     The model has `channels` (C,) int64, indices into the channels of all levels joined; `means`
     (P, C) and `whitening` (P, C, C), both float32: the norm of (x - mean) @ whitening is the

@@ -42,7 +42,8 @@ def train(
 
     Images are not augmented, so the teacher's features never change and are computed once. A
     training fails if a loss is not finite, or if the kept epoch's validation loss is not below that
-    of the untrained student. Training is deterministic, so a failure is a result.
+    of the untrained student. Training is deterministic: a
+    repetition would fail in the same way, so a failure is recorded as the result.
 
     Args:
         teacher, student: networks with the same levels.

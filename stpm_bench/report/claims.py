@@ -171,7 +171,7 @@ def teacher_claims(data: Evidence) -> list[Claim]:
                 name = f"teacher {one} less {other}"
                 settings = [{"teacher": teacher} for teacher in pair or ()]
                 comparisons.append(
-                    data.compare(metric, name, *settings, sources=True)
+                    data.compare(metric, name, *settings, about_sources=True)
                     if pair
                     else Comparison(name, 0.0, note="not planned")
                 )
@@ -247,7 +247,7 @@ def against_methods(data: Evidence, metric: str, fraction: float) -> list[Compar
         comparison = data.compare(metric, name, stpm, other)
         if method in LATER:
             text = "; ".join(t for t in (comparison.note, "not counted: after the paper") if t)
-            comparison = comparison._replace(counted=False, note=text)
+            comparison = comparison._replace(decides=False, note=text)
         found.append(comparison)
     return found
 
@@ -368,7 +368,7 @@ def against_entries(
         0.0,
         found["difference"],
         **{key: found[key] for key in ("low", "high", "p", "categories", "note")},
-        rank_biserial=found["effect"],
+        rank_biserial=found["rank_biserial"],
         tolerance=ROUNDING,
         values=len(rows),
         planned=len(plan),

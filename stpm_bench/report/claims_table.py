@@ -73,9 +73,9 @@ def notes(claim: Claim, shown: Comparison) -> list[str]:
     found = [*missing, *doubts, shown.note]
     split = [c for c in counts if 0 < c.draws_above < c.draws]
     found += [f"{c.name}: above in {c.draws_above} of {c.draws} draws" for c in split]
-    absent = [c.name for c in claim.comparisons if c.counted and not c.planned]
+    absent = [c.name for c in claim.comparisons if c.decides and not c.planned]
     if absent and counts:
-        whole = sum(c.counted for c in claim.comparisons)
+        whole = sum(c.decides for c in claim.comparisons)
         these = ", ".join(c.name for c in counts)
         found.append(
             f"judged on {len(counts)} of the claim's {whole} comparisons ({these}); not planned: "
@@ -131,8 +131,9 @@ def sections(
     said = "".join(f"{text}. " for text in remarks)
     caption = (
         f"Data: {scope}. {setting}{said}{len(rows)} rows: {counts}. A row is judged on the "
-        "comparisons that the config plans. Supported: in every comparison the whole 95% interval "
-        f"is on the claimed side, p is at most {ALPHA}, and no planned value is missing. "
+        "comparisons that the config plans, without methods that came after the paper. Supported: "
+        "in every comparison the whole 95% interval is on the claimed side, p, where there is a "
+        f"test, is at most {ALPHA}, and no planned value is missing. "
         "Contradicted: in at least one comparison the whole interval is on the other side, and p, "
         f"Holm-corrected within the row, is at most {ALPHA}. Undecided: neither. Not tested: there "
         "is nothing to compare. If teachers are drawn for each seed, the sign must be the same in "

@@ -19,9 +19,10 @@ from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import EMBEDDED, names_a_file
+from stpm_bench.provenance import git_commit
 from stpm_bench.report.claims import RESAMPLED, by_subject
 from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED, over_seeds
-from stpm_bench.report.tables import METRICS, STUDENT
+from stpm_bench.report.tables import METRICS, STUDENT_MODULE
 from stpm_bench.report.typeset import number, spread
 from stpm_bench.report.verdict import NOT_TESTED, VERDICTS
 from stpm_bench.results import STAGES, cell_folder, fit_folder
@@ -30,12 +31,14 @@ FOLDER = Path("results/published")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 AUTHORS = "authors' repository README"
 NOT_RECORDED = "not recorded"
-# Deviations that still allow a comparison with the paper's values in README.md: `auto` chooses the
-# precision by hardware, scoring a second checkpoint does not change the result of the first, and
-# images that were resampled before are named beside the values.
-HARMLESS = ("precision ", "last_epoch ", RESAMPLED)
+# Beginnings of the deviations with which README.md still compares with the paper's values: `auto`
+# chooses the precision by hardware, scoring a second checkpoint does not change the result of the
+# first, and images that were resampled are allowed because the line above the table names them.
+STILL_COMPARED = ("precision ", "last_epoch ", RESAMPLED)
 BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
 END = "<!-- end of published results -->"
+# What record.json keeps of a teacher's record.
+TEACHER_KEYS = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy")
 FEW = 5  # names that a message or a README lists before 'and N more'
 
 
@@ -102,7 +105,7 @@ def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
             seen[f"the code of {f'{stage} {file}'.strip()}"] = record["code"]
         if "python" in record:
             seen["Python"] = record["python"]
-        if stage == "fit" and file == STUDENT:
+        if stage == "fit" and file == STUDENT_MODULE:
             seen["the students' precision"] = record["precision"]
         for what, version in seen.items():
             result.setdefault(what, {}).setdefault(version, []).extend(cells)
@@ -205,7 +208,8 @@ def refuse_other_machine(results: Path, known: Collection[str]) -> None:
 
 
 def figures(results: Path, main: str) -> list[str]:
-    """Return the figures to publish: the main study's, and those of the others that exist."""
+    """Return the figures to publish: the main study's, the differences to the paper, and the first
+    of `methods` and `few_shot` that exists."""
     there = [main, f"training/{main}", "difference_to_paper"]
     there += [next((n for n in ("methods", "few_shot") if figure_of(results, n).exists()), "")]
     found = [figure for figure in there if figure and figure_of(results, figure).exists()]
@@ -277,7 +281,7 @@ def record_of(
     }
     seen = versions(found)
     teachers = {
-        run.name: {key: run.record[key] for key in TEACHER if run.record.get(key) is not None}
+        run.name: {key: run.record[key] for key in TEACHER_KEYS if run.record.get(key) is not None}
         for run in found
         if run.stage == "teacher"
     }
@@ -294,6 +298,7 @@ def record_of(
         "git_commits": dict(
             Counter(str(r.record["git_commit"]) for r in found if has_environment(r))
         ),
+        "published_at": git_commit()["git_commit"],
         "hours": hours | {"together": round(sum(seconds.values()) / 3600, 3)},
         "cells": counted(status.values()),
         "studies": by_study,
@@ -309,16 +314,15 @@ def chosen_by_auto(config: Mapping, found: Sequence[Run]) -> dict[str, dict[str,
     The precision is that of the fits of students; the other methods always compute in float32.
     """
     fits = [run.record for run in found if run.stage == "fit"]
-    students = [record for record in fits if record.get("settings", {}).get("file") == STUDENT]
+    students = [
+        record for record in fits if record.get("settings", {}).get("file") == STUDENT_MODULE
+    ]
     records = {"device": fits, "precision": students}
     return {
         key: dict(Counter(record[key] for record in records[key] if key in record))
         for key in ("device", "precision")
         if config.get(key) == "auto"
     }
-
-
-TEACHER = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy")
 
 
 def has_environment(run: Run) -> bool:
@@ -361,7 +365,8 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
     lines += [
         "",
         "Every number by cell: [metrics.csv](metrics.csv). Every table: [tables](tables). The "
-        f"paper's claims, tested on these cells: [claims.md](claims.md); data: {record['data']}.",
+        f"paper's claims, tested on these cells: [claims.md](claims.md); data: {record['data']}. "
+        "Files that a 'Made by' line names and that are not here are in the results folder.",
     ]
     lines += ["", "## Differences from the paper's setting", ""]
     deviations = record["deviations_from_the_papers_setting"]
@@ -386,14 +391,14 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
         "",
         "## What is missing",
         "",
-        *not_reached(record),
+        *missing_lines(record),
         "",
     ]
     return "\n".join(lines)
 
 
 def opening(config: Mapping, record: Mapping) -> str:
-    """Return what was run, in one or two sentences."""
+    """Return how much of the plan is done, and what it was, in a few sentences."""
     studies = config["studies"].values()
     axes = {
         axis: list(dict.fromkeys(str(value) for study in studies for value in study[axis]))
@@ -404,9 +409,10 @@ def opening(config: Mapping, record: Mapping) -> str:
     cells = record["cells"]
     text = (
         f"{cells['done']} of {cells['planned']} planned cells (a cell is one method's run on one "
-        f"category, evaluated) on {shown}, at {config['image_size']} × {config['image_size']}: "
-        f"methods {', '.join(axes['method'])}; teachers {', '.join(axes['teacher'])}; fractions of "
-        f"the training images {', '.join(axes['fraction'])}; seeds {', '.join(axes['seed'])}."
+        f"category, evaluated) are done. "
+        f"Planned: {shown}, at {config['image_size']} × {config['image_size']}; methods "
+        f"{', '.join(axes['method'])}; teachers {', '.join(axes['teacher'])}; fractions of the "
+        f"training images {', '.join(axes['fraction'])}; seeds {', '.join(axes['seed'])}."
     )
     if config["data"]["demo"]:
         text += " The data are the embedded demo set: the numbers say nothing about the paper."
@@ -471,7 +477,10 @@ def machine(record: Mapping) -> list[str]:
     seen = record["versions"]
     packages = [f"{what} {' and '.join(v)}" for what, v in seen.items() if "the " not in what]
     precision = " and ".join(seen.get("the students' precision", ["none was trained"]))
-    commits = [f"{commit} ({n} stages)" for commit, n in record["git_commits"].items()]
+    commits = [
+        f"{commit} ({n} steps: teachers, fits, scores)"
+        for commit, n in record["git_commits"].items()
+    ]
     lines = [
         f"- Kind of processor: {record['kind']}",
         f"- Platform: {', '.join(record['platform']) or NOT_RECORDED}",
@@ -481,6 +490,7 @@ def machine(record: Mapping) -> list[str]:
         "including those that ran in parallel",
         f"- Versions: {', '.join(packages) or NOT_RECORDED}",
         f"- Commit: {', '.join(commits) or NOT_RECORDED}",
+        f"- Published at commit {record['published_at'] or NOT_RECORDED}, which made the tables",
     ]
     if any(commit.endswith("+changes") for commit in record["git_commits"]):
         lines.append("  (`+changes`: the checkout had changes that were not committed)")
@@ -495,16 +505,16 @@ def auto_was(key: str, values: Mapping[str, int]) -> str:
     Args:
         values: value -> the number of fits with it.
     """
-    named = {"cpu": "the CPU"} if key == "device" else {}
+    texts = {"cpu": "the CPU"} if key == "device" else {}
     each = [
-        f"{named.get(value, value)} ({fits} {'fit' if fits == 1 else 'fits'})"
+        f"{texts.get(value, value)} ({fits} {'fit' if fits == 1 else 'fits'})"
         for value, fits in values.items()
     ]
     mixed = "MIXED, " if len(each) > 1 else ""
     return f"`{key}: auto` in config.yaml was here: {mixed}{' and '.join(each) or 'no fit'}"
 
 
-def not_reached(record: Mapping) -> list[str]:
+def missing_lines(record: Mapping) -> list[str]:
     """Return the README lines on planned cells without a value."""
     lines = []
     for key, text in (("missing", "have not run"), ("failed", "failed in their fit")):
@@ -569,7 +579,8 @@ def block(published: Path) -> str:
 
 
 def entry(folder: Path) -> str:
-    """Return the README.md part on one published folder: a line, a table, one line per claim."""
+    """Return the README.md part on one published folder: a line; a table, if no deviation from
+    the paper's setting forbids the comparison; a line for each tested claim, one for the others."""
     record = read_json(folder / "record.json")
     cells, hours = record["cells"], record["hours"]["together"]
     link = (FOLDER / folder.name / "README.md").as_posix()
@@ -583,7 +594,7 @@ def entry(folder: Path) -> str:
     if record["note"]:
         text += f" {record['note']}"
     parts = [text]
-    if all(text.startswith(HARMLESS) for text in deviations):
+    if all(text.startswith(STILL_COMPARED) for text in deviations):
         table = compared_with_paper(folder)
         if len(table):
             parts.append(table.to_markdown(index=False, disable_numparse=True))
@@ -601,27 +612,27 @@ def compared_with_paper(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "tables" / "reproductions.csv")
     rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
     rows = rows[rows["category"] != PRINTED]
-    published = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
+    printed = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
     body = pd.DataFrame(
         {
             "metric": rows["metric"].map(NAMES),
             "category": rows["category"],
-            "paper": [number(value) for value in published[PAPER]],
-            "authors' README": [number(value) for value in published[AUTHORS]],
+            "paper": [number(value) for value in printed[PAPER]],
+            "authors' README": [number(value) for value in printed[AUTHORS]],
             f"ours, {over_seeds(rows, [OURS])}": [
                 spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)
             ],
             "ours less paper": [
-                number(value, signed=True) for value in rows[OURS] - published[PAPER]
+                number(value, signed=True) for value in rows[OURS] - printed[PAPER]
             ],
             "ours less authors": [
-                number(value, signed=True) for value in rows[OURS] - published[AUTHORS]
+                number(value, signed=True) for value in rows[OURS] - printed[AUTHORS]
             ],
         }
     )
     for column in rows:
-        named = column.startswith(f"{OURS}: ") and not column.endswith(" sd")
-        if named and rows[column].notna().any():
+        is_reading = column.startswith(f"{OURS}: ") and not column.endswith(" sd")
+        if is_reading and rows[column].notna().any():
             values = zip(rows[column], rows[f"{column} sd"], strict=True)
             body[column] = [spread(*v) for v in values]
     return body

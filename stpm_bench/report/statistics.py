@@ -56,9 +56,9 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
 
     Returns:
         `values`, `categories` (counts); `difference` (the mean over categories); `low`, `high`
-        (`mean_interval`), `p` (`signed_rank`), `effect` (`rank_biserial`); `note`. With fewer than
-        `FEWEST_PAIRS` categories `low`, `high`, `p` and `effect` are NaN and `note` says 'too few
-        pairs'.
+        (`mean_interval`), `p` (`signed_rank`), `rank_biserial`; `note`. With fewer than
+        `FEWEST_PAIRS` categories `low`, `high`, `p` and `rank_biserial` are NaN and `note` says
+        'too few pairs'.
     """
     means = pairs["difference"].to_numpy(float)
     found = {
@@ -68,7 +68,7 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
         "low": np.nan,
         "high": np.nan,
         "p": np.nan,
-        "effect": np.nan,
+        "rank_biserial": np.nan,
         "note": "",
     }
     if len(means) < FEWEST_PAIRS:
@@ -79,7 +79,7 @@ def compare(pairs: pd.DataFrame, threshold: float = 0.0) -> dict:
         "low": float(low),
         "high": float(high),
         "p": signed_rank(means - threshold),
-        "effect": rank_biserial(means - threshold),
+        "rank_biserial": rank_biserial(means - threshold),
     }
 
 

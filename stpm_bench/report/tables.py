@@ -30,16 +30,18 @@ GROUPS = {"textures": mvtec.TEXTURES + demo.CATEGORIES, "objects": mvtec.OBJECTS
 # The column `kind` says what a row of a summary covers: one category, MVTec AD's textures or
 # objects, a whole set, or everything (the mean).
 CATEGORY, GROUP, SET, MEAN = "category", "group", "set", "mean"
-STUDENT = "stpm"  # the file of the methods that train in the config's precision
-EXACT = "PRO: MVTec's definition, up to a false-positive rate of 0.3."
+# The module of the methods whose fits train a student, in the config's precision.
+STUDENT_MODULE = "stpm"
+# Sentences of captions.
+MVTEC_PRO = "PRO: MVTec's definition, up to a false-positive rate of 0.3."
 ANOMALIB = (
     " anomalib itself uses another teacher (timm's resnet18.a1_in1k); here all methods share the "
     "study's teacher, which is one reason why anomalib's own numbers differ."
 )
-MOST_IN_PAIRS = 16  # up to this many settings, all pairs are compared, see `differences`
-MOST_NAMED = 3  # settings that a caption names
 NO_PRO = "A frame is anomalous if one of its pixels is; pixel AUROC is over all frames' pixels."
 NO_MASKS = "An image is normal or anomalous as a whole: no pixels are marked."
+MOST_IN_PAIRS = 16  # up to this many settings, all pairs are compared, see `differences`
+MOST_NAMED = 3  # settings that a caption names
 
 
 def metrics_of(values: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> list[str]:
@@ -133,8 +135,8 @@ def study_table(
         index=[*SETTING, "category", "seed"], columns="metric", values="value", dropna=False
     ).reindex(columns=list(names))
     alone, rows = sets_without_pro(values), []
-    # A set without masks lacks no pixel metric: it is not expected to have any.
-    known = {
+    # set -> for each metric, whether the set can have it: pixel metrics and PRO need masks.
+    expected = {
         name: [metric in metrics_of(of_set, names) for metric in names]
         for name, of_set in values.groupby(values["category"].map(set_of), sort=False)
     }
@@ -150,28 +152,32 @@ def study_table(
             (name, GROUP, [c for c in categories if c in members and c not in others])
             for name, members in GROUPS.items()
         ]
-        groups += [(name, SET, [c for c in categories if set_of(c) == name]) for name in known]
+        groups += [(name, SET, [c for c in categories if set_of(c) == name]) for name in expected]
         parts = [(category, CATEGORY, [category]) for category in categories]
         parts += [group for group in groups if group[2] not in ([], averaged)]
         parts.append(("mean", MEAN, averaged))
         for name, kind, members in parts:
             of_members = cube[[categories.index(c) for c in members]]
-            missing = ~np.array([known[set_of(c)] for c in members])
+            not_expected = ~np.array([expected[set_of(c)] for c in members])
             rows.append(
                 dict(zip(SETTING, setting, strict=True))
-                | {"category": name, "kind": kind, "seeds": complete_seeds(of_members, missing)}
+                | {
+                    "category": name,
+                    "kind": kind,
+                    "seeds": complete_seeds(of_members, not_expected),
+                }
                 | summary(of_members, members, names, paper if setting in papers else {})
             )
     return pd.DataFrame(rows)
 
 
-def complete_seeds(cube: np.ndarray, missing: np.ndarray) -> int:
+def complete_seeds(cube: np.ndarray, not_expected: np.ndarray) -> int:
     """Return how many seeds of (categories, seeds, metrics) have every value.
 
     Args:
-        missing: (categories, metrics) bool, True where a set does not have a metric.
+        not_expected: (categories, metrics) bool, True where a set cannot have a metric.
     """
-    return int((np.isfinite(cube) | missing[:, None]).all(axis=(0, 2)).sum())
+    return int((np.isfinite(cube) | not_expected[:, None]).all(axis=(0, 2)).sum())
 
 
 def summary(
@@ -244,6 +250,7 @@ def coverage(
     text = f"{len(done)} of {len(cells)} cells"
     if len(done) < len(cells):
         text += "; the others failed or have not run: gaps"
+    # Without the rows of teachers, which have no category.
     made = costs.dropna(subset="category").astype(done.dtypes[list(AXES)]).merge(done[list(AXES)])
     for (stage, _), rows in made.groupby(["stage", "file"], sort=False, dropna=False):
         for what, counts in versions(rows).items():
@@ -252,7 +259,7 @@ def coverage(
                 text += f"; MIXED: their step {stage} ran with {len(counts)} versions of {what}"
                 text += f" ({each})"
     # The methods without a student always compute in float32.
-    trained = made.loc[made["file"] == STUDENT, "precision"].value_counts()
+    trained = made.loc[made["file"] == STUDENT_MODULE, "precision"].value_counts()
     if len(trained) == 1:
         text += f"; students trained in {trained.index[0]}"
     elif len(trained):
@@ -295,7 +302,7 @@ def averaged_elsewhere(cells: pd.DataFrame, studies: pd.DataFrame) -> str:
     )
 
 
-def seeds_by_study(studies: pd.DataFrame) -> str:
+def why_claims_differ(studies: pd.DataFrame) -> str:
     """Return why the means in the claims can differ from those of the studies' tables.
 
     Args:
@@ -399,7 +406,7 @@ def study_section(
             ]
     caption = (
         f"{spread_of(table)}; {basis}. {fixed_axes(table)}"
-        f"{EXACT if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
+        f"{MVTEC_PRO if 'pro' in metrics else NO_PRO if len(metrics) > 1 else NO_MASKS}"
     )
     if by_setting:
         caption += " Means over categories, the best in bold."
@@ -415,7 +422,7 @@ def study_section(
             "It is not known how long and with which optimiser the paper's authors trained their "
             "teachers; config.yaml has our settings."
         )
-    if table[SETTING[-1]].astype(str).str.endswith("anomalib").any():
+    if table["method"].astype(str).str.endswith("anomalib").any():
         caption += ANOMALIB
     if compared:
         caption += (
@@ -437,8 +444,8 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
 def seeds(table: pd.DataFrame) -> str:
     """Return the number of seeds of a study's rows, as part of a caption.
 
-    Rows without a value have no seeds and are left out. Where rows differ, the number of the means
-    is given too: '1 to 3 seeds (the mean: 2)'.
+    Rows without a value have no seeds and are left out. Where rows differ, the
+    number of seeds of the row 'mean' is given too: '1 to 3 seeds (the mean: 2)'.
     """
     complete = table.loc[table["seeds"] > 0]
     text = counted_seeds(complete["seeds"])
@@ -500,7 +507,7 @@ def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Sec
     """Format a study's wide table, one section per metric; arguments as in `study_sections`."""
     settings = list(dict.fromkeys(setting_names(table)))
     axes = varying(table)
-    # A number alone would not say what it is of.
+    # A heading such as '1' would not say whether it is a level or a fraction.
     word = f"{axes[0]} " if axes in (["layers"], ["fraction"]) else ""
     sections = []
     for metric, rows in by_category(table).groupby("metric", sort=False):
@@ -514,7 +521,7 @@ def by_category_sections(name: str, table: pd.DataFrame, basis: str) -> list[Sec
         body.insert(0, "category", rows["category"].to_list())
         caption = (
             f"{spread_of(table)}; by {', '.join(axes)}, the best in bold; {basis}. "
-            f"{fixed_axes(table)}{EXACT if metric == 'pro' else ''}"
+            f"{fixed_axes(table)}{MVTEC_PRO if metric == 'pro' else ''}"
         )
         sections.append(Section(f"Study: {name}, {METRICS[metric]}", body, caption.strip()))
     return sections
@@ -579,7 +586,7 @@ def differences_sections(
             "95% interval": [interval(*v) for v in zip(shown["low"], shown["high"], strict=True)],
             "p": [p_value(v) for v in shown["p"]],
             "p, Holm": [p_value(v) for v in shown["p_holm"]],
-            "effect": [number(v, signed=True) for v in shown["effect"]],
+            "rank-biserial": [number(v, signed=True) for v in shown["rank_biserial"]],
             "values": shown["values"].astype(str),
             "categories": shown["categories"].astype(str),
             "note": shown["note"],
@@ -595,8 +602,8 @@ def differences_sections(
         f"Setting less reference ({', '.join(varying(cells))} {reference}), paired by category "
         f"after averaging its seeds; {basis}. Values: how many the row uses. Interval: over "
         "categories, corrected for skewness (Hall 1992). p: Wilcoxon's signed-rank test over "
-        f"categories; Holm: {corrected if tests else 'no test was possible'}. Effect: "
-        "matched-pairs rank-biserial correlation, from -1 to +1. With fewer than "
+        f"categories; Holm: {corrected if tests else 'no test was possible'}. Rank-biserial: "
+        "matched-pairs correlation, the effect size, from -1 to +1. With fewer than "
         f"{statistics.FEWEST_PAIRS} categories no p below 0.05 is possible, and none is given."
     )
     return [Section(f"Study: {name}, differences", body, caption)]

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
         doubt: why nothing can be concluded, '' if something can.
         note: what else a reader must know.
         tolerance: how far above (below) the threshold an effect must be to count as above (below).
-        counted: False if it is only shown with the claim and does not affect the verdict.
+        decides: False if it is only shown with the claim and does not affect the verdict.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Comparison(NamedTuple):
     doubt: str = ""
     note: str = ""
     tolerance: float = 0.0
-    counted: bool = True
+    decides: bool = True
 
 
 class Claim(NamedTuple):
@@ -108,22 +108,25 @@ def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learn
 
 
 def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons that decide a claim: those that the config plans."""
-    return [c for c in comparisons if c.planned and c.counted]
+    """Return the comparisons that decide a claim: those that the config plans and that
+    are not merely shown."""
+    return [c for c in comparisons if c.planned and c.decides]
 
 
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """Return the verdict on the claim that each effect is above its threshold.
 
-    Only the comparisons that the config plans are used.
+    Only the comparisons that `judged` returns are used.
 
-    - supported: every effect is above: its whole 95 % interval is, its p is at most `ALPHA`, no
-      planned value is missing, and if a teacher is drawn the effect is above in every draw.
+    - supported: every effect is above: its whole 95 % interval is, its p, where there is a test,
+      is at most `ALPHA`, no planned value is missing, nothing is in `doubt`, and if a teacher is
+      drawn the effect is above in every draw.
       That all effects are above is an intersection-union test: each is tested at `ALPHA` without
       correction, since all must pass (Berger, Technometrics 24, 1982).
     - contradicted: at least one effect is below: its whole interval is, its p, Holm-corrected
-      within the claim, is at most `ALPHA`, and if a teacher is drawn the effect is below in every
-      draw. Missing values do not prevent this verdict: they cannot support the claim.
+      within the claim, is at most `ALPHA`, nothing is in `doubt`, and if a teacher is drawn the
+      effect is below in every draw. Missing values do not prevent this verdict: they cannot
+      support the claim.
     - not tested: no effect was measured.
     - undecided: everything else, including too few pairs, seeds or draws.
     """
@@ -139,6 +142,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
 
 def lies_above(c: Comparison) -> bool:
     """Return whether an effect is above its threshold, see `verdict`."""
+    # not >: a p that is NaN, where there is no test, does not prevent it.
     certain = c.low > c.threshold + c.tolerance and not c.p > ALPHA and c.draws_above == c.draws
     return certain and not c.missing and not c.doubt
 
@@ -156,7 +160,7 @@ def with_holm(claim: Claim) -> Claim:
     corrected = iter(statistics.holm([c.p for c in judged(claim.comparisons)]))
     return claim._replace(
         comparisons=[
-            c._replace(p_holm=float(next(corrected))) if c.planned and c.counted else c
+            c._replace(p_holm=float(next(corrected))) if c.planned and c.decides else c
             for c in claim.comparisons
         ]
     )
@@ -227,7 +231,7 @@ class Evidence(NamedTuple):
         one: dict,
         other: dict,
         threshold: float = 0.0,
-        sources: bool = False,
+        about_sources: bool = False,
     ) -> Comparison:
         """Return the comparison of two settings, paired by category.
 
@@ -235,8 +239,10 @@ class Evidence(NamedTuple):
             metric: one of `tables.METRICS`. name: of the comparison.
             one, other: the axes in which each differs from the main setting.
             threshold: what the difference, one less other, is claimed to exceed.
-            sources: whether it is about what teachers were trained on: a teacher that is not drawn
-                then counts as one draw, unless it is ImageNet's, whose weights the paper used.
+            about_sources: whether the claim is about the data sets that teachers learn. A single
+                network says nothing about its set: a teacher that is not drawn then counts as one
+                draw, and one draw leaves the claim undecided. ImageNet's published weights, which
+                the paper used, are exempt.
         """
         plans = [self.planned(metric, **changes) for changes in (one, other)]
         shared = set(plans[0]["category"]) & set(plans[1]["category"])
@@ -247,7 +253,7 @@ class Evidence(NamedTuple):
         rows = [part[part["category"].isin(shared)] for part in rows]
         found = statistics.compare(statistics.paired_differences(*rows), threshold)
         teachers = [(self.main | changes)["teacher"] for changes in (one, other)]
-        effects = self.by_draw(rows, plans, teachers, found["difference"], sources)
+        effects = self.by_draw(rows, plans, teachers, found["difference"], about_sources)
         gaps = [
             gap(label({k: v for k, v in changes.items() if v != self.main[k]}), plan, part)
             for changes, plan, part in zip((one, other), plans, rows, strict=True)
@@ -255,7 +261,7 @@ class Evidence(NamedTuple):
         doubts = [self.doubt_of(teacher) for teacher in dict.fromkeys(teachers)]
         if effects and len(effects) < FEWEST_DRAWS:
             doubts.append(
-                f"{counted(len(effects), 'draw')} of a teacher, at least {FEWEST_DRAWS} say how "
+                f"{plural(len(effects), 'draw')} of a teacher, at least {FEWEST_DRAWS} say how "
                 "much draws differ"
             )
         return Comparison(
@@ -263,7 +269,7 @@ class Evidence(NamedTuple):
             threshold,
             found["difference"],
             **{key: found[key] for key in ("low", "high", "p", "values", "categories", "note")},
-            rank_biserial=found["effect"],
+            rank_biserial=found["rank_biserial"],
             planned=sum(map(len, plans)),
             draws=len(effects),
             draws_above=sum(effect > threshold for effect in effects),
@@ -279,7 +285,7 @@ class Evidence(NamedTuple):
         plans: Sequence[pd.DataFrame],
         teachers: Sequence[str],
         overall: float,
-        sources: bool,
+        about_sources: bool,
     ) -> list[float]:
         """Return the effect in each draw of the teachers; empty if no teacher is drawn.
 
@@ -289,7 +295,7 @@ class Evidence(NamedTuple):
         fixed = [not drawn(self.config, teacher) for teacher in teachers]
         entries = [self.config["teachers"][teacher] for teacher in teachers]
         single = [f and source_of(e) != "imagenet" for f, e in zip(fixed, entries, strict=True)]
-        if sources and any(single):
+        if about_sources and any(single):
             return [overall]
         if all(fixed):
             return []
@@ -364,7 +370,7 @@ def gap(name: str, planned: pd.DataFrame, found: pd.DataFrame) -> str:
     gone = [category for category, seed in at if (category, seed) not in there]
     if not gone:
         return ""
-    return f"{name} lacks {len(gone)} of {counted(len(planned), 'value')} ({shortened(gone)})"
+    return f"{name} lacks {len(gone)} of {plural(len(planned), 'value')} ({shortened(gone)})"
 
 
 def label(changes: Mapping) -> str:
@@ -379,6 +385,6 @@ def shortened(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """Return '1 value' or '2 values'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -120,12 +120,14 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
     studies, category_sources = grid.studies(completed), sources(completed)
     cells = grid.cells(studies)
     rows = studies[["teacher_file", "teacher", "seed"]].itertuples(index=False)
+    # A file that is not named like its teacher holds the draw for one seed.
     teachers = {
         file: completed["teachers"][teacher] | ({"seed": int(seed)} if file != teacher else {})
         for file, teacher, seed in rows
     }
     pretraining = {pretraining_name(t): t for t in teachers.values() if "pretrain" in t}
-    # One-class CIFAR-10 is where CIFAR-10 is downloaded to, for a teacher or for itself.
+    # The one-class CIFAR-10 set is read from the same download as a CIFAR-10 teacher's: this file
+    # is its marker.
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
     if any(category_sources[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})

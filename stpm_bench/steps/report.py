@@ -210,7 +210,7 @@ def claims(
     teacher = setting["teacher"]
     declared = claims.file_declared(config, teacher)
     remarks = [f"Teacher {teacher}: {declared}"] if declared else []
-    remarks.append(tables.seeds_by_study(cells))
+    remarks.append(tables.why_claims_differ(cells))
     forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)

@@ -351,7 +351,7 @@ def test_baselines_that_are_run_here_are_compared_and_patchcore_is_not_counted()
     claim = next(c for c in found if (c.claim, c.metric) == ("6a.1", "pro"))
     shown = {c.name.split()[-1]: c for c in claim.comparisons}["patchcore"]
     assert shown.effect == pytest.approx(-0.03, abs=0.003)
-    assert (shown.counted, shown.note) == (False, "not counted: after the paper")
+    assert (shown.decides, shown.note) == (False, "not counted: after the paper")
     _, table = judge(with_baselines({"padim": -0.02, "spade": 0.03}))
     assert set(table.loc[["3c", "6a.1"], "verdict"]) == {"contradicted"}
     _, table = judge(with_baselines({"padim": -0.02}, fractions=(0.05,)))
@@ -467,7 +467,7 @@ ABOVE, BELOW = comparison(0.1, 0.2), comparison(-0.2, -0.1)
         ([ABOVE, UNPLANNED], "supported"),
         ([ABOVE, FEW], "undecided"),
         ([ABOVE, BELOW], "contradicted"),
-        ([ABOVE, BELOW._replace(counted=False)], "supported"),
+        ([ABOVE, BELOW._replace(decides=False)], "supported"),
         ([BELOW, NOT_RUN], "contradicted"),
         ([comparison(0.1, 0.2, missing="one")], "undecided"),
         ([comparison(-0.2, -0.1, missing="one")], "contradicted"),
@@ -484,7 +484,7 @@ def test_the_rule_of_the_verdict(comparisons, expected):
 
 def test_holm_is_within_a_claim_over_what_it_is_judged_on():
     parts = [comparison(0.1, 0.2, p=p) for p in (0.01, 0.04)]
-    claim = Claim("c", "", "", "pro", [*parts, UNPLANNED, parts[0]._replace(counted=False)])
+    claim = Claim("c", "", "", "pro", [*parts, UNPLANNED, parts[0]._replace(decides=False)])
     found = with_holm(claim).comparisons
     assert [c.p_holm for c in found[:2]] == pytest.approx([0.02, 0.04])
 

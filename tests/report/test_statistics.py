@@ -38,7 +38,7 @@ def test_each_category_counts_once_however_many_seeds_it_has():
     assert (found["values"], found["categories"]) == (34, 6)
     assert found["difference"] == pytest.approx(0.75)
     assert found["p"] == pytest.approx(2 / 2**6)
-    assert found["effect"] == 1
+    assert found["rank_biserial"] == 1
     assert 0.5 < found["low"] < 0.75 < found["high"] < 1
 
 
@@ -49,7 +49,7 @@ def test_too_few_pairs_have_a_note(count):
         statistics.paired_differences(one, one.assign(value=one["value"] / 2))
     )
     assert found["note"] == f"too few pairs: {count} of at least 6 categories"
-    assert np.isnan([found["low"], found["high"], found["p"], found["effect"]]).all()
+    assert np.isnan([found["low"], found["high"], found["p"], found["rank_biserial"]]).all()
     assert found["difference"] == pytest.approx(np.arange(count).mean() / 18)
 
 

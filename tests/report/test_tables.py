@@ -225,8 +225,8 @@ def test_a_study_whose_seeds_the_claims_extend_says_so():
     assert "(fraction 1.0: seeds 0, 1, 2)" in text
     assert tables.averaged_elsewhere(main, studies) == ""
     assert tables.averaged_elsewhere(few[few["fraction"] < 1], studies) == ""
-    assert "(main: seeds 0, 1, 2; few: seed 0)" in tables.seeds_by_study(studies)
-    assert "seeds 0" not in tables.seeds_by_study(main)
+    assert "(main: seeds 0, 1, 2; few: seed 0)" in tables.why_claims_differ(studies)
+    assert "seeds 0" not in tables.why_claims_differ(main)
 
 
 def test_several_sets_have_a_row_each():
@@ -285,7 +285,7 @@ def test_sets_without_pro_have_separate_tables_and_are_not_part_of_the_mean():
         ["c.cat", "c.dog", "c"],
         ["s.all", "s"],
     ]
-    assert [tables.EXACT in section.caption for section in sections] == [True, False, False]
+    assert [tables.MVTEC_PRO in section.caption for section in sections] == [True, False, False]
     assert "n/a" not in markdown(sections)
     # A cell that is missing is a gap, and its seed is not counted.
     gone = long[(long["category"] != "c.dog") | (long["seed"] > 0)]

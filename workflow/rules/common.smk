@@ -12,12 +12,13 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import DeploymentMethod
 
 # The package is next to the Snakefile: the workflow finds it without any installation.
-# Not documented by Snakemake: tests/test_snakemake_attributes.py.
+# Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.
 PACKAGE = Path(str(workflow.current_basedir)).parents[1]
 sys.path.insert(0, str(PACKAGE))
 
 from stpm_bench.run import child_processes
 
+# Jobs find this package without an installation, and use UTF-8.
 child_processes.prepare()
 
 # All other imports come with Snakemake; pandas with bioconda's Snakemake, not with pip's.
@@ -40,8 +41,8 @@ from stpm_bench.run import catalogue, messages, options, plan, progress, resourc
 from stpm_bench.run.suite import is_published, pretraining_name, suite_of
 
 try:
-    # Snakemake's own loader keeps the last of two equal keys and drops the other.
-    # (The attribute is not documented by Snakemake: tests/test_snakemake_attributes.py.)
+    # Only a check: `load` rejects a key given twice, of which Snakemake silently keeps the last.
+    # (Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.)
     for path in workflow.overwrite_configfiles:
         configs.load(path)
     SUITE = suite_of(config)
@@ -64,7 +65,7 @@ except WorkflowError:  # unknown if jobs are run by an executor other than the l
 # A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. With more cells than
 # this, jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
 MAX_LISTED_CELLS = 1000
-# Not documented by Snakemake: tests/test_snakemake_attributes.py.
+# Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.
 OUTPUT = workflow.output_settings
 if OUTPUT.dryrun and not OUTPUT.quiet and len(SUITE.cells) > MAX_LISTED_CELLS:
     OUTPUT.quiet = {Quietness.PROGRESS, Quietness.RULES}
@@ -127,7 +128,7 @@ def fit_files(wildcards):
 
 def interim_command():
     """Return the command that makes the target 'interim' of this config."""
-    # Not documented by Snakemake: tests/test_snakemake_attributes.py.
+    # Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.
     settings = workflow.config_settings
     with_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
     return messages.interim_command(settings.configfiles, settings.config, with_conda)
