@@ -427,9 +427,9 @@ def study_section(
     if compared:
         caption += (
             " Paper: the entries of its Tables 1 and 2 (v3); a group's value is the mean of its "
-            "entries, or the printed mean if it prints no entries (image AUROC). The paper's "
-            "setting: ResNet-18 pretrained on ImageNet, 256 × 256, 100 epochs; config.yaml has "
-            "this run's."
+            "entries, or the printed mean if it prints no entries (image AUROC). Differences are "
+            "of unrounded values. The paper's setting: ResNet-18 pretrained on ImageNet, "
+            "256 × 256, 100 epochs; config.yaml has this run's."
         )
     return Section(title, shown, caption)
 
