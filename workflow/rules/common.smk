@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib.util
+import inspect
 import json
 import re
 import sys
@@ -90,7 +91,11 @@ wildcard_constraints:
 
 def with_suite(function, **arguments):
     """Return an input, params or resource function that calls the package with this suite."""
-    return functools.partial(function, SUITE, **arguments)
+    bound = functools.partial(function, SUITE, **arguments)
+    # Snakemake asks for the signature at each call; finding that of a partial object again and
+    # again takes a tenth of a dry run.
+    bound.__signature__ = inspect.signature(bound)
+    return bound
 
 
 def teacher_of(wildcards):
