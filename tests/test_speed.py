@@ -15,7 +15,7 @@ from conftest import REPOSITORY, made_once, snakemake
 from stpm_bench import backbone, config, methods, speed
 from stpm_bench.__main__ import main
 from stpm_bench.methods.interface import Scores, Split, Teacher
-from stpm_bench.report.claims import SPEED_COLUMNS, faster
+from stpm_bench.report.claims import SPEED_COLUMNS, frame_rate_ratios
 
 SIZE, LEVELS = 64, (1, 2)
 BOTH = ["stpm", "spade"]
@@ -82,7 +82,7 @@ def test_the_table_is_what_the_claim_reads():
     assert rows.loc["stpm", "frames_per_second"] == pytest.approx(100)
     assert rows.loc["stpm", "p50"] == pytest.approx(0.01)
     assert rows.loc["spade", "p95"] == pytest.approx(np.percentile(seconds["spade"], 95))
-    (comparison,) = faster(table)
+    (comparison,) = frame_rate_ratios(table)
     assert comparison.effect == pytest.approx(100)
     assert comparison.low <= comparison.effect <= comparison.high
 
