@@ -18,6 +18,7 @@ from stpm_bench.files import read_hashes, read_json, read_verified
 from stpm_bench.report import publish, statistics
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.typeset import Section, interval, number, p_value
+from stpm_bench.report.verdict import shortened
 from stpm_bench.results import fit_folder
 
 VERDICTS = ("reproduced", "within noise", "beyond noise", "cannot tell")
@@ -456,7 +457,7 @@ def cells_section(one: Folder, other: Folder, found: Sequence[Study]) -> Section
     columns = ["study", "cells in both", "only in the first", "only in the second"]
     columns += ["every metric equal", "level maps the same bytes"]
     names = "".join(
-        f" Only in the {which}: {publish.named(cells)}."
+        f" Only in the {which}: {shortened(cells, publish.FEW)}."
         for which, cells in zip(("first", "second"), alone, strict=True)
         if cells
     )

@@ -24,7 +24,7 @@ from stpm_bench.report.claims import RESAMPLED, by_subject
 from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED, over_seeds
 from stpm_bench.report.tables import METRICS, STUDENT_MODULE
 from stpm_bench.report.typeset import number, spread
-from stpm_bench.report.verdict import NOT_TESTED, VERDICTS
+from stpm_bench.report.verdict import NOT_TESTED, VERDICTS, shortened
 from stpm_bench.results import STAGES, cell_folder, fit_folder
 
 FOLDER = Path("results/published")
@@ -112,17 +112,10 @@ def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
     return result
 
 
-def named(cells: Sequence[str]) -> str:
-    """Return the names of some cells as part of a sentence."""
-    names = list(dict.fromkeys(cells))
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(names[:FEW]) + more
-
-
 def cells_by_version(by_version: Mapping[str, Sequence[str]]) -> str:
     """Return which cells come from which version, as text."""
     return "; ".join(
-        f"{version}: {len(set(cells))} cells ({named(cells)})"
+        f"{version}: {len(set(cells))} cells ({shortened(cells, FEW)})"
         for version, cells in by_version.items()
     )
 
@@ -248,7 +241,7 @@ def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]
     if done != valued:
         raise InputError(
             f"{results}/metrics.csv: has {len(valued)} cells, and {len(done)} are done "
-            f"({named(sorted(done ^ valued))}); {how_to_update(results, main)}"
+            f"({shortened(sorted(done ^ valued), FEW)}); {how_to_update(results, main)}"
         )
     costs = grid.read(results / "tables" / "cost.csv")
     evaluated = costs[costs["stage"] == "evaluate"].astype({"seed": int})
@@ -256,7 +249,7 @@ def status_of(results: Path, studies: pd.DataFrame, main: str) -> dict[str, str]
     if done != tabled:
         raise InputError(
             f"{results}/tables: are of {len(tabled)} cells, and metrics.csv of {len(done)} "
-            f"({named(sorted(done ^ tabled))}); {how_to_update(results, main)}"
+            f"({shortened(sorted(done ^ tabled), FEW)}); {how_to_update(results, main)}"
         )
     return status
 
@@ -520,7 +513,7 @@ def missing_lines(record: Mapping) -> list[str]:
     for key, text in (("missing", "have not run"), ("failed", "failed in their fit")):
         cells = record[key]
         if cells:
-            lines.append(f"- Planned cells that {text}: {len(cells)} ({named(cells)})")
+            lines.append(f"- Planned cells that {text}: {len(cells)} ({shortened(cells, FEW)})")
     if lines:
         return [*lines, "", "record.json names all of them. They are gaps in every table."]
     return ["Nothing: every planned cell has its metrics."]
