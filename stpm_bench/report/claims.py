@@ -13,7 +13,7 @@ from stpm_bench import methods
 from stpm_bench.datasets import demo, mvtec
 from stpm_bench.grid import SETTING
 from stpm_bench.report import statistics
-from stpm_bench.report.published import METHOD, PAPER
+from stpm_bench.report.literature import METHOD, PAPER
 from stpm_bench.report.tables import METRICS
 from stpm_bench.report.verdict import (
     Claim,
@@ -75,7 +75,7 @@ def claims(
     cells: pd.DataFrame,
     main: Sequence,
     config: dict,
-    published: pd.DataFrame,
+    literature: pd.DataFrame,
     scoring: pd.DataFrame,
     learned: Mapping[str, Sequence[Learned]] | None = None,
     speed: pd.DataFrame | None = None,
@@ -86,7 +86,7 @@ def claims(
     Args:
         metrics: the long table. cells: every cell of the config, columns `AXES`.
         main: values of `SETTING` in the main study; each ablation changes one of them.
-        config: completed. published: what `published.read` returns.
+        config: completed. literature: what `literature.read` returns.
         scoring: columns `cell` (its folder's name), `device` and `images_per_second`, one row per
             cell of the main setting.
         learned: teacher -> what each draw of it learned.
@@ -97,8 +97,8 @@ def claims(
     """
     data = evidence(metrics, cells, main, config, learned, others)
     found = [*layer_claims(data), *teacher_claims(data), *few_shot_claims(data)]
-    found += [*headline_claims(data, published), *speed_claims(data, scoring, speed)]
-    found += other_claims(data, published)
+    found += [*headline_claims(data, literature), *speed_claims(data, scoring, speed)]
+    found += other_claims(data, literature)
     return [with_holm(claim) for claim in found]
 
 
@@ -252,9 +252,9 @@ def against_methods(data: Evidence, metric: str, fraction: float) -> list[Compar
     return found
 
 
-def headline_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
+def headline_claims(data: Evidence, literature: pd.DataFrame) -> list[Claim]:
     """Claim 4: the mean over MVTec AD's 15 categories, compared with the printed one."""
-    rows = published[(published["source"] == PAPER) & (published["category"] == "mean")]
+    rows = literature[(literature["source"] == PAPER) & (literature["category"] == "mean")]
     rows = rows[rows["method"] == METHOD].set_index("metric")
     return [
         against_constant(
@@ -504,7 +504,7 @@ def frame_rate_ratios(speed: pd.DataFrame) -> list[Comparison]:
     return found
 
 
-def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
+def other_claims(data: Evidence, literature: pd.DataFrame) -> list[Claim]:
     """Claim 6: on MVTec AD, compared with baselines run here, printed entries and printed means."""
     first = "State of the art on MVTec AD"
     found = [
@@ -517,7 +517,7 @@ def other_claims(data: Evidence, published: pd.DataFrame) -> list[Claim]:
         )
         for metric in METRICS
     ]
-    rows = published[(published["source"] == PAPER) & (published["method"] != METHOD)]
+    rows = literature[(literature["source"] == PAPER) & (literature["method"] != METHOD)]
     printed = rows[rows["category"] == "mean"].pivot(
         index="method", columns="metric", values="value"
     )

@@ -21,7 +21,7 @@ from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import EMBEDDED, names_a_file
 from stpm_bench.provenance import git_commit
 from stpm_bench.report.claims import RESAMPLED, by_subject
-from stpm_bench.report.published import NAMES, OURS, PAPER, PRINTED, over_seeds
+from stpm_bench.report.literature import NAMES, OURS, PAPER, PRINTED, over_seeds
 from stpm_bench.report.tables import METRICS, STUDENT_MODULE
 from stpm_bench.report.typeset import number, spread
 from stpm_bench.report.verdict import NOT_TESTED, VERDICTS, shortened

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from stpm_bench import grid
-from stpm_bench.report import published
+from stpm_bench.report import literature
 from stpm_bench.run.suite import Suite
 
 
@@ -37,8 +37,8 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
         "pro_definitions": ("PRO definitions", "the difference to the exact value"),
     }
     of_main = suite.studies[suite.studies["study"] == suite.main_study]
-    of_stpm = published.is_stpm(suite.config, suite.main_cells[0].method)
-    if of_stpm and published.compared(published.read(), of_main):
+    of_stpm = literature.is_stpm(suite.config, suite.main_cells[0].method)
+    if of_stpm and literature.compared(literature.read(), of_main):
         found["difference_to_paper"] = ("published", "ours less the paper's")
     return found
 

@@ -71,7 +71,7 @@ def tables(
     import yaml
 
     from stpm_bench.config import warnings_of
-    from stpm_bench.report import audit_table, cost, published, tables, typeset
+    from stpm_bench.report import audit_table, cost, literature, tables, typeset
     from stpm_bench.report.claims import file_declared, resampled_images
 
     folder, studies = results / "tables", grid.read(results / "studies.csv")
@@ -79,13 +79,13 @@ def tables(
     # Categories that only share a name with one of MVTec AD's are not compared with the paper.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     others = categories_with_other_images(results, config)
-    literature = published.without(published.read(), others)
-    compared = literature
+    values = literature.without(literature.read(), others)
+    compared = values
     of_main = cells_of_study(results / "studies.csv", main)
     reference = grid.setting_of(of_main)
     sides = image_sides(results, [c for c in of_main["category"].unique() if c not in others])
-    if not published.is_stpm(config, reference["method"]):
-        compared = literature[literature["method"] != published.METHOD]
+    if not literature.is_stpm(config, reference["method"]):
+        compared = values[values["method"] != literature.METHOD]
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
@@ -102,12 +102,12 @@ def tables(
     def origin(functions, *files: str) -> str:
         return typeset.made_by("tables", functions, files)
 
-    of_cells, printed = ("metrics.csv", "studies.csv"), "stpm_bench/report/published.csv"
+    of_cells, printed = ("metrics.csv", "studies.csv"), "stpm_bench/report/literature.csv"
 
     for study, rows in studies.groupby("study", sort=False):
         of_study = rows[list(grid.AXES)]
         # The paper's entries are for its own setting: only the main study is compared with them.
-        paper = published.paper(compared) if study == main else {}
+        paper = literature.paper(compared) if study == main else {}
         names = tables.metrics_of(of_study.merge(long))
         table = tables.study_table(long, of_study, paper, names, others)
         basis = tables.coverage(of_study, long, costs, others)
@@ -121,14 +121,14 @@ def tables(
             basis += f"; {resampled}"
         sections = tables.study_sections(study, table, basis, accuracies, steps)
         if study == main:
-            ran = published.baselines(long, studies, config, of_study, others)
-            methods = published.methods(compared, table, others, ran)
-            sections += published.methods_sections(study, methods, basis, ran)
+            ran = literature.baselines(long, studies, config, of_study, others)
+            methods = literature.methods(compared, table, others, ran)
+            sections += literature.methods_sections(study, methods, basis, ran)
             write_csv(folder / f"{study}_methods.csv", methods)
             written.append(f"{study}_methods.csv")
         functions, files = [tables.study_table], [*of_cells]
         if study == main:
-            functions += [published.methods, published.baselines]
+            functions += [literature.methods, literature.baselines]
             files += ["config.yaml", printed]
         write(study, table, sections, origin(functions, *files))
         if grid.varying(of_study):
@@ -141,14 +141,14 @@ def tables(
             line = origin([tables.differences], *of_cells)
             write(f"{study}_differences", differences, sections, line)
         if study == main:
-            own = published.ours(long, audited, of_study, others) if compared is literature else {}
-            read_as = published.readings(studies, config, of_study) if own else {}
+            own = literature.ours(long, audited, of_study, others) if compared is values else {}
+            read_as = literature.readings(studies, config, of_study) if own else {}
             read_as = {
-                name: published.ours(long, audited, rows, others) for name, rows in read_as.items()
+                name: literature.ours(long, audited, rows, others) for name, rows in read_as.items()
             }
-            table = published.reproductions(literature, own, read_as)
-            sections = published.reproductions_sections(table, basis)
-            functions = [published.reproductions, published.ours]
+            table = literature.reproductions(values, own, read_as)
+            sections = literature.reproductions_sections(table, basis)
+            functions = [literature.reproductions, literature.ours]
             line = origin(functions, *of_cells, "pro_definitions.csv", printed)
             write("reproductions", table, sections, line)
     table = audit_table.summary(audited, of_main)
@@ -170,7 +170,7 @@ def claims(
     from stpm_bench.report import (
         claims,
         claims_table,
-        published,
+        literature,
         questions,
         tables,
         typeset,
@@ -193,7 +193,7 @@ def claims(
         cells,
         setting,
         config,
-        published.read(),
+        literature.read(),
         scoring.assign(cell=names),
         learned,
         pd.read_csv(verified(speed)) if speed.exists() else None,
@@ -216,7 +216,7 @@ def claims(
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
     functions = [claims.claims, claims_table.table, verdict.verdict, questions.questions]
     files = ["metrics.csv", "studies.csv", "config.yaml", "tables/cost.csv"]
-    files += ["stpm_bench/report/published.csv", "teachers/*.json"]
+    files += ["stpm_bench/report/literature.csv", "teachers/*.json"]
     line = typeset.made_by("claims", functions, files)
     names = typeset.write(results, "claims", sections, line)
     record_hashes(results / "claims.sha256", "claims.json", *names)
@@ -230,7 +230,7 @@ def figures(
     """Draw every figure of the tables and curves in figures/, as PDF and PNG."""
     import yaml
 
-    from stpm_bench.report import figures, published
+    from stpm_bench.report import figures, literature
     from stpm_bench.report.style import save
 
     def write(name: str, figure) -> None:
@@ -257,8 +257,8 @@ def figures(
     # Planned by the categories' names; their images tell whether they are the paper's.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     setting = grid.setting_of(of_main)
-    own = published.is_stpm(config, setting["method"])
-    if own and published.compared(published.read(), of_main):
+    own = literature.is_stpm(config, setting["method"])
+    if own and literature.compared(literature.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [

@@ -16,12 +16,12 @@ from stpm_bench.report import (
     claims_table,
     cost,
     figures,
-    published,
+    literature,
     tables,
     typeset,
 )
 
-LITERATURE = published.read()
+LITERATURE = literature.read()
 LACKING = {"cifar": ("pixel_auroc", "pro"), "frames": ("pro",)}  # set -> metrics that it has not
 # Name -> categories, and those that only have the name of one of MVTec AD's.
 MIXTURES = {
@@ -85,20 +85,20 @@ def test_every_mixture_has_its_tables_claims_and_figures(name):
 
 def make(cells, long, others, drawn):
     """Make what the steps tables, claims and figures make of one study."""
-    literature = published.without(LITERATURE, others)
+    printed = literature.without(LITERATURE, others)
     names = tables.metrics_of(cells.merge(long))
-    table = tables.study_table(long, cells, published.paper(literature), names, others)
+    table = tables.study_table(long, cells, literature.paper(printed), names, others)
     basis = tables.coverage(cells, long, pd.DataFrame(columns=cost.COLUMNS), others)
     sections = tables.study_sections("main", table, basis, {})
-    methods = published.methods(literature, table, others)
-    sections += published.methods_sections("main", methods, basis)
+    methods = literature.methods(printed, table, others)
+    sections += literature.methods_sections("main", methods, basis)
     if grid.varying(cells):
         sections += tables.by_category_sections("main", table, basis)
         differences = tables.differences(long, cells)
         sections += tables.differences_sections("main", differences, cells, basis)
-    own = published.ours(long, audited(long), cells, others)
-    together = published.reproductions(literature, own)
-    sections += published.reproductions_sections(together, basis)
+    own = literature.ours(long, audited(long), cells, others)
+    together = literature.reproductions(printed, own)
+    sections += literature.reproductions_sections(together, basis)
     definitions = audit_table.summary(audited(long), cells)
     sections += audit_table.sections(definitions)
     typeset.markdown(sections, "main")
@@ -107,7 +107,7 @@ def make(cells, long, others, drawn):
         compared = [column for column in table if column.endswith(("_paper", "_difference"))]
         assert table.loc[table["category"] == other, compared].isna().all(axis=None)
         assert (methods["category"] != "mean, as printed").all()
-        assert own.keys().isdisjoint((other, metric) for metric in published.NAMES)
+        assert own.keys().isdisjoint((other, metric) for metric in literature.NAMES)
         assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in basis
     if "tile" in others and "textures" in set(table["category"]):
         rows = long[long["category"].isin(set(mvtec.TEXTURES) - {"tile"})]
@@ -136,7 +136,7 @@ def make(cells, long, others, drawn):
         return
     try:
         figures.study(table, {})
-        if published.compared(LITERATURE, cells):
+        if literature.compared(LITERATURE, cells):
             figure = figures.difference_to_paper(table)
             labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
             with_value = set(long.loc[long["metric"].isin(["pro", "pixel_auroc"]), "category"])

@@ -12,10 +12,10 @@ from builders import cells_of, long_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.methods import stpm
-from stpm_bench.report import claims, claims_table, published, typeset
+from stpm_bench.report import claims, claims_table, literature, typeset
 from stpm_bench.report.verdict import Claim, Comparison, Learned, verdict, with_holm
 
-PAPER = published.read()
+PAPER = literature.read()
 MAIN = ("1+2+3", "imagenet", 1.0, claims.STPM)
 CONFIG = {
     "data": {"demo": False},
@@ -272,13 +272,13 @@ def test_a_teacher_near_chance_leaves_its_claims_undecided():
 
 
 def test_the_margins_agree_with_the_reasons_in_their_comments():
-    rows = PAPER[(PAPER["source"] == published.PAPER) & (PAPER["category"] == "mean")]
+    rows = PAPER[(PAPER["source"] == literature.PAPER) & (PAPER["category"] == "mean")]
     printed = rows.set_index(["method", "metric"])["value"]
     rivals = {"image_auroc": "Patch-SVDD", "pixel_auroc": "Cut-Paste", "pro": "PaDiM-R18"}
     for metric, rival in rivals.items():
-        lost = printed[published.METHOD, metric] - claims.FEW_SHOT_LOSS[metric]
+        lost = printed[literature.METHOD, metric] - claims.FEW_SHOT_LOSS[metric]
         assert lost >= printed[rival, metric] - 1e-9
-    sources = PAPER[(PAPER["method"] == published.METHOD) & (PAPER["category"] == "mean")]
+    sources = PAPER[(PAPER["method"] == literature.METHOD) & (PAPER["category"] == "mean")]
     sources = sources[~sources["source"].str.contains("anomalib|paper v3")]
     means = {
         m: sources.loc[sources["metric"] == m, "value"] for m in ("image_auroc", "pixel_auroc")

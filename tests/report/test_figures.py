@@ -9,7 +9,7 @@ from PIL import Image
 from builders import cells_of, random_table
 from stpm_bench import grid
 from stpm_bench.datasets import mvtec
-from stpm_bench.report import figures, pictures, published, tables
+from stpm_bench.report import figures, literature, pictures, tables
 from stpm_bench.report.style import COLUMN_WIDTH, save
 
 
@@ -174,11 +174,11 @@ def test_a_fraction_is_an_axis():
 
 def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
     long = random_table(mvtec.CATEGORIES)
-    literature = published.read()
-    assert published.compared(literature, cells_of(long))
-    assert not published.compared(literature, cells_of(random_table(["brick"])))
-    assert not published.compared(literature, cells_of(random_table(["bottle"], layers=("1",))))
-    table = tables.study_table(long, cells_of(long), published.paper(literature))
+    printed = literature.read()
+    assert literature.compared(printed, cells_of(long))
+    assert not literature.compared(printed, cells_of(random_table(["brick"])))
+    assert not literature.compared(printed, cells_of(random_table(["bottle"], layers=("1",))))
+    table = tables.study_table(long, cells_of(long), literature.paper(printed))
     figure = figures.difference_to_paper(table)
     assert [axis.get_title() for axis in figure.axes] == ["pixel AUROC", "PRO"]
     assert labels(figure) == [*mvtec.CATEGORIES, "mean"]

@@ -14,7 +14,7 @@ from stpm_bench.report import (
     audit_table,
     claims_table,
     cost,
-    published,
+    literature,
     statistics,
     tables,
     typeset,
@@ -164,7 +164,7 @@ def costs(*rows) -> pd.DataFrame:
 
 
 def test_the_papers_values_are_compared_with_ours():
-    paper = published.paper(published.read())
+    paper = literature.paper(literature.read())
     long = random_table(["bottle", "cable"])
     table = tables.study_table(long, cells_of(long), paper)
     assert row(table, "bottle")["pro_paper"] == 0.951
@@ -184,7 +184,7 @@ def test_the_papers_values_are_compared_with_ours():
 
 
 def test_the_papers_values_are_of_its_own_setting():
-    paper = published.paper(published.read())
+    paper = literature.paper(literature.read())
     long = random_table(["bottle"], layers=("1", "1+2+3"))
     table = tables.study_table(long, cells_of(long), paper)
     values = table[table["category"] == "bottle"].set_index("layers")["pro_paper"]
@@ -207,8 +207,8 @@ def test_one_seed_has_no_spread():
     own = {("bottle", "pro"): (0.9, np.nan)}
     for spread, expected in ((np.nan, "one seed, no spread"), (0.1, "mean ± standard deviation")):
         own["bottle", "pro"] = (0.9, spread)
-        rows = published.reproductions(published.read(), own)
-        captions = [part.caption for part in published.reproductions_sections(rows, "")]
+        rows = literature.reproductions(literature.read(), own)
+        captions = [part.caption for part in literature.reproductions_sections(rows, "")]
         assert expected in captions[2]
         assert ("±" in captions[2]) is (expected != "one seed, no spread")
 
@@ -309,11 +309,11 @@ def test_a_study_of_a_set_without_pro_alone(categories, metrics, columns):
     (section,) = tables.study_sections("main", table, "")
     assert list(section.body) == ["category", *columns]
     assert section.body["category"].tolist() == [*categories, "mean"]
-    assert published.methods(published.read(), table).empty
-    own = published.ours(
+    assert literature.methods(literature.read(), table).empty
+    own = literature.ours(
         long, pd.DataFrame(columns=[*grid.AXES, "definition", "masks"]), cells_of(long)
     )
-    reproductions = published.reproductions(published.read(), own)
+    reproductions = literature.reproductions(literature.read(), own)
     assert reproductions["ours"].isna().all()
 
     long = random_table(categories, layers=("1", "2"), metrics=metrics)
@@ -381,7 +381,7 @@ def test_a_setting_of_two_axes_is_named_by_both():
 
 def test_latex_and_html_say_what_markdown_says():
     body = pd.DataFrame({"a_b & c": ["**0.951 ± 0.003**", "50% < x"], "n": ["`f_1`", "#"]})
-    section = typeset.Section("T_1", body, "In `published.csv`; 256 × 256.")
+    section = typeset.Section("T_1", body, "In `literature.csv`; 256 × 256.")
     text = typeset.latex([section, section], "main")
     assert r"a\_b \& c & n \\" in text
     assert r"\textbf{0.951 $\pm$ 0.003} & \texttt{f\_1} \\" in text
@@ -453,9 +453,9 @@ def test_latex_compiles(tmp_path):
         *tables.by_category_sections("main", table, ""),
         *tables.differences_sections("main", differences, cells_of(long), ""),
     ]
-    literature = published.read()
-    sections += published.methods_sections("main", published.methods(literature, table), "")
-    sections += published.reproductions_sections(published.reproductions(literature, {}), "")
+    printed = literature.read()
+    sections += literature.methods_sections("main", literature.methods(printed, table), "")
+    sections += literature.reproductions_sections(literature.reproductions(printed, {}), "")
     found = verdict.Claim("1a", "A & B: " + "a sentence " * 9, "v1", "pro", [])
     sections += claims_table.sections([found], "50% of it", ["epochs 3"])
     typeset.write(tmp_path, "tables", sections)
@@ -469,16 +469,16 @@ def test_latex_compiles(tmp_path):
 
 
 def test_only_the_first_method_of_a_study_is_compared_with_the_paper():
-    long = random_table(mvtec.CATEGORIES, metrics=published.NAMES)
+    long = random_table(mvtec.CATEGORIES, metrics=literature.NAMES)
     both = pd.concat([long.assign(value=0.9), long.assign(method="stpm_authors", value=0.5)])
-    paper = published.paper(published.read())
+    paper = literature.paper(literature.read())
     table = tables.study_table(both, cells_of(both), paper)
     compared = table[table["pro_paper"].notna()]
     assert set(compared["method"]) == {"stpm"}
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
-    own = published.ours(both, nothing, cells_of(both))
+    own = literature.ours(both, nothing, cells_of(both))
     assert own["bottle", "pro"][0] == pytest.approx(0.9)
-    methods = published.methods(published.read(), table)
+    methods = literature.methods(literature.read(), table)
     assert not methods.duplicated(["metric", "category"]).any()
 
 
@@ -486,10 +486,10 @@ def test_means_compared_with_the_papers_are_of_the_15_categories_only():
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
 
     def mean(categories):
-        long = random_table(categories, metrics=published.NAMES)
+        long = random_table(categories, metrics=literature.NAMES)
         long["value"] = np.where(long["category"] == "widget", 0.1, 0.9)
-        rows = published.reproductions(
-            published.read(), published.ours(long, nothing, cells_of(long))
+        rows = literature.reproductions(
+            literature.read(), literature.ours(long, nothing, cells_of(long))
         )
         return rows[(rows["metric"] == "pro") & (rows["category"] == "mean")].iloc[0]["ours"]
 

@@ -36,7 +36,7 @@ from stpm_bench import config as configs, grid
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import lock_results, sha256
-from stpm_bench.report import published
+from stpm_bench.report import literature
 from stpm_bench.results import MASKS, ORIGINAL_MASKS
 from stpm_bench.run import catalogue, messages, options, plan, progress, resources
 from stpm_bench.run.suite import is_published, pretraining_name, suite_of

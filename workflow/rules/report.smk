@@ -42,7 +42,7 @@ rule tables:
         "../../environment.yml"
     params:
         code=version_of("tables"),
-        published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
+        literature=sha256(PACKAGE / "stpm_bench/report/literature.csv"),
         study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:
@@ -72,7 +72,7 @@ rule claims:
         "../../environment.yml"
     params:
         code=version_of("claims"),
-        published=sha256(PACKAGE / "stpm_bench/report/published.csv"),
+        literature=sha256(PACKAGE / "stpm_bench/report/literature.csv"),
         study=MAIN_STUDY,
         results=subpath(input[0], parent=True),
     shell:

@@ -1,4 +1,4 @@
-"""The published numbers (published.csv), and tables that compare ours with them."""
+"""The published numbers (literature.csv), and tables that compare ours with them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from stpm_bench.report.tables import (
 )
 from stpm_bench.report.typeset import Section, bold_best, number, spread
 
-PUBLISHED = Path(__file__).with_name("published.csv")
+FILE = Path(__file__).with_name("literature.csv")
 COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"]
 PAPER, METHOD = "paper v3", "STFPM"
 # The authors define PRO differently, so their values have a separate name and table.
@@ -44,7 +44,7 @@ OURS = "ours"
 MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
 # The published methods that are run here: each one's name in the tables, and its name in
-# published.csv by the teacher's backbone ('' stands for any backbone).
+# literature.csv by the teacher's backbone ('' stands for any backbone).
 METHOD_AXIS = SETTING[-1]
 NO_READINGS: Mapping = MappingProxyType({})
 RUN_HERE = {
@@ -54,7 +54,7 @@ RUN_HERE = {
 }
 
 
-def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
+def read(path: str | Path = FILE) -> pd.DataFrame:
     """Return columns source, table, method, category, metric, value (in [0, 1]), checked.
 
     Raises:
@@ -81,7 +81,7 @@ def read(path: str | Path = PUBLISHED) -> pd.DataFrame:
     return table
 
 
-def without(published: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
+def without(literature: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
     """Return the published values that are comparable where some categories are not MVTec AD's.
 
     Args:
@@ -89,16 +89,16 @@ def without(published: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
             entries are left out, and so are the means, which cover all 15 categories.
     """
     if not others:
-        return published
-    return published[~published["category"].isin([*others, "mean"])]
+        return literature
+    return literature[~literature["category"].isin([*others, "mean"])]
 
 
-def paper(published: pd.DataFrame) -> dict[tuple[str, str], float]:
+def paper(literature: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the paper's own STPM values: (category or 'mean', metric) -> value.
 
     Category 'mean' is the row that the paper prints, not always the mean of its entries.
     """
-    rows = published[(published["source"] == PAPER) & (published["method"] == METHOD)]
+    rows = literature[(literature["source"] == PAPER) & (literature["method"] == METHOD)]
     return entries(rows)
 
 
@@ -116,9 +116,9 @@ def is_stpm(config: dict, method: str) -> bool:
     return known[method].module == known[DEFAULT].module
 
 
-def compared(published: pd.DataFrame, cells: pd.DataFrame) -> bool:
+def compared(literature: pd.DataFrame, cells: pd.DataFrame) -> bool:
     """Return whether the paper has a value for a category of these cells, at its setting."""
-    known = {category for category, _ in paper(published)}
+    known = {category for category, _ in paper(literature)}
     return bool(at_papers_setting(cells)["category"].isin(known).any())
 
 
@@ -127,7 +127,7 @@ class Baseline(NamedTuple):
 
     Attributes:
         title: its name in the tables.
-        printed: its name in published.csv, with the teacher's backbone.
+        printed: its name in literature.csv, with the teacher's backbone.
         table: what `tables.study_table` returns for it, on the main study's categories.
     """
 
@@ -176,7 +176,7 @@ def baselines(
 
 
 def methods(
-    published: pd.DataFrame,
+    literature: pd.DataFrame,
     table: pd.DataFrame,
     others: Collection[str] = (),
     ran: Sequence[Baseline] = (),
@@ -184,7 +184,7 @@ def methods(
     """Compare the published methods with ours: one row for each metric and category.
 
     Args:
-        published: only what is comparable with these results, see `without`.
+        literature: only what is comparable with these results, see `without`.
         table: what `tables.study_table` returns; only its rows at the paper's setting are used.
         others: as in `without`. ran: what `baselines` returns.
 
@@ -197,7 +197,7 @@ def methods(
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's numbers are compared in `reproductions`.
-    rows = published[(published["method"] != METHOD) | (published["source"] == PAPER)]
+    rows = literature[(literature["method"] != METHOD) | (literature["source"] == PAPER)]
     several = rows.groupby("method")["source"].nunique() > 1
     names = rows["method"].where(
         ~rows["method"].map(several), rows["method"] + " (" + rows["source"] + ")"
@@ -233,7 +233,7 @@ def methods(
 
 def with_printed_difference(
     baseline: Baseline,
-    published: pd.DataFrame,
+    literature: pd.DataFrame,
     category: str,
     members: Sequence[str],
     metric: str,
@@ -241,9 +241,9 @@ def with_printed_difference(
     """Return our value of a method in a row of `methods`, and its difference from the printed one.
 
     Args:
-        published: the published values of all methods. members: the categories of the row.
+        literature: the published values of all methods. members: the categories of the row.
     """
-    printed = published[published["method"] == baseline.printed]
+    printed = literature[literature["method"] == baseline.printed]
     if printed["source"].nunique() > 1:
         printed = printed[printed["source"] == PAPER]
     row = baseline.table[baseline.table["category"] == category]
@@ -286,7 +286,7 @@ def methods_sections(
             lines.append([row["category"], *best, *less])
         body = pd.DataFrame(lines, columns=["category", *columns, *own, *differences])
         caption = (
-            "Published values (`stpm_bench/report/published.csv` gives the source of each) and "
+            "Published values (`stpm_bench/report/literature.csv` gives the source of each) and "
             f"ours, {over_seeds(rows, own)}; {basis}. The best of a row is in bold; "
             "n/a: nobody published it. A group's published value is the mean of its entries, or "
             f"the printed mean if there are none; '{PRINTED}' is what the sources print, which is "
@@ -379,7 +379,7 @@ def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str,
 
 
 def reproductions(
-    published: pd.DataFrame,
+    literature: pd.DataFrame,
     own: Mapping[tuple[str, str], tuple[float, float]],
     others: Mapping[str, Mapping[tuple[str, str], tuple[float, float]]] = NO_READINGS,
 ) -> pd.DataFrame:
@@ -393,7 +393,7 @@ def reproductions(
         `others` `ours: NAME` and `ours: NAME sd`, and `range` (highest less lowest of the sources
         and `ours`). Over all 15 categories: 'mean' of the entries, and 'mean, as printed'.
     """
-    rows = published[published["method"] == METHOD]
+    rows = literature[literature["method"] == METHOD]
     sources = {name: entries(part) for name, part in rows.groupby("source", sort=False)}
     known = list(dict.fromkeys(rows["category"]))
     categories = [c for c in mvtec.CATEGORIES if c in known]
@@ -437,7 +437,7 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
         run = rows[OURS].notna() & rows["category"].isin(mvtec.CATEGORIES)
         caption = (
             "STPM as the paper, its authors' repository and others report it (each source in "
-            "`stpm_bench/report/published.csv`) and ours, "
+            "`stpm_bench/report/literature.csv`) and ours, "
             f"{over_seeds(rows, rows.columns[start:-1:2])}, "
             f"of {run.sum()} of 15 categories; {basis}. Range: the highest value of the "
             "row minus the lowest. n/a: not reported, or not run here. 'mean' is the mean of the "

@@ -6,9 +6,9 @@ from builders import cells_of, random_table
 from stpm_bench import audit, grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
-from stpm_bench.report import published, tables, typeset
+from stpm_bench.report import literature, tables, typeset
 
-LITERATURE = published.read()
+LITERATURE = literature.read()
 
 
 def value(table, metric, category, column):
@@ -16,16 +16,16 @@ def value(table, metric, category, column):
     return rows[column].item()
 
 
-def methods(categories, literature=LITERATURE):
+def methods(categories, printed=LITERATURE):
     long = random_table(categories)
-    table = tables.study_table(long, cells_of(long), published.paper(literature))
-    return long, published.methods(literature, table)
+    table = tables.study_table(long, cells_of(long), literature.paper(printed))
+    return long, literature.methods(printed, table)
 
 
-def test_published_numbers_have_sources():
+def test_literature_numbers_have_sources():
     assert LITERATURE["value"].between(0, 1).all()
     assert LITERATURE["source"].notna().all()
-    assert published.paper(LITERATURE)["mean", "pro"] == 0.921
+    assert literature.paper(LITERATURE)["mean", "pro"] == 0.921
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_published_numbers_have_sources():
     ],
 )
 def test_a_row_that_is_wrong_is_named(tmp_path, line, message):
-    path = tmp_path / "published.csv"
-    path.write_text(",".join(published.COLUMNS) + "\n" + line + "\n")
+    path = tmp_path / "literature.csv"
+    path.write_text(",".join(literature.COLUMNS) + "\n" + line + "\n")
     with pytest.raises(InputError, match=str(path)) as error:
-        published.read(path)
+        literature.read(path)
     assert message in str(error.value)
     path.write_text("source,value\nme,1\n")
     with pytest.raises(InputError, match="lacks the columns table, method, category, metric, che"):
-        published.read(path)
+        literature.read(path)
 
 
-def test_published_methods_are_compared_with_ours():
+def test_literature_methods_are_compared_with_ours():
     long, table = methods(mvtec.CATEGORIES)
     assert value(table, "pro", "carpet", "SPADE") == 0.947
     assert np.isnan(value(table, "pro", "carpet", "Cut-Paste"))  # pixel AUROC alone
@@ -65,7 +65,7 @@ def test_published_methods_are_compared_with_ours():
     ours = long[(long["metric"] == "pro") & (long["category"] == "bottle")]["value"].mean()
     assert value(table, "pro", "bottle", "ours") == pytest.approx(ours)
     assert value(table, "pro", "bottle", "difference") == pytest.approx(ours - 0.951)
-    text = typeset.markdown(published.methods_sections("main", table, "45 of 45 cells"), "main")
+    text = typeset.markdown(literature.methods_sections("main", table, "45 of 45 cells"), "main")
     assert "| category         | SSIM-AE " in text
     assert "**0.9" in text
     assert "| n/a" in text
@@ -87,19 +87,19 @@ def test_a_row_that_a_user_adds_appears():
         ("a thesis", "t", "STFPM", "bottle", "pro", 0.5, "one"),
         ("a thesis", "t", "SPADE", "bottle", "pro", 0.4, "one"),
     ]
-    literature = pd.concat([LITERATURE, pd.DataFrame(rows, columns=published.COLUMNS)])
-    table = methods(["bottle"], literature)[1]
+    printed = pd.concat([LITERATURE, pd.DataFrame(rows, columns=literature.COLUMNS)])
+    table = methods(["bottle"], printed)[1]
     assert value(table, "pro", "bottle", "PatchCore") == 0.96
     assert value(table, "pro", "bottle", "SPADE (a thesis)") == 0.4
     assert value(table, "pro", "bottle", "STPM (paper)") == 0.951
-    together = published.reproductions(literature, {})
+    together = literature.reproductions(printed, {})
     assert value(together, "pro", "bottle", "a thesis") == 0.5
 
 
 def test_categories_of_which_nothing_is_published_have_no_competitors():
     table = methods(["brick", "gravel"])[1]
     assert table.empty
-    assert published.methods_sections("main", table, "") == []
+    assert literature.methods_sections("main", table, "") == []
 
 
 def test_reproductions_show_the_disagreement_and_ours():
@@ -116,8 +116,8 @@ def test_reproductions_show_the_disagreement_and_ours():
         ],
         columns=[*grid.AXES, *audit.COLUMNS],
     )
-    own = published.ours(long, audited, cells_of(long))
-    table = published.reproductions(LITERATURE, own)
+    own = literature.ours(long, audited, cells_of(long))
+    table = literature.reproductions(LITERATURE, own)
     assert value(table, "pro_rescaled", "bottle", "ours") == 0.75
     bottle = long[(long["metric"] == "image_auroc") & (long["category"] == "bottle")]["value"]
     assert value(table, "image_auroc", "bottle", "ours") == pytest.approx(bottle.mean())
@@ -131,8 +131,8 @@ def test_reproductions_show_the_disagreement_and_ours():
     assert value(table, "pixel_auroc", "screw", "range") == pytest.approx(
         sources.max() - sources.min()
     )
-    sections = published.reproductions_sections(table, "")
-    assert [s.title.split(": ")[1] for s in sections] == list(published.NAMES.values())
+    sections = literature.reproductions_sections(table, "")
+    assert [s.title.split(": ")[1] for s in sections] == list(literature.NAMES.values())
     assert "of 2 of 15 categories" in sections[0].caption
     rescaled = next(s for s in sections if "authors' own" in s.title)
     assert "This is not the PRO of the other tables" in rescaled.caption
@@ -144,9 +144,9 @@ def test_other_sets_do_not_enter_the_means_of_mvtec_ad():
     assert value(table, "pro", "mvtec_ad", "STPM (paper)") == pytest.approx(0.9242, abs=1e-4)
     assert np.isnan(value(table, "pro", "mean", "STPM (paper)"))
     of_mvtec = long[(long["metric"] == "pro") & (long["category"] != "visa.candle")]["value"]
-    own = published.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells_of(long))
-    own |= {(category, metric): (0, 0) for category in every for metric in published.NAMES}
-    together = published.reproductions(LITERATURE, own)
+    own = literature.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells_of(long))
+    own |= {(category, metric): (0, 0) for category in every for metric in literature.NAMES}
+    together = literature.reproductions(LITERATURE, own)
     assert value(together, "pro", "mean", "ours") == pytest.approx(of_mvtec.mean())
 
 
@@ -164,9 +164,9 @@ def with_baselines(categories, runs, teacher="t"):
         "teachers": {"t": {"backbone": "resnet18"}, "u": {"backbone": "resnet18"}},
     }
     main = cells_of(long)
-    ran = published.baselines(both, cells_of(both), config, main)
-    table = tables.study_table(long, main, published.paper(LITERATURE))
-    return both, ran, published.methods(LITERATURE, table, (), ran)
+    ran = literature.baselines(both, cells_of(both), config, main)
+    table = tables.study_table(long, main, literature.paper(LITERATURE))
+    return both, ran, literature.methods(LITERATURE, table, (), ran)
 
 
 def test_our_runs_of_published_methods_are_compared_with_the_printed_values():
@@ -197,7 +197,7 @@ def test_our_runs_of_published_methods_are_compared_with_the_printed_values():
     # The paper prints no image AUROC of a category of PaDiM, and nothing of PatchCore.
     assert np.isnan(value(table, "image_auroc", "bottle", "ours: PaDiM less printed"))
     assert table["ours: PatchCore less printed"].isna().all()
-    sections = published.methods_sections("main", table, "all cells", ran)
+    sections = literature.methods_sections("main", table, "all cells", ran)
     pro = next(section for section in sections if section.title.startswith("PRO"))
     assert [c for c in pro.body if "ours" in c] == [
         "ours",
@@ -219,7 +219,7 @@ def test_a_baseline_at_another_setting_is_not_compared(layers, teacher):
     _, ran, table = with_baselines(["bottle"], [("padim", layers, 0, ["bottle"])], teacher)
     assert ran == []
     assert not [column for column in table if "PaDiM" in column and "ours" in column]
-    (text, *_) = published.methods_sections("main", table, "", ran)
+    (text, *_) = literature.methods_sections("main", table, "", ran)
     assert "Run here too" not in text.caption
 
 
@@ -236,18 +236,18 @@ def test_other_readings_are_compared_with_the_authors_numbers():
             "stpm_l2": {"distance": "l2"},
         },
     }
-    found = published.readings(cells_of(every), config, cells_of(long))
+    found = literature.readings(cells_of(every), config, cells_of(long))
     assert list(found) == ["stpm_authors", "stpm_authors_200"]
     nothing = pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS])
-    own = published.ours(long, nothing, cells_of(long))
-    values = {name: published.ours(every, nothing, rows) for name, rows in found.items()}
-    table = published.reproductions(LITERATURE, own, values)
+    own = literature.ours(long, nothing, cells_of(long))
+    values = {name: literature.ours(every, nothing, rows) for name, rows in found.items()}
+    table = literature.reproductions(LITERATURE, own, values)
     of_bottle = parts["stpm_authors_200"].query("category == 'bottle' and metric == 'pixel_auroc'")
     shown = value(table, "pixel_auroc", "bottle", "ours: stpm_authors_200")
     assert shown == pytest.approx(of_bottle["value"].mean())
     assert value(table, "pixel_auroc", "bottle", "authors' repository README") == 0.987894
-    plain = published.reproductions(LITERATURE, own)
+    plain = literature.reproductions(LITERATURE, own)
     assert plain["range"].equals(table["range"])
-    sections = published.reproductions_sections(table, "basis")
+    sections = literature.reproductions_sections(table, "basis")
     assert "ours: stpm_authors_200" in sections[0].body
     assert "±" in sections[0].body.set_index("category").loc["bottle", "ours: stpm_authors"]
