@@ -52,7 +52,7 @@ def rows(content: dict) -> pd.DataFrame:
     machine = content["machine"]
     device = machine["device"] if machine["device"] != "cpu" else machine["capability"]
     table = pd.DataFrame(content["results"])
-    table.insert(0, "processor", f"{device}, {content['threads']} thread(s)")
+    table.insert(0, "processor", f"{device}, threads: {content['threads']}")
     return table
 
 

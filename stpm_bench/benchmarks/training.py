@@ -129,7 +129,7 @@ def where(device: torch.device) -> str:
     """Return the device's name, or how many threads of the processor PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} thread(s)"
+    return f"threads: {torch.get_num_threads()}"
 
 
 def step_of(

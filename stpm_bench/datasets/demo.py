@@ -91,7 +91,7 @@ def write(folder: str | Path, size: int = 128, seed: int = 0) -> None:
     folder = Path(folder)
     for category in CATEGORIES:
         for crop in crops(category, size, seed):
-            sample = draw(crop, seed)
+            sample = render(crop, seed)
             name = f"{crop.index:03d}"
             _save(folder / category / crop.split / crop.defect / f"{name}.png", sample.image)
             if crop.defect != "good":
@@ -125,7 +125,7 @@ def crops(category: str, size: int = 128, seed: int = 0) -> list[Crop]:
     return listed
 
 
-def draw(crop: Crop, seed: int = 0) -> Sample:
+def render(crop: Crop, seed: int = 0) -> Sample:
     """Return the pixels of one of the images that `crops` lists for the same seed."""
     rng = _generator(seed, crop.category, crop.split, crop.defect, crop.index, "exposure")
     pixels = _photograph(crop.category)[crop.top : crop.bottom, crop.left : crop.right]

@@ -73,7 +73,7 @@ def evaluate(
     if annotation == "pixels":
         return values
     fpr, overlap, _ = vertices(pixels)
-    curve_fpr, curve_overlap = thin(*until(fpr, overlap, CURVE_LIMIT))
+    curve_fpr, curve_overlap = shorten_curve(*until(fpr, overlap, CURVE_LIMIT))
     return values | {
         "pro": area(fpr, overlap, 0.3) / 0.3,
         "pro_0.05": area(fpr, overlap, 0.05) / 0.05,
@@ -82,7 +82,7 @@ def evaluate(
     }
 
 
-def thin(fpr: np.ndarray, overlap: np.ndarray, points: int = CURVE_POINTS):
+def shorten_curve(fpr: np.ndarray, overlap: np.ndarray, points: int = CURVE_POINTS):
     """Keep at most `points` points of a curve, including the first and the last.
 
     They are spaced evenly along the curve as a plot shows it, both axes at full width, so that

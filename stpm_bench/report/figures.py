@@ -27,13 +27,17 @@ from stpm_bench.report.tables import (
 )
 
 MOST_SETTINGS = 30  # settings that one figure shows; tables have all
+MARKERS = ("D", "o", "s", "^", "v", "P")
+MOST_LINES = len(MARKERS)  # of a figure against the fraction
+LEGEND_COLUMNS = 3
 LIMIT, EDGE = 0.3, 0.345  # of the false-positive rate: the integration limit, the end of the axis
 LONG_NAME = 10  # characters
 LABELS = {"layers": "levels matched", "teacher": "teacher", "fraction": "training images"}
 
 
 def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
-    """Draw a study's metrics: against the fraction, or one row for each setting or category.
+    """Draw a study's metrics: against the fraction with a line for each value of the other axes, or
+    one row for each setting or category.
 
     If there are more than `MOST_SETTINGS` settings, only the best are drawn. Sets without PRO are
     left to the tables if there are other sets.
@@ -43,8 +47,10 @@ def study(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure
         accuracies: teacher -> its test accuracy in [0, 1], None where it has none.
     """
     table = split_by_pro(table).get("", table)
-    if varying(table) == ["fraction"]:
-        return against_fraction(table)
+    if "fraction" in varying(table):
+        fractions = table.groupby(line_names(table))["fraction"].nunique()
+        if len(fractions) <= MOST_LINES and fractions.min() > 1:
+            return against_fraction(table)
     mean = parts(table)[1]
     if len(mean) <= MOST_SETTINGS:
         return rows(table, accuracies)
@@ -82,14 +88,15 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         axis_label, shown = "category", pd.concat([single, mean])
     lines = sum(name.count("\n") + 1 for name in names_shown)
     fewest = 5 if "\n" in axis_label else 3  # rows beside which the label finds room
-    # Long names leave the panels little width: fewer numbers below them.
-    ticks = 2 if max(map(len, names_shown)) > LONG_NAME else 3
+    # Long names leave the panels little width: fewer numbers below them, and a wider figure.
+    excess = max(0, max(map(len, names_shown)) - LONG_NAME)
+    ticks = 2 if excess else 3
     metrics = {name: METRICS[name] for name in metrics_of(table)}
     with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
-            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, fewest)),
+            figsize=(COLUMN_WIDTH + 0.06 * excess, 0.75 + 0.14 * max(lines, fewest)),
             sharey=True,
             squeeze=False,
             layout="constrained",
@@ -114,34 +121,62 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
     return figure
 
 
+def line_names(table: pd.DataFrame) -> pd.Series:
+    """Return the name of each row's line in `against_fraction`: its setting without the fraction,
+    and without the levels where each method has its own; '' if there is one line."""
+    without = table.assign(fraction=1.0)
+    if table["method"].nunique() > 1 and table.groupby("method")["layers"].nunique().max() == 1:
+        without["layers"] = ""
+    return setting_names(without)
+
+
 def against_fraction(table: pd.DataFrame) -> Figure:
-    """Draw each metric against the share of the training images, on a logarithmic axis."""
+    """Draw each metric against the share of the training images, on a logarithmic axis.
+
+    One line of means for each value of the other axes; a single line is drawn over those of the
+    categories.
+    """
+    names = line_names(table)
+    shades = colours(list(dict.fromkeys(names)))
     single, mean = parts(table)
     fractions = sorted(table["fraction"].unique())
     metrics = {name: METRICS[name] for name in metrics_of(table)}
+    below = 0.12 * -(-len(shades) // LEGEND_COLUMNS) if len(shades) > 1 else 0
     with drawing():
         figure, axes = plt.subplots(
-            1, len(metrics), figsize=(COLUMN_WIDTH, 1.6), squeeze=False, layout="constrained"
+            1,
+            len(metrics),
+            figsize=(COLUMN_WIDTH, 1.6 + below),
+            squeeze=False,
+            layout="constrained",
         )
         for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
-            for _, line in single.groupby("category", sort=False):
-                line = line.sort_values("fraction")
-                axis.plot(line["fraction"], line[metric], color=GREY, linewidth=0.5, zorder=1)
-            circles(axis, single["fraction"], single[metric])
-            line = mean.sort_values("fraction")
-            axis.errorbar(
-                line["fraction"],
-                line[metric],
-                yerr=line[f"{metric}_sd"].fillna(0),
-                **DIAMOND | {"linestyle": "-"},
-            )
+            if len(shades) == 1:
+                for _, line in single.groupby("category", sort=False):
+                    line = line.sort_values("fraction")
+                    axis.plot(line["fraction"], line[metric], color=GREY, linewidth=0.5, zorder=1)
+                circles(axis, single["fraction"], single[metric])
+            for marker, (name, shade) in zip(MARKERS, shades.items(), strict=False):
+                line = mean[names[mean.index] == name].sort_values("fraction")
+                axis.errorbar(
+                    line["fraction"],
+                    line[metric],
+                    yerr=line[f"{metric}_sd"].fillna(0),
+                    label=name,
+                    **DIAMOND | {"fmt": marker, "linestyle": "-", "color": shade, "ecolor": shade},
+                )
             axis.set(xscale="log", title=label)
             axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
             axis.minorticks_off()
             axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axis.margins(x=0.15)
         axes[0, len(metrics) // 2].set_xlabel("training images, % (logarithmic)")
-        figure.suptitle(legend(table, by_setting=True))
+        if len(shades) > 1:
+            handles, _ = axes[0, 0].get_legend_handles_labels()
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False
+            )
+        figure.suptitle(legend(table, by_setting=True, circles=len(shades) == 1))
     return figure
 
 
@@ -175,13 +210,15 @@ def with_accuracy(teacher: str, accuracy: float | None) -> str:
     return teacher if accuracy is None else f"{teacher}\n({accuracy:.1%} accuracy)"
 
 
-def legend(table: pd.DataFrame, by_setting: bool) -> str:
+def legend(table: pd.DataFrame, by_setting: bool, circles: bool = True) -> str:
     """Return what the marks mean, and the numbers of categories and seeds behind them."""
     categories = parts(table)[0]["category"].nunique()
     n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
     n += f" × {seeds(table)}"
     spread = " ± sd over seeds" if table["seeds"].max() > 1 else ""
     if by_setting:
+        if not circles:
+            return f"mean over categories{spread}\n{n}"
         return f"diamond: mean over categories{spread}; circle: a category\n{n}"
     return f"mean{spread}; {n}"
 

@@ -56,7 +56,7 @@ def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
     lines.append(["total", len(seen), "", len(done)])
     shown = [[f"{v:,}" if isinstance(v, int) else v for v in line] for line in lines]
     body = pd.DataFrame(shown, columns=["study", "cells", "shared with a study above", "done"])
-    shared = [f"{table[column].nunique():,} {name}" for column, name in SHARED.items()]
+    shared = [f"{name} ({table[column].nunique():,})" for column, name in SHARED.items()]
     caption = (
         "A cell is one method's run on one category, evaluated. The cells share "
         f"{', '.join(shared)}, each of which is made once."

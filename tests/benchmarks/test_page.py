@@ -40,8 +40,8 @@ def test_every_file_has_its_rows_and_gaps_are_empty(tmp_path):
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0] == ["processor", "step", "images/s", "ratio"]
     assert cells[2:] == [
-        ["AVX2, 1 thread(s)", "plain", "2.75", ""],
-        ["H100, 1 thread(s)", "plain", "300", ""],
+        ["AVX2, threads: 1", "plain", "2.75", ""],
+        ["H100, threads: 1", "plain", "300", ""],
     ]
     assert "[a.json](measured/a.json) (EPYC, 2 cores, load 0.3; 3 runs; PyTorch 2.15.0" in text
 

@@ -20,7 +20,7 @@ def is_defect(crop):
 
 @pytest.fixture(scope="module")
 def samples():
-    return [(crop, demo.draw(crop)) for crop in everything()]
+    return [(crop, demo.render(crop)) for crop in everything()]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_pixels_are_the_same_on_every_machine(samples):
 
 
 def test_another_seed_gives_other_images():
-    one, other = (demo.draw(demo.crops("grass", seed=seed)[0], seed) for seed in (0, 1))
+    one, other = (demo.render(demo.crops("grass", seed=seed)[0], seed) for seed in (0, 1))
     assert (one.image != other.image).mean() > 0.5
 
 
@@ -93,7 +93,7 @@ def test_another_count_leaves_the_other_images_as_they_were(monkeypatch, samples
     assert len(shared) == 3 + 2 + 5 * len(demo.DEFECTS)
     for crop in shared:
         assert crop == before[crop[:4]][0]
-        np.testing.assert_array_equal(demo.draw(crop).image, before[crop[:4]][1])
+        np.testing.assert_array_equal(demo.render(crop).image, before[crop[:4]][1])
 
 
 @pytest.mark.parametrize("size", [64, 100, 128])
@@ -121,7 +121,7 @@ def test_images_are_made_of_their_crop_alone(monkeypatch, samples):
         alone[box] = photograph(crop.category)[box]
         with monkeypatch.context() as patch:
             patch.setattr(demo, "_photograph", lambda category, alone=alone: alone)
-            np.testing.assert_array_equal(demo.draw(crop).image, sample.image)
+            np.testing.assert_array_equal(demo.render(crop).image, sample.image)
 
 
 def test_masks_are_exact(samples):
@@ -185,7 +185,7 @@ def test_nothing_is_downloaded(monkeypatch):
 @pytest.mark.parametrize("size", [64, 96])
 def test_other_sizes(size):
     for crop in demo.crops("brick", size):
-        sample = demo.draw(crop)
+        sample = demo.render(crop)
         assert sample.image.shape == sample.mask.shape == (size, size)
         assert sample.mask.any() == is_defect(crop)
 

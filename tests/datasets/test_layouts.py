@@ -1,5 +1,6 @@
 """Small sets in the real layouts of VisA, BTAD and MPDD, and configs with several sets."""
 
+import json
 import os
 import re
 
@@ -13,7 +14,7 @@ from test_shanghaitech import write_shanghaitech
 from builders import picture, save, small_config, write_nut
 from conftest import REPOSITORY, snakemake
 from stpm_bench.config import complete, sources
-from stpm_bench.datasets import layouts
+from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.datasets.check import check_folder
 from stpm_bench.datasets.prepare import prepare
 from stpm_bench.errors import InputError
@@ -367,6 +368,23 @@ def test_an_archive_that_is_not_the_published_one_stops_the_run(tmp_path):
     assert "CC BY-NC-SA 4.0" in run.stderr
     assert "To download" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_record_of_a_download_survives_another_run_of_its_rule(tmp_path):
+    """Without it the unpacked categories would be taken for the user's own."""
+    folder = tmp_path / "store" / "mvtec_ad"
+    for category, numbers in mvtec.COUNTS.items():
+        for split, count in zip(("train", "test"), numbers, strict=True):
+            (folder / category / split / "good").mkdir(parents=True)
+            for i in range(count):
+                (folder / category / split / "good" / f"{i:03}.png").touch()
+    record = json.dumps({"dataset": "mvtec_ad", "url": "file:///a.tar.xz", "own": ["bottle"]})
+    (folder / "download.json").write_text(record)
+    config = small_config(tmp_path, data={"folder": str(tmp_path / "store")})
+    run = snakemake(config, f"{folder}/download.json", "--forcerun", "download")
+    assert run.returncode == 0, run.stderr
+    assert "1 of 1 steps" in run.stderr
+    assert (folder / "download.json").read_text() == record
 
 
 def test_two_sets_in_one_run(tmp_path):

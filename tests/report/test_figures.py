@@ -172,6 +172,34 @@ def test_a_fraction_is_an_axis():
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["5", "10", "100"]
 
 
+def test_methods_are_lines_against_the_fraction():
+    layers = {"stpm": "1+2+3", "patchcore": "2+3"}
+    long = pd.concat(
+        random_table(["bottle", "carpet"], layers=(layers[method],)).assign(
+            method=method, fraction=fraction
+        )
+        for method in layers
+        for fraction in (0.05, 1.0)
+    )
+    long["value"] = np.random.default_rng(0).random(len(long))
+    table = tables.study_table(long, cells_of(long), {})
+    figure = figures.study(table, {})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(layers)
+    mean = table[table["kind"] == tables.MEAN].set_index(["method", "fraction"])
+    for axis, metric in zip(figure.axes, tables.METRICS, strict=True):
+        for method, line in zip(layers, axis.containers, strict=True):
+            assert list(line.lines[0].get_xdata()) == [0.05, 1.0]
+            np.testing.assert_allclose(line.lines[0].get_ydata(), mean.loc[method, metric])
+    # The same levels of each method are an axis of their own, and so are too many of them.
+    every = pd.concat([long, long.assign(layers="1")])
+    table = tables.study_table(every, cells_of(every), {})
+    names = [text.get_text() for text in figures.study(table, {}).legends[0].get_texts()]
+    assert sorted(names) == ["1, patchcore", "1, stpm", "1+2+3, stpm", "2+3, patchcore"]
+    every = pd.concat(long.assign(layers=str(level)) for level in range(figures.MOST_LINES))
+    table = tables.study_table(every, cells_of(every), {})
+    assert not figures.study(table, {}).legends
+
+
 def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
     long = random_table(mvtec.CATEGORIES)
     printed = literature.read()

@@ -52,7 +52,7 @@ def test_the_whole_grid_is_16_200_students(capsys):
     text = capsys.readouterr().out
     assert numbers(text, "total")[0] == "16,200"
     assert numbers(text, "layers")[:2] == ["675", "45"]
-    assert "15 prepared categories, 16 teachers" in text
+    assert "prepared categories (15), teachers (16)" in text
     assert f"an estimate for processors with {rates.processor_class()}" in text
 
 

@@ -16,7 +16,9 @@ rule demo_data:
 
 rule download:
     output:
-        f"{DATA}/mvtec_ad/download.json",
+        # Kept when this rule runs again: it says which categories were unpacked, and which are the
+        # user's own.
+        update(f"{DATA}/mvtec_ad/download.json"),
     log:
         f"{RESULTS}/logs/download.log",
     # Before anything else: without a network the run then stops at once.
