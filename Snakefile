@@ -61,6 +61,8 @@ onstart:
         CONFIG, SUITE.fits, {c: SUITE.count_images(c, "train") for c in CATEGORIES}
     )
     print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
+    if len(todo) > 2:
+        worker.enable()
     images = {SUITE.fits[cell]: number for cell, number in todo.items()}
     done = sum(plan.is_done(RESULTS, cell) for cell in SUITE.cells)
     progress.follow(logger, Path(RESULTS, "cells"), images, len(SUITE.cells), done)

@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from stpm_bench import worker
 from stpm_bench.errors import InputError, not_installed
+
+# Before the imports below, which a worker has made already.
+if __name__ == "__main__" and (status := worker.delegate(sys.argv[1:])) is not None:
+    sys.exit(status)
 
 try:
     from stpm_bench.steps import STEPS
@@ -110,6 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log_file.write(message)
             log_file.flush()
     return 1
+
+
+def serve(address: str, parent: str) -> None:
+    """Run a worker: the command of the process that `worker.start` starts."""
+    methods = [f"stpm_bench.methods.{name}" for name in ("stpm", "padim", "spade", "patchcore")]
+    others = [f"stpm_bench.{name}" for name in ("provenance", "unfinished", "split", "evaluation")]
+    worker.serve(main, [*methods, *others], Path(address), int(parent))
 
 
 if __name__ == "__main__":

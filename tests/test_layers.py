@@ -10,7 +10,7 @@ from stpm_bench.code_version import PACKAGE
 # module may import its own package and every layer below; imports inside functions count too.
 LAYERS = (
     # They import nothing of this package.
-    ("errors", "names", "seeds", "code_version", "anomaly_map", "neighbours", "metrics"),
+    ("errors", "names", "seeds", "code_version", "worker", "anomaly_map", "neighbours", "metrics"),
     ("methods.interface", "methods.distance"),
     # Files, networks and images.
     ("files", "levels", "device", "schema", "split", "audit", "networks"),

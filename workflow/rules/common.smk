@@ -32,7 +32,7 @@ if importlib.util.find_spec("pandas") is None:
 # scan them again and again, for a quarter of a dry run's time. It is off until the run starts.
 gc.disable()
 
-from stpm_bench import config as configs, grid
+from stpm_bench import config as configs, grid, worker
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import lock_results, sha256
