@@ -54,7 +54,7 @@ def delegate(arguments: Sequence[str]) -> int | None:
     # A job of a cluster inherits the variable, but not the process.
     if not folder or arguments[:1] not in [[step] for step in SERVED]:
         return None
-    if int(parent) not in ancestors():
+    if not started_by(int(parent)):
         return None
     address = Path(folder, same_environment())
     payload = json.dumps(list(arguments)).encode()
@@ -166,15 +166,16 @@ def execute(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     return status & 255
 
 
-def ancestors() -> list[int]:
-    """Return the processes that started this one, its parent first."""
-    found, process = [], os.getpid()
-    while process > 1:
-        # The name, in brackets, may contain anything.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        process = int(fields[1])
-        found.append(process)
-    return found
+def started_by(ancestor: int) -> bool:
+    """Return whether a process started this one, or one that did, and so on."""
+    process = os.getpid()
+    while process not in (0, ancestor):
+        try:
+            text = Path(f"/proc/{process}/stat").read_text()
+        except OSError:  # another user's process, hidden
+            return False
+        process = int(text.rpartition(")")[2].split()[1])  # the name, in brackets, may have spaces
+    return process == ancestor
 
 
 def same_environment() -> str:

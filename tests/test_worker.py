@@ -119,6 +119,14 @@ def test_what_is_not_delegated(served, monkeypatch):
     assert client(NOT_DELEGATED).stdout == "None\n"
 
 
+def test_what_started_a_process():
+    assert worker.started_by(os.getppid())
+    assert worker.started_by(1)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert not worker.started_by(child.pid)
+        child.kill()
+
+
 def test_a_killed_or_interrupted_step_takes_its_child_with_it(served, tmp_path):
     command = [sys.executable, "-c", CLIENT, "fit", "wait", str(tmp_path)]
     options = {"stdout": subprocess.DEVNULL, "cwd": REPOSITORY, "env": environment()}
