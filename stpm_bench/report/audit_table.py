@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from stpm_bench.report.literature import AUTHORS_PRO
 from stpm_bench.report.tables import CATEGORY, MEAN
 from stpm_bench.report.typeset import Section, number
 
@@ -108,8 +109,8 @@ def section(treatments: Sequence[str], rows: pd.DataFrame, cells: float) -> Sect
     caption += (
         " In brackets the difference from the exact value (mvtec, masks by nearest neighbour); "
         f"{cells:.0f} cells of the main study. `stpm_bench/metrics/definitions.py` has each "
-        "definition with its source. n/a: the definition has no value for one of the cells, or the "
-        "images have several sizes."
+        f"definition with its source; `{AUTHORS_PRO}` is that of STPM's authors. n/a: the "
+        "definition has no value for one of the cells, or the images have several sizes."
     )
     title = f"PRO of the same maps by {len(order)} definitions, masks {', '.join(treatments)}"
     return Section(title, wide, caption)

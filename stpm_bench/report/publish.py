@@ -1,4 +1,4 @@
-"""Publishes a run, finished or not, as a small folder that is kept in git: results/published.
+"""Publishes a run, finished or not, as a folder of results/published, which is kept in git.
 
 A published folder uses the file names of a results folder (config.yaml, metrics.csv, claims.json,
 tables/, figures/). It also has record.json (machine, versions, hours and counts) and a README.md.
@@ -29,12 +29,12 @@ from stpm_bench.results import STAGES, cell_folder, fit_folder
 
 FOLDER = Path("results/published")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-AUTHORS = "authors' repository README"
+AUTHORS = "authors' repository README"  # its `source` in literature.csv
 NOT_RECORDED = "not recorded"
-# Beginnings of the deviations with which README.md still compares with the paper's values: `auto`
-# chooses the precision by hardware, scoring a second checkpoint does not change the result of the
-# first, and images that were resampled are allowed because the line above the table names them.
-STILL_COMPARED = ("precision ", "last_epoch ", RESAMPLED)
+# A deviation that begins with one of these does not stop README.md from comparing with the paper:
+# `auto` chooses the precision by hardware, and the line above the table says that images were
+# resampled.
+STILL_COMPARED = ("precision ", RESAMPLED)
 BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
 END = "<!-- end of published results -->"
 # What record.json keeps of a teacher's record.
@@ -42,7 +42,7 @@ TEACHER_KEYS = ("source", "declared", "weights_sha256", "data_sha256", "test_acc
 FEW = 5  # names that a message or a README lists before 'and N more'
 
 
-class Run(NamedTuple):
+class StageRun(NamedTuple):
     """One run of a stage ('teacher', 'fit', 'score' or 'evaluate'): the name of its folder or of
     the teacher's file, its record, and the names of the folders of the cells that use it."""
 
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     cells: tuple[str, ...]
 
 
-def runs(results: Path, studies: pd.DataFrame) -> list[Run]:
+def runs(results: Path, studies: pd.DataFrame) -> list[StageRun]:
     """Return every run of a stage for the studies' cells; a fit that cells share appears once.
 
     Args:
@@ -69,29 +69,29 @@ def runs(results: Path, studies: pd.DataFrame) -> list[Run]:
     for name in cells:
         found.append(("evaluate", name, cell_folder(results, name) / STAGES["evaluate"], [name]))
     return [
-        Run(stage, name, read_json(path), tuple(names))
+        StageRun(stage, name, read_json(path), tuple(names))
         for stage, name, path, names in found
         if path.exists()
     ]
 
 
-def kinds(found: Sequence[Run]) -> dict[str, list[str]]:
+def kinds(found: Sequence[StageRun]) -> dict[str, list[str]]:
     """Return the kinds of processor that computed the results: kind -> the cells that used it.
 
     A GPU is named without the processor of its machine. A teacher that was not trained here only
-    copied its weights, and metrics are computed in float64, so neither of these counts.
+    copied its weights, and an evaluation records no processor, so neither of these counts.
     """
     result: dict[str, list[str]] = {}
     for stage, _, record, cells in found:
-        trained = stage in ("fit", "score") or "training_seconds" in record
-        if trained and "processor" in record:
+        counts = stage in ("fit", "score") or "training_seconds" in record
+        if counts and "processor" in record:
             name = record["processor"] if record["device"] == "cpu" else record["device"]
             kind = f"{name} ({record.get('capability', f'capability {NOT_RECORDED}')})"
             result.setdefault(kind, []).extend(cells)
     return {kind: list(dict.fromkeys(cells)) for kind, cells in result.items()}
 
 
-def versions(found: Sequence[Run]) -> dict[str, dict[str, list[str]]]:
+def versions(found: Sequence[StageRun]) -> dict[str, dict[str, list[str]]]:
     """Return what may be mixed: the code of each stage, packages, Python, the students' precision.
 
     Returns:
@@ -142,7 +142,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     if not Path(results, "metrics.csv").exists():
         raise InputError(
             f"{results}/metrics.csv: no such file; expected a run's results. Of a run that is not "
-            f"finished make it with: python -m stpm_bench interim --results {results} --main main "
+            f"finished make it with: python -m stpm_bench interim --results {results} --main STUDY "
             "(before it, where studies.csv is missing: python -m stpm_bench studies --config "
             f"CONFIG --output {results})"
         )
@@ -150,14 +150,14 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     main = grid.main_study(studies["study"])
     status = status_of(results, studies, main)
     found = runs(results, studies)
-    several = kinds(found)
-    if len(several) > 1:
+    processors = kinds(found)
+    if len(processors) > 1:
         raise InputError(
-            f"{results}: its cells come from {len(several)} kinds of processor, and a published "
-            f"folder may have only one: {cells_by_version(several)}. Run them on one kind, or "
+            f"{results}: its cells come from {len(processors)} kinds of processor, and a published "
+            f"folder may have only one: {cells_by_version(processors)}. Run them on one kind, or "
             "give each kind a results folder of its own and publish both"
         )
-    refuse_other_machine(results, several)
+    refuse_other_machine(results, processors)
     mixtures = {what: seen for what, seen in versions(found).items() if len(seen) > 1}
     if mixtures and not mixed:
         lines = "".join(f"\n  {what}: {cells_by_version(seen)}" for what, seen in mixtures.items())
@@ -202,7 +202,7 @@ def refuse_other_machine(results: Path, known: Collection[str]) -> None:
 
 def figures(results: Path, main: str) -> list[str]:
     """Return the figures to publish: the main study's, the differences to the paper, and the first
-    of `methods` and `few_shot` that exists."""
+    of `methods` and `few_shot` (studies of the configs that come with the package) that exists."""
     there = [main, f"training/{main}", "difference_to_paper"]
     there += [next((n for n in ("methods", "few_shot") if figure_of(results, n).exists()), "")]
     found = [figure for figure in there if figure and figure_of(results, figure).exists()]
@@ -259,7 +259,7 @@ def record_of(
     files: Mapping[str, bytes],
     studies: pd.DataFrame,
     status: Mapping[str, str],
-    found: Sequence[Run],
+    found: Sequence[StageRun],
     note: str,
 ) -> dict:
     """Return what record.json holds: machine, versions, commits, precision, hours and counts."""
@@ -301,7 +301,7 @@ def record_of(
     }
 
 
-def chosen_by_auto(config: Mapping, found: Sequence[Run]) -> dict[str, dict[str, int]]:
+def chosen_by_auto(config: Mapping, found: Sequence[StageRun]) -> dict[str, dict[str, int]]:
     """Return what the config's `device: auto` and `precision: auto` were: key -> value -> fits.
 
     The precision is that of the fits of students; the other methods always compute in float32.
@@ -318,12 +318,12 @@ def chosen_by_auto(config: Mapping, found: Sequence[Run]) -> dict[str, dict[str,
     }
 
 
-def has_environment(run: Run) -> bool:
+def has_environment(run: StageRun) -> bool:
     """Return whether a stage records its environment; an evaluation does not."""
     return "git_commit" in run.record
 
 
-def values_of(found: Sequence[Run], key: str) -> list[str]:
+def values_of(found: Sequence[StageRun], key: str) -> list[str]:
     """Return the distinct values of a key in the records."""
     return list(
         dict.fromkeys(
@@ -359,7 +359,8 @@ def readme_of(record: Mapping, files: Mapping[str, bytes], main: str) -> str:
         "",
         "Every number by cell: [metrics.csv](metrics.csv). Every table: [tables](tables). The "
         f"paper's claims, tested on these cells: [claims.md](claims.md); data: {record['data']}. "
-        "Files that a 'Made by' line names and that are not here are in the results folder.",
+        "A 'Made by' line names files of the results folder, of which only these are published, "
+        "and, under `stpm_bench/`, files of the repository at the commit that made the tables.",
     ]
     lines += ["", "## Differences from the paper's setting", ""]
     deviations = record["deviations_from_the_papers_setting"]
@@ -468,6 +469,7 @@ def machine(record: Mapping) -> list[str]:
     hours = record["hours"]
     each = ", ".join(f"{stage} {h:.2f}" for stage, h in hours.items() if stage != "together")
     seen = record["versions"]
+    # Without 'the code of STAGE', which the commits below show, and 'the students' precision'.
     packages = [f"{what} {' and '.join(v)}" for what, v in seen.items() if "the " not in what]
     precision = " and ".join(seen.get("the students' precision", ["none was trained"]))
     commits = [
@@ -523,7 +525,8 @@ def missing_lines(record: Mapping) -> list[str]:
 
 
 def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> None:
-    """Write a published folder atomically.
+    """Write a published folder. A killed process leaves the old one or the new one complete, at
+    worst under a hidden name, `.NAME.old` or `.NAME.tmp`.
 
     Raises:
         InputError: it exists and may not be replaced, or it cannot be written.

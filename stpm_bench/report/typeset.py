@@ -85,11 +85,18 @@ def bold_best(texts: Sequence[str], values: Sequence[float]) -> list[str]:
     return [f"**{text}**" if mark else text for text, mark in zip(texts, best, strict=True)]
 
 
-# Where the long tables are from.
-CELLS = (
-    "Their rows are collected from `metrics.json` and `pro_definitions.csv` of each cell's folder, "
-    "`cells/CELL/`, which the rule `evaluate` made: `evaluate_cell` of `stpm_bench/evaluation.py`."
-)
+# What wrote the files that tables are made from, and where each number in them is computed.
+WRITTEN_BY = {
+    "metrics.csv": "`metrics.csv` collects `metrics.json` of each cell's folder, `cells/CELL/`, by "
+    "the rule `evaluate`: `evaluate_cell` of `stpm_bench/evaluation.py`; each metric: "
+    "`evaluate_arrays` of `stpm_bench/metrics/evaluate.py`.",
+    "pro_definitions.csv": "`pro_definitions.csv` collects the file of that name of each cell's "
+    "folder, by the rule `evaluate`: `audit` of `stpm_bench/audit.py`; each column: the function "
+    "of its name in `stpm_bench/metrics/definitions.py`.",
+    "fits/*/*.json": "The records are written by the rules `teacher`, `fit` (or `fit_temporary`) "
+    "and `score`, functions of these names in `stpm_bench/steps/fit.py` (`fit_temporary`: `fit`), "
+    "and `evaluate`, in `stpm_bench/steps/evaluate.py`.",
+}
 
 
 def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> str:
@@ -104,7 +111,7 @@ def made_by(rule: str, functions: Sequence[Callable], files: Sequence[str]) -> s
     )
     sources = ", ".join(f"`{file}`" for file in files)
     line = f"Made by the rule `{rule}`: {names}; from {sources}."
-    return f"{line} {CELLS}" if {"metrics.csv", "pro_definitions.csv"} & set(files) else line
+    return " ".join([line, *(WRITTEN_BY[file] for file in files if file in WRITTEN_BY)])
 
 
 def write(

@@ -128,7 +128,7 @@ def tables(
             written.append(f"{study}_methods.csv")
         functions, files = [tables.study_table], [*of_cells]
         if study == main:
-            functions += [literature.methods, literature.baselines]
+            functions += [literature.paper, literature.methods, literature.baselines]
             files += ["config.yaml", printed]
         write(study, table, sections, origin(functions, *files))
         if grid.varying(of_study):
@@ -172,6 +172,7 @@ def claims(
         claims_table,
         literature,
         questions,
+        statistics,
         tables,
         typeset,
         verdict,
@@ -214,7 +215,8 @@ def claims(
     forget_hashes(results / "claims.sha256")
     write_json(results / "claims.json", claims_table.record(found, scope, deviates, asked))
     sections = claims_table.sections(found, scope, deviates, asked, remarks)
-    functions = [claims.claims, claims_table.table, verdict.verdict, questions.questions]
+    functions = [claims.claims, claims_table.table, verdict.verdict, statistics.compare]
+    functions += [statistics.mean_interval, questions.questions]
     files = ["metrics.csv", "studies.csv", "config.yaml", "tables/cost.csv"]
     files += ["stpm_bench/report/literature.csv", "teachers/*.json"]
     line = typeset.made_by("claims", functions, files)

@@ -125,10 +125,10 @@ def test_every_table_names_the_rule_the_functions_and_the_files_that_it_was_made
         line = path.read_text().splitlines()[-1]
         rule, rest = re.fullmatch(r"Made by the rule `(\w+)`: (.+)", line).groups()
         assert rule == ("claims" if path.stem == "claims" else "tables")
-        made, files = rest.split(". Their rows")[0].split("; from ")
-        for function, module in re.findall(r"`(\w+)` of `(.+?)\.py`", made):
+        for function, module in re.findall(r"`(\w+)` of `(.+?)\.py`", rest):
             assert callable(getattr(importlib.import_module(module.replace("/", ".")), function))
-        files = re.findall("`(.+?)`", files)
+        assert rest.partition("; from ")[0].count(".py`") > 0
+        files = re.findall("`(.+?)`", rest.partition("; from ")[2].partition("`. ")[0] + "`")
         assert files, line
         places = (paper_results, REPOSITORY)
         plain = [file for file in files if "*" not in file]
