@@ -39,7 +39,7 @@ from stpm_bench.files import lock_results, sha256
 from stpm_bench.report import literature
 from stpm_bench.results import MASKS, ORIGINAL_MASKS
 from stpm_bench.run import catalogue, messages, options, plan, progress, resources
-from stpm_bench.run.suite import is_published, pretraining_name, suite_of
+from stpm_bench.run.suite import has_torchvision_weights, pretraining_name, suite_of
 
 try:
     # Only a check: `load` rejects a key given twice, of which Snakemake silently keeps the last.
