@@ -135,7 +135,7 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
     if any(category_sources[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
-    fits = grid.fits(studies)
+    fits = grid.fit_names(studies)
     return Suite(
         config=completed,
         sources=category_sources,

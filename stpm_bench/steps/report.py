@@ -89,7 +89,7 @@ def tables(
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
-    costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
+    costs = cost.collect(results, grid.fit_names(studies), grid.teacher_files(studies))
     steps = cost.steps_by_setting(costs)
 
     written = []  # file names, for their record of hashes
@@ -237,7 +237,7 @@ def figures(
         save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
 
     studies = grid.read(results / "studies.csv")
-    fits = grid.fits(studies)
+    fits = grid.fit_names(studies)
     accuracies = accuracies_of(results, studies)
     for study in studies["study"].unique():
         table = grid.read(results / "tables" / f"{study}.csv")
