@@ -13,7 +13,7 @@ from stpm_bench.datasets.pretraining import photographs
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
 from stpm_bench.report.verdict import source_of
-from stpm_bench.results import failure_of
+from stpm_bench.results import degenerate, failure_of, read_teacher
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
 
@@ -174,6 +174,18 @@ def test_a_dead_a_constant_and_a_nan_level_are_noticed():
     rows = teacher.level_report("resnet18", broken, noise())
     assert "NaN or infinite" in rows[3]["degenerate"]
     assert rows[3]["spread"] is None
+
+
+@pytest.mark.parametrize("lacking", ["backbone", "weights", "levels", "source"])
+def test_a_file_of_tensors_that_is_no_teacher_is_refused(tmp_path, lacking):
+    weights = teacher.untrained("resnet18", 0)
+    content = {"backbone": "resnet18", "weights": weights, "levels": [1], "source": "untrained"}
+    path = tmp_path / "old.pt"
+    torch.save({key: value for key, value in content.items() if key != lacking}, path)
+    with pytest.raises(InputError, match=r"old.pt: was not written by the step 'teacher'"):
+        read_teacher(path, [1], "cpu")
+    with pytest.raises(InputError, match=r"old.pt: was not written by the step 'teacher'"):
+        degenerate(path, [1])
 
 
 def test_a_student_of_a_degenerate_level_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from stpm_bench.files import (
     write_tensors,
 )
 from stpm_bench.levels import parse_layers
-from stpm_bench.results import load_array, load_arrays, read_names
+from stpm_bench.results import load_array, load_arrays, read_image_table
 from stpm_bench.steps.options import (
     Device,
     FitFolder,
@@ -158,7 +158,7 @@ def fit(
     dtype = choose_precision(precision if method.reads_precision else "float32", torch_device)
     levels = parse_layers(layers)
     images = load_array(train / "images.npy")
-    files = list(read_names(train / "images.csv")["file"])
+    files = list(read_image_table(train / "images.csv")["file"])
     split, table = divide(files, fraction, method.validation_share(), seed)
     network = results.read_teacher(teacher, levels, torch_device)
     if unusable := results.degenerate(teacher, levels):
