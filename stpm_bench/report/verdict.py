@@ -255,8 +255,8 @@ class Evidence(NamedTuple):
             threshold: what the difference, one less other, is claimed to exceed.
             about_sources: whether the claim is about the data sets that teachers learn. A single
                 teacher says nothing about the set that it learned: one that is not drawn counts as
-                one draw, so the claim stays undecided. ImageNet's published weights, which the
-                paper used, are exempt.
+                one draw, so the claim stays undecided. Teachers of ImageNet (`source_of`) are
+                exempt: the paper used its published weights.
         """
         plans = [self.planned(metric, **changes) for changes in (one, other)]
         shared = set(plans[0]["category"]) & set(plans[1]["category"])

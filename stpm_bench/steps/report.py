@@ -258,7 +258,7 @@ def figures(
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     setting = grid.setting_of(of_main)
     own = literature.is_stpm(config, setting["method"])
-    if own and literature.compared(literature.read(), of_main):
+    if own and literature.has_paper_values(literature.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
