@@ -215,6 +215,23 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     assert "carries no information" not in str(failure_of(cell))
 
 
+def test_a_score_at_other_levels_than_those_of_its_fit_is_refused(tmp_path):
+    fit.teacher(backbone="resnet18", threads=1, output=tmp_path / "teacher.pt")
+    np.save(tmp_path / "images.npy", noise(32))
+    files = pd.DataFrame({"file": ["a", "b", "c"], "defect": "good"})
+    files.to_csv(tmp_path / "images.csv", index=False)
+    asked = {"teacher": tmp_path / "teacher.pt", "settings": "spade", "threads": 1}
+    fit.fit(train=tmp_path, layers="1+2", output=tmp_path / "fit", **asked)
+    with pytest.raises(InputError, match=r"model.pt: was fitted at the levels 1\+2 .*layers is 1;"):
+        fit.score(test=tmp_path, fit=tmp_path / "fit", layers="1", **asked)
+    fit.score(test=tmp_path, fit=tmp_path / "fit", layers="1+2", **asked)
+
+
+def test_a_level_that_a_teacher_without_weights_lacks_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"^random: has no level 5, .*it has 1, 2, 3, 4"):
+        fit.teacher(backbone="resnet18", levels="1+5", threads=1, output=tmp_path / "random.pt")
+
+
 def test_a_file_of_another_hash(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(teacher.untrained("resnet18", 0), path)
