@@ -58,7 +58,7 @@ onstart:
     except InputError as error:
         raise WorkflowError(str(error))
     todo = plan.images_to_do(
-        CONFIG, SUITE.fits, {c: SUITE.count_images(c, "train") for c in CATEGORIES}
+        CONFIG, SUITE.fits, {c: SUITE.image_count(c, "train") for c in CATEGORIES}
     )
     print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
     if len(todo) > 2:

@@ -19,7 +19,7 @@
 import pandas as pd
 
 from stpm_bench.files import read_json
-from stpm_bench.grid import fits
+from stpm_bench.grid import fit_names
 from stpm_bench.report.notebooks import (
     RESULTS,
     show_claims,
@@ -54,7 +54,7 @@ for study in found:
 for study in found:
     rows = []
     table = studies()
-    for cell, fit in fits(table[table["study"] == study]).items():
+    for cell, fit in fit_names(table[table["study"] == study]).items():
         path = stage_file(RESULTS, cell.folder, fit, "fit")
         if path.exists():
             images = read_json(path)["split"]

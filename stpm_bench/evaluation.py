@@ -9,7 +9,7 @@ import pandas as pd
 from stpm_bench import anomaly_map
 from stpm_bench.audit import COLUMNS, audit
 from stpm_bench.methods.interface import Scores
-from stpm_bench.metrics import evaluate
+from stpm_bench.metrics import evaluate_arrays
 
 
 class Evaluation(NamedTuple):
@@ -49,7 +49,7 @@ def evaluate_cell(
         size: S, the side of the images in pixels.
 
     Raises:
-        ValueError: a metric is not defined, see `metrics.evaluate`.
+        ValueError: a metric is not defined, see `metrics.evaluate_arrays`.
     """
     fields = {key: value for key, value in settings.items() if key != "masks"}
     labels = np.asarray(defects) != "good"
@@ -62,7 +62,7 @@ def evaluate_cell(
 
     maps = maps_of(scores.level_maps)
     image_scores = anomaly_map.image_scores(maps, scores.image_scores)
-    values = evaluate(labels, image_scores, marked, maps, annotation)
+    values = evaluate_arrays(labels, image_scores, marked, maps, annotation)
     curve = {name: values.pop(f"pro_curve_{name}", []) for name in ("fpr", "overlap")}
     definitions = pd.DataFrame(columns=COLUMNS)
     if annotation == "regions" and all(mask.any() for mask in masks.values()):
@@ -70,6 +70,6 @@ def evaluate_cell(
     others = {}
     for variant, level_maps in scores.variants.items():
         maps = maps_of(level_maps)
-        found = evaluate(labels, maps.max(axis=(1, 2)), marked, maps, annotation)
+        found = evaluate_arrays(labels, maps.max(axis=(1, 2)), marked, maps, annotation)
         others |= {f"{variant}_{name}": found[name] for name in values}
     return Evaluation(values | others, image_scores, pd.DataFrame(curve), definitions)

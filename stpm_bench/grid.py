@@ -13,12 +13,13 @@ from stpm_bench.levels import format_layers
 from stpm_bench.methods import define, fit_key
 from stpm_bench.methods.interface import Settings
 
-# The name of a cell's folder contains its axes, so that a single cell can be requested by name; the
-# same holds for the folder of its fit.
+# The name of a cell's folder contains its axes, so that a single cell can be requested from
+# Snakemake by its path; the same holds for the folder of its fit.
 CELL = (
     "category-{category}_layers-{layers}_teacher-{teacher}"
     "_fraction-{fraction}_seed-{seed}_method-{method}"
 )
+# `layers` is the text of the levels that the method uses: '1+2+3', see `levels.format_layers`.
 AXES = ("category", "layers", "teacher", "fraction", "seed", "method")
 # The axes that a table compares; it averages over seeds and categories.
 SETTING = tuple(axis for axis in AXES if axis not in ("category", "seed"))
@@ -102,7 +103,8 @@ def cells_of(
 def fits_of(cells: Iterable[Cell], methods: Mapping[str, Settings]) -> dict[Cell, Cell]:
     """Return the fit of each cell: the cell of the first method whose fit would be the same.
 
-    Cells that differ only in their evaluation share a fit.
+    Cells that differ only in their evaluation share a fit. The cell that stands for it gives the
+    fit's folder its name; no study needs to contain that cell.
 
     Args:
         methods: every method of the config by name; earlier ones take precedence.
@@ -141,7 +143,7 @@ def cells(table: pd.DataFrame) -> list[Cell]:
     return [Cell(*row) for row in unique.itertuples(index=False)]
 
 
-def fits(table: pd.DataFrame) -> dict[Cell, str]:
+def fit_names(table: pd.DataFrame) -> dict[Cell, str]:
     """Return the name of the folder of each cell's fit, from what `studies` returns."""
     unique = table[[*AXES, "fit"]].drop_duplicates()
     return {Cell(*axes): fit for *axes, fit in unique.itertuples(index=False)}
@@ -184,17 +186,18 @@ def varying(table: pd.DataFrame) -> list[str]:
 def read(path: str | Path) -> pd.DataFrame:
     """Read a CSV with axes among its columns.
 
-    Names stay texts: '1' in `layers` is not a number, and a teacher called 'None' is not a gap.
+    Names stay texts: '1' in `layers` is not a number, and a teacher called 'None' is not a gap. An
+    empty field in any other column is a gap.
 
     Raises:
         InputError: the file has changed since it was written.
     """
     verified(path)
     names = {"study", "category", "layers", "teacher", "method", "fit", "teacher_file"}
-    numbers = set(pd.read_csv(path, nrows=0).columns) - names
+    others = set(pd.read_csv(path, nrows=0).columns) - names
     return pd.read_csv(
         path,
         dtype=dict.fromkeys(names, str),
         keep_default_na=False,
-        na_values={column: [""] for column in numbers},
+        na_values={column: [""] for column in others},
     )

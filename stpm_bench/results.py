@@ -1,4 +1,4 @@
-"""The results folder: every path, file name and format in it."""
+"""The results folder: paths and formats of prepared images, teachers, fits and cells."""
 
 import zipfile
 import zlib
@@ -20,6 +20,7 @@ from stpm_bench.files import (
     verified,
     write_arrays,
     write_json,
+    write_tensors,
 )
 from stpm_bench.grid import Cell
 from stpm_bench.methods.interface import Scores, Teacher
@@ -27,7 +28,8 @@ from stpm_bench.methods.interface import Scores, Teacher
 # The version of the layout: paths, file names and formats.
 LAYOUT = 2
 
-# The arrays of masks in the folder of the prepared test images, by treatment.
+# The arrays of masks in the folder of the prepared test images, by treatment (how the masks were
+# resized, a key of `datasets.masks.TREATMENTS`).
 MASKS = {"nearest": "masks.npy", "bilinear_any": "masks_bilinear_any.npy"}
 ORIGINAL_MASKS = "masks_own.npz"  # at their images' own size, one array per image
 
@@ -47,7 +49,12 @@ def cell_folder(results: str | Path, cell: Cell | str) -> Path:
 
 
 def fit_folder(results: str | Path, fit: Cell | str) -> Path:
-    """Return the folder of a fit, with its model and the level maps of the test images."""
+    """Return the folder of a fit, with its model and the level maps of the test images.
+
+    Args:
+        fit: the cell that the fit is named after (`grid.fits_of`), not another cell that shares
+            the fit; or the name of the folder.
+    """
     return Path(results, "fits", fit if isinstance(fit, str) else fit.folder)
 
 
@@ -118,23 +125,34 @@ def read_scores(fit: Path) -> Scores:
     return Scores(level_maps, image_scores, variants)
 
 
-def read_anomaly_maps(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the level maps from which a cell was evaluated, and its anomaly maps (N, S, S).
+def anomaly_maps_of(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the level maps of a cell's fit, and the anomaly maps computed from them again.
 
     Args:
         cell: its folder.
+
+    Returns:
+        Name of a level -> (N, H_l, W_l) float32, and (N, S, S) float32, the maps of which the
+        cell's metrics are.
     """
     record = read_json(cell / STAGES["evaluate"])
     level_maps = read_scores(cell.parents[1] / "fits" / record["fit"]).level_maps
+    # `masks` chooses among the prepared masks; all other fields are arguments of `anomaly_maps`.
     settings = {key: value for key, value in record["evaluation"].items() if key != "masks"}
     maps = anomaly_maps(list(level_maps.values()), record["image_size"], **settings)
     return level_maps, maps
 
 
-def write_teacher(path: Path, content: Mapping, description: dict) -> None:
-    """Write a teacher: its weights, and a JSON file next to them that describes it."""
-    from stpm_bench.files import sha256, write_tensors
+# What every file of a teacher contains.
+TEACHER_KEYS = {"backbone", "weights", "levels", "source"}
 
+
+def write_teacher(path: Path, content: Mapping, description: dict) -> None:
+    """Write a teacher: its weights, and a JSON file next to them that describes it.
+
+    Args:
+        content: has `TEACHER_KEYS`, and `degenerate`: level -> why it carries no information.
+    """
     forget_hashes(path.with_suffix(".sha256"))
     write_tensors(path, dict(content))
     write_json(path.with_suffix(".json"), description | {"sha256": sha256(path)})
@@ -145,11 +163,12 @@ def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
     """Read a teacher, cut at `levels`, onto a device.
 
     Raises:
-        InputError: the file is damaged, or the teacher does not have one of the levels.
+        InputError: the file is damaged or is not a teacher's, or the teacher does not have one of
+            the levels.
     """
     from stpm_bench import backbone
 
-    content = load_tensors(path, {"backbone", "weights"})
+    content = load_tensors(path, TEACHER_KEYS)
     missing = sorted(set(levels) - set(content["levels"]))
     if missing:
         raise InputError(
@@ -158,19 +177,19 @@ def read_teacher(path: Path, levels: Sequence[int], device) -> Teacher:
             "which a study requires with 'layers'; use a file of weights with that level, or "
             "remove the level from the study"
         )
-    network = backbone.create(content["backbone"], levels, seed=0)
+    network = backbone.create(content["backbone"], levels, seed=0)  # its weights are replaced
     backbone.load(network, content["weights"], str(path))
     return Teacher(content["backbone"], network.eval().to(device))
 
 
 def degenerate(teacher: Path, levels: Sequence[int]) -> str | None:
     """Return why nothing can be fitted on a teacher: a level that carries no information."""
-    reasons = load_tensors(teacher, {"backbone", "weights"}).get("degenerate", {})
+    reasons = load_tensors(teacher, TEACHER_KEYS).get("degenerate", {})
     for level in levels:
         if level in reasons:
             return (
                 f"level {level} of the teacher {teacher.stem} carries no information: "
-                f"{reasons[level]}; a student would match it perfectly and find no defect"
+                f"{reasons[level]}; no method could find a defect in it"
             )
     return None
 
@@ -180,7 +199,7 @@ def read_model(fit: Path) -> dict:
     path = fit / "model.pt"
     if not path.exists():
         raise InputError(
-            f"{path}: is missing: the models of this method are not kept (config key "
+            f"{path}: is missing: perhaps the models of this method are not kept (config key "
             "'keep_models'). Set the key to true and fit again"
         )
     return load_tensors(path, set())
@@ -249,8 +268,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 def image_sides(results: Path, categories: Iterable[str]) -> dict[str, int]:
     """Return the longest side of a category's test images before they were prepared, in pixels.
 
-    A category of a set without masks, or one that is not prepared, has no key: the size is that of
-    the masks at the images' own size, of which only the headers are read.
+    Read from the headers of the masks at the images' own size. A category that is not prepared or
+    has no masks has no key.
     """
     found = {}
     for category in categories:
@@ -270,12 +289,12 @@ def image_sides(results: Path, categories: Iterable[str]) -> dict[str, int]:
 def shape_of(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
     """Return the shape of an array in a .npz file from its header."""
     with archive.open(name) as member:
-        np.lib.format.read_magic(member)
+        np.lib.format.read_magic(member)  # 1.0: NumPy writes others only for arrays with fields
         return np.lib.format.read_array_header_1_0(member)[0]
 
 
-def read_names(path: Path) -> pd.DataFrame:
-    """Read a CSV of files and defects; a defect called 'NA' is a name, not a gap."""
+def read_image_table(path: Path) -> pd.DataFrame:
+    """Read a CSV with a row per image; a defect called 'NA' is a name, not a gap."""
     return pd.read_csv(verified(path), keep_default_na=False)
 
 
@@ -302,7 +321,9 @@ def accuracies_of(results: Path, studies: pd.DataFrame) -> dict[str, float | Non
 def categories_with_other_images(results: Path, config: dict) -> dict[str, tuple[int, int]]:
     """Return the categories with the name of one of MVTec AD's, but with other images.
 
-    Downloaded or unpacked data were checked; for a user's folder the prepared images are counted.
+    They are those whose numbers of images differ from MVTec AD's; equal numbers are taken as the
+    same images. Downloaded or unpacked data were checked; for a user's folder the prepared images
+    are counted.
 
     Returns:
         Category -> its numbers of training and of test images.
@@ -317,18 +338,22 @@ def categories_with_other_images(results: Path, config: dict) -> dict[str, tuple
         folder = results / "prepared" / category
         manifests = [folder / split / "images.csv" for split in ("train", "test")]
         if all(path.exists() for path in manifests):
-            counts = tuple(len(read_names(path)) for path in manifests)
+            counts = tuple(len(read_image_table(path)) for path in manifests)
             if counts != mvtec.COUNTS[category]:
                 found[category] = counts
     return dict(sorted(found.items()))
 
 
-def cells_of_study(studies: Path, study: str) -> pd.DataFrame:
-    """Return a study's rows of studies.csv, columns `grid.AXES`."""
-    table = grid.read(studies)
+def rows_of_study(studies_file: Path, study: str) -> pd.DataFrame:
+    """Return a study's rows of studies.csv, columns `grid.AXES`.
+
+    Raises:
+        InputError: it has no such study.
+    """
+    table = grid.read(studies_file)
     rows = table.loc[table["study"] == study, list(grid.AXES)]
     if rows.empty:
         raise InputError(
-            f"{studies}: no study {study!r}; its studies: {', '.join(table['study'].unique())}"
+            f"{studies_file}: no study {study!r}; its studies: {', '.join(table['study'].unique())}"
         )
     return rows

@@ -39,14 +39,14 @@ def test_a_cell_that_studies_share_is_one_cell():
 
 def test_cells_that_differ_in_their_evaluation_alone_share_a_fit():
     study = CONFIG["studies"]["main"] | {"method": ["long", "summed", "stpm"]}
-    fits = grid.fits(grid.studies(CONFIG | {"studies": {"main": study}}))
+    fits = grid.fit_names(grid.studies(CONFIG | {"studies": {"main": study}}))
     assert len(fits) == 12
     for cell, fit in fits.items():
         # Named after the first method of all with these fields, whether a study runs it or not.
         first = {"long": "long", "summed": "stpm", "stpm": "stpm"}[cell.method]
         assert fit == cell._replace(method=first).folder
     alone = study | {"method": ["summed"]}
-    again = grid.fits(grid.studies(CONFIG | {"studies": {"main": alone}}))
+    again = grid.fit_names(grid.studies(CONFIG | {"studies": {"main": alone}}))
     assert {fit for cell, fit in again.items()} < set(fits.values())
 
 

@@ -20,7 +20,7 @@ from stpm_bench.backbone import create, load, state
 from stpm_bench.config import complete, methods
 from stpm_bench.datasets.masks import bilinear_any
 from stpm_bench.methods.stpm import level_maps
-from stpm_bench.metrics import evaluate
+from stpm_bench.metrics import evaluate_arrays
 from stpm_bench.results import load_arrays, read_teacher
 
 CPU = torch.device("cpu")
@@ -108,7 +108,7 @@ def test_the_cell_is_evaluated_as_its_method_says_and_the_last_epoch_too(failed)
         load(student, model[weights], "")
         levels = level_maps(teacher, student, images, settings, CPU)
         maps = anomaly_maps(levels, 64, map_resolution="finest")
-        expected = evaluate(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
+        expected = evaluate_arrays(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
         for metric in ("image_auroc", "pixel_auroc", "pro"):
             assert values[prefix + metric] == pytest.approx(expected[metric])
         if not prefix:

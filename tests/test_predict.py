@@ -14,7 +14,7 @@ from stpm_bench import grid, predict
 from stpm_bench.__main__ import main
 from stpm_bench.anomaly_map import anomaly_maps
 from stpm_bench.errors import InputError
-from stpm_bench.results import read_anomaly_maps, read_scores
+from stpm_bench.results import anomaly_maps_of, read_scores
 
 FIT = "category-alpha_layers-1+2_teacher-random_fraction-1.0_seed-0_method-stpm"
 
@@ -51,7 +51,7 @@ def test_a_test_image_has_the_pipelines_map_and_score(finished, tmp_path, capsys
     scores = predicted(capsys, model, *images, output=tmp_path)
     assert list(scores) == images
     assert np.array_equal(list(scores.values()), table["score"])
-    _, maps = read_anomaly_maps(cell)
+    _, maps = anomaly_maps_of(cell)
     for image, expected in zip(images, maps, strict=True):
         # The names are those below the folder that all images share: test/.
         written = tmp_path / image.parent.name / f"{image.stem}_map.npy"

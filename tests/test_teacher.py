@@ -13,7 +13,7 @@ from stpm_bench.datasets.pretraining import photographs
 from stpm_bench.errors import InputError
 from stpm_bench.files import sha256
 from stpm_bench.report.verdict import source_of
-from stpm_bench.results import failure_of
+from stpm_bench.results import degenerate, failure_of, read_teacher
 from stpm_bench.seeds import stream
 from stpm_bench.steps import fit
 
@@ -176,6 +176,18 @@ def test_a_dead_a_constant_and_a_nan_level_are_noticed():
     assert rows[3]["spread"] is None
 
 
+@pytest.mark.parametrize("lacking", ["backbone", "weights", "levels", "source"])
+def test_a_file_of_tensors_that_is_no_teacher_is_refused(tmp_path, lacking):
+    weights = teacher.untrained("resnet18", 0)
+    content = {"backbone": "resnet18", "weights": weights, "levels": [1], "source": "untrained"}
+    path = tmp_path / "old.pt"
+    torch.save({key: value for key, value in content.items() if key != lacking}, path)
+    with pytest.raises(InputError, match=r"old.pt: was not written by the step 'teacher'"):
+        read_teacher(path, [1], "cpu")
+    with pytest.raises(InputError, match=r"old.pt: was not written by the step 'teacher'"):
+        degenerate(path, [1])
+
+
 def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     weights = teacher.untrained("resnet18", 0)
     weights["layer2.1.bn2.weight"] = torch.zeros(128)
@@ -201,6 +213,23 @@ def test_a_student_of_a_degenerate_level_is_refused(tmp_path):
     assert failure_of(cell) == failure
     fit.fit(layers="1", settings='{"file": "stpm", "epochs": 1, "learning_rate": 0.01}', **asked)
     assert "carries no information" not in str(failure_of(cell))
+
+
+def test_a_score_at_other_levels_than_those_of_its_fit_is_refused(tmp_path):
+    fit.teacher(backbone="resnet18", threads=1, output=tmp_path / "teacher.pt")
+    np.save(tmp_path / "images.npy", noise(32))
+    files = pd.DataFrame({"file": ["a", "b", "c"], "defect": "good"})
+    files.to_csv(tmp_path / "images.csv", index=False)
+    asked = {"teacher": tmp_path / "teacher.pt", "settings": "spade", "threads": 1}
+    fit.fit(train=tmp_path, layers="1+2", output=tmp_path / "fit", **asked)
+    with pytest.raises(InputError, match=r"model.pt: was fitted at the levels 1\+2 .*layers is 1;"):
+        fit.score(test=tmp_path, fit=tmp_path / "fit", layers="1", **asked)
+    fit.score(test=tmp_path, fit=tmp_path / "fit", layers="1+2", **asked)
+
+
+def test_a_level_that_a_teacher_without_weights_lacks_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"^random: has no level 5, .*it has 1, 2, 3, 4"):
+        fit.teacher(backbone="resnet18", levels="1+5", threads=1, output=tmp_path / "random.pt")
 
 
 def test_a_file_of_another_hash(tmp_path):

@@ -199,7 +199,7 @@ def write_random_results(config: dict, seed: int) -> int:
     audited = pd.DataFrame(definitions, columns=COLUMNS[:2])
     files.write_csv(folder / "studies.csv", studies)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    fits = grid.fits(studies)
+    fits = grid.fit_names(studies)
     for cell, fit in fits.items():
         values = dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))
         table = audited.assign(pro=rng.random(len(audited))).reindex(columns=COLUMNS)

@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage import measure
 from sklearn.metrics import roc_auc_score
 
-from stpm_bench.metrics import evaluate
+from stpm_bench.metrics import evaluate_arrays
 
 LOOP_THRESHOLDS = 4000
 LOOP_TIMED = 2
@@ -42,7 +42,7 @@ def run(images: int = 167, size: int = 256, runs: int = 5, seed: int = 0) -> pd.
         (
             "stpm_bench evaluate",
             "image AUROC; pixel AUROC, AP, F1-max; PRO at 0.3 and 0.05 with its curve",
-            lambda: evaluate(image_labels, image_scores, masks, maps),
+            lambda: evaluate_arrays(image_labels, image_scores, masks, maps),
             1.0,
             "exact",
         ),

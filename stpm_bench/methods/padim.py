@@ -20,7 +20,8 @@ from stpm_bench.seeds import stream
 CHOSEN = {448: 100, 1792: 550}
 # How many positions' covariances are computed at once, in float64.
 POSITIONS = 128
-# Memory of a batch per channel, as measured: 1.2 with ResNet-18, 1.0 with Wide-ResNet-50.
+# MB per channel of a batch of `features.BATCH` images, as measured: 1.2 with ResNet-18, 1.0 with
+# Wide-ResNet-50.
 BATCH_MB = 1.2
 
 

@@ -14,7 +14,8 @@ from stpm_bench.levels import CHANNELS, FORWARD
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Teacher, option
 from stpm_bench.seeds import stream
 
-# Memory of a batch per channel, as measured: 0.55 with ResNet-18, 0.4 with Wide-ResNet-50.
+# MB per channel of a batch of `features.BATCH` images, as measured: 0.55 with ResNet-18, 0.4 with
+# Wide-ResNet-50.
 BATCH_MB = 0.55
 
 

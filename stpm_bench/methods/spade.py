@@ -1,4 +1,5 @@
-"""SPADE: finds a test image's nearest training images, and for each position the nearest in them.
+"""SPADE: finds a test image's nearest training images, and for each position of the test image the
+nearest feature vector anywhere in those images.
 
 Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv
 2005.02357.
@@ -15,7 +16,8 @@ from stpm_bench.errors import InputError
 from stpm_bench.levels import CHANNELS, FORWARD
 from stpm_bench.methods.interface import Fitted, Scores, Settings, Teacher, option
 
-# Memory of a batch per channel, as measured: 0.5 with ResNet-18, 0.4 with Wide-ResNet-50.
+# MB per channel of a batch of `features.BATCH` images, as measured: 0.5 with ResNet-18, 0.4 with
+# Wide-ResNet-50.
 BATCH_MB = 0.5
 
 
@@ -29,6 +31,8 @@ class Spade(Settings):
         the deepest.
     """
 
+    # `smoothing` and `neighbours` are the paper's. The paper retrieves by conv5_x, the last level
+    # of its teacher; a teacher here ends at the deepest level in use (docs/methods.md).
     smoothing: float = option(4.0, evaluation=True, minimum=0)
     neighbours: int = option(50, minimum=1)
     retrieval: int = option(0, minimum=0)
@@ -111,7 +115,8 @@ def score(
     """Return each position's distance to the nearest position in the retrieved images.
 
     Positions are those of the finest level, to which the others are enlarged bilinearly. An
-    image's score is its mean distance to the retrieved images, by the averaged features.
+    image's score is its mean distance to the retrieved images, between features of the level
+    `retrieval` averaged over positions. All distances are Euclidean, not squared.
     """
     return scorer(teacher, model, levels=levels, settings=settings, device=device)(images)
 
@@ -128,8 +133,8 @@ def scorer(
 
     bank = [model[f"features_{level}"].to(device).permute(0, 3, 1, 2) for level in levels]
     centres = [model[f"centre_{level}"].to(device)[:, None, None] for level in levels]
-    deepest = levels.index(settings.retrieval or max(levels))
-    image_features = bank[deepest].mean((2, 3))
+    of_retrieval = levels.index(settings.retrieval or max(levels))
+    image_features = bank[of_retrieval].mean((2, 3))
 
     def scores_of(images: np.ndarray) -> Scores:
         image_scores = np.empty(len(images), np.float32)
@@ -141,7 +146,7 @@ def scorer(
                 distances = np.empty((len(images), *joined.shape[1:3]), np.float32)
             # From differences: a matrix product would round away the difference of similar images.
             to_images = torch.cdist(
-                centred[deepest].mean((2, 3)),
+                centred[of_retrieval].mean((2, 3)),
                 image_features,
                 compute_mode="donot_use_mm_for_euclid_dist",
             )

@@ -1,4 +1,4 @@
-"""All metrics of one cell of the benchmark, from one ordering of its pixels."""
+"""All metrics of one cell: those of its pixels come from one ordering."""
 
 from typing import Literal
 
@@ -8,18 +8,18 @@ from stpm_bench.metrics.ordering import order, order_maps, split
 from stpm_bench.metrics.pro import area, until, vertices
 from stpm_bench.metrics.roc import area_under_roc, best_f1, mean_precision
 
-CURVE_LIMIT = 0.3
+PRO_LIMIT = 0.3  # the false-positive rate at which `pro` and the curve end
 CURVE_POINTS = 200
 
 
-def evaluate(
+def evaluate_arrays(
     image_labels,
     image_scores,
     masks,
     anomaly_maps,
     annotation: Literal["regions", "pixels", "image"] = "regions",
 ) -> dict:
-    """Return every metric of one category and the PRO curve for a plot.
+    """Return every metric of one cell and the PRO curve for a plot.
 
     Args:
         image_labels: (N,) bool or 0/1; 1 is an image with a defect.
@@ -27,14 +27,14 @@ def evaluate(
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
         annotation: what is known about an image, as in `datasets.interface.Layout`. With 'image'
-            masks and maps are not used; with 'pixels' all pixels count equally, whatever region
-            they are in.
+            masks and maps are not used and may be None; with 'pixels' all pixels count equally,
+            whatever region they are in.
 
     Returns:
         A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, except with
         'image'; and, only with 'regions', `pro` (up to a false-positive rate of 0.3) and
         `pro_0.05`, and the float64 arrays `pro_curve_fpr` and `pro_curve_overlap`: at most 200
-        corners of the PRO curve from (0, 0) up to a false-positive rate of 0.3.
+        points of the PRO curve from (0, 0), the last interpolated at a false-positive rate of 0.3.
 
     Raises:
         ValueError: an array is empty or has another shape than the above; labels or masks are not
@@ -44,10 +44,11 @@ def evaluate(
     Example:
         Two images of two pixels; the defect of the second is found.
 
-        >>> found = evaluate([0, 1], [0.2, 0.9], [[[0, 0]], [[0, 1]]], [[[0.1, 0.2]], [[0.1, 0.9]]])
+        >>> masks, maps = [[[0, 0]], [[0, 1]]], [[[0.1, 0.2]], [[0.1, 0.9]]]
+        >>> found = evaluate_arrays([0, 1], [0.2, 0.9], masks, maps)
         >>> found["image_auroc"], found["pixel_auroc"], found["pro"]
         (1.0, 1.0, 1.0)
-        >>> evaluate([0, 1], [0.2, 0.9], None, None, annotation="image")
+        >>> evaluate_arrays([0, 1], [0.2, 0.9], None, None, annotation="image")
         {'image_auroc': 1.0}
     """
     defect, background = split(image_labels, image_scores, "image_labels", "image_scores")
@@ -73,9 +74,9 @@ def evaluate(
     if annotation == "pixels":
         return values
     fpr, overlap, _ = vertices(pixels)
-    curve_fpr, curve_overlap = shorten_curve(*until(fpr, overlap, CURVE_LIMIT))
+    curve_fpr, curve_overlap = shorten_curve(*until(fpr, overlap, PRO_LIMIT))
     return values | {
-        "pro": area(fpr, overlap, 0.3) / 0.3,
+        "pro": area(fpr, overlap, PRO_LIMIT) / PRO_LIMIT,
         "pro_0.05": area(fpr, overlap, 0.05) / 0.05,
         "pro_curve_fpr": curve_fpr,
         "pro_curve_overlap": curve_overlap,
@@ -85,8 +86,8 @@ def evaluate(
 def shorten_curve(fpr: np.ndarray, overlap: np.ndarray, points: int = CURVE_POINTS):
     """Keep at most `points` points of a curve, including the first and the last.
 
-    They are spaced evenly along the curve as a plot shows it, both axes at full width, so that
-    the steep rise near zero keeps as many points as the flat remainder.
+    They are spaced evenly in the sum of both axes, with the false-positive rate scaled to [0, 1],
+    so that the steep rise near zero keeps as many points as the flat remainder.
     """
     if fpr.size <= points:
         return fpr, overlap

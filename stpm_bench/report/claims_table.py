@@ -21,7 +21,7 @@ from stpm_bench.report.verdict import (
     VERDICTS,
     Claim,
     Comparison,
-    judged,
+    deciding,
     verdict,
 )
 
@@ -36,7 +36,7 @@ def table(found: Sequence[Claim]) -> pd.DataFrame:
     """
     rows = []
     for claim in found:
-        counts = judged(claim.comparisons)
+        counts = deciding(claim.comparisons)
         measured = [c for c in counts if np.isfinite(c.effect)]
         shown = min(measured, key=lambda c: c.effect - c.threshold, default=None)
         shown = shown or Comparison("", np.nan)
@@ -67,7 +67,7 @@ def notes(claim: Claim, shown: Comparison) -> list[str]:
     Args:
         shown: the comparison that the row shows.
     """
-    counts = judged(claim.comparisons)
+    counts = deciding(claim.comparisons)
     missing = dict.fromkeys(part for c in counts if c.missing for part in c.missing.split("; "))
     doubts = dict.fromkeys(c.doubt for c in counts if c.doubt)
     found = [*missing, *doubts, shown.note]

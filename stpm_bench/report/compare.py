@@ -352,7 +352,7 @@ def level_maps(folder: Folder) -> dict[grid.Cell, str]:
     """Return the recorded SHA-256 of each cell's level maps; empty for a published folder."""
     records = {
         cell: read_hashes(fit_folder(folder.path, fit)).get("level_maps.npz")
-        for cell, fit in grid.fits(folder.studies).items()
+        for cell, fit in grid.fit_names(folder.studies).items()
     }
     return {cell: record[0] for cell, record in records.items() if record}
 

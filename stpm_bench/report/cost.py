@@ -21,7 +21,7 @@ def collect(
     """Read what each stage wrote about itself; a stage that has not run has no row.
 
     Args:
-        fits: what `grid.fits` returns. teachers: what `grid.teacher_files` returns.
+        fits: what `grid.fit_names` returns. teachers: what `grid.teacher_files` returns.
 
     Returns:
         `COLUMNS`, one row for each teacher and for each stage of each cell. Cells that share a fit

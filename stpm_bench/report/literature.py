@@ -31,22 +31,24 @@ from stpm_bench.report.tables import (
 from stpm_bench.report.typeset import Section, bold_best, number, spread
 
 FILE = Path(__file__).with_name("literature.csv")
+# `checked` is 'one source' or 'two sources': in how many places the value was found.
 COLUMNS = ["source", "table", "method", "category", "metric", "value", "checked"]
+# METHOD is the method's name in literature.csv; in this package it is STPM.
 PAPER, METHOD = "paper v3", "STFPM"
 # The authors define PRO differently, so their values have a separate name and table.
 AUTHORS_PRO = "linear_4000_both_rescaled"
 AUTHORS_MASKS = "bilinear_any"  # also theirs: the values in their README use both
-NAMES = METRICS | {
+METRIC_NAMES = METRICS | {
     "pro_rescaled": "PRO by the authors' own definition (both axes rescaled)",
     "pixel_ap": "pixel average precision",
 }
 OURS = "ours"
 MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
-# The published methods that are run here: each one's name in the tables, and its name in
-# literature.csv by the teacher's backbone ('' stands for any backbone).
 METHOD_AXIS = SETTING[-1]
 NO_READINGS: Mapping = MappingProxyType({})
+# The published methods that are run here: each one's name in the tables, and its name in
+# literature.csv by the teacher's backbone ('' stands for any backbone).
 RUN_HERE = {
     "padim": ("PaDiM", {"resnet18": "PaDiM-R18", "wide_resnet50_2": "PaDiM-WR50"}),
     "spade": ("SPADE", {"": "SPADE"}),
@@ -72,9 +74,10 @@ def read(path: str | Path = FILE) -> pd.DataFrame:
         place = f"{path}, line {row}"
         if pd.isna(values["source"]):
             raise InputError(f"{place}: has no source; every number needs one")
-        if values["metric"] not in NAMES:
+        if values["metric"] not in METRIC_NAMES:
             raise InputError(
-                f"{place}: metric {values['metric']!r} is unknown; allowed: {', '.join(NAMES)}"
+                f"{place}: metric {values['metric']!r} is unknown; allowed: "
+                f"{', '.join(METRIC_NAMES)}"
             )
         if not (isinstance(values["value"], float) and 0 <= values["value"] <= 1):
             raise InputError(f"{place}: value {values['value']!r}; expected a number from 0 to 1")
@@ -116,7 +119,7 @@ def is_stpm(config: dict, method: str) -> bool:
     return known[method].module == known[DEFAULT].module
 
 
-def compared(literature: pd.DataFrame, cells: pd.DataFrame) -> bool:
+def has_paper_values(literature: pd.DataFrame, cells: pd.DataFrame) -> bool:
     """Return whether the paper has a value for a category of these cells, at its setting."""
     known = {category for category, _ in paper(literature)}
     return bool(at_papers_setting(cells)["category"].isin(known).any())
@@ -127,7 +130,8 @@ class Baseline(NamedTuple):
 
     Attributes:
         title: its name in the tables.
-        printed: its name in literature.csv, with the teacher's backbone.
+        printed: its name in literature.csv, with the teacher's backbone; '' if nobody printed it
+            for this backbone.
         table: what `tables.study_table` returns for it, on the main study's categories.
     """
 
@@ -165,8 +169,8 @@ def baselines(
         setting = {"layers": format_layers(known[name].levels), "teacher": teacher}
         setting |= {"fraction": PAPER_SETTING["fraction"], "method": name}
         same = (cells[list(setting)] == pd.Series(setting)).all(axis=1)
-        seeds = sorted(cells.loc[same & cells["category"].isin(categories), "seed"].unique())
-        planned = [{"category": c, "seed": s} | setting for c in categories for s in seeds]
+        seeds_run = sorted(cells.loc[same & cells["category"].isin(categories), "seed"].unique())
+        planned = [{"category": c, "seed": s} | setting for c in categories for s in seeds_run]
         wanted = pd.DataFrame(planned, columns=list(AXES))
         if len(wanted.astype(metrics.dtypes[list(AXES)]).merge(metrics)):
             backbone = config["teachers"][teacher]["backbone"]
@@ -190,10 +194,11 @@ def methods(
 
     Returns:
         Columns `metric`, `category`, `kind`, one for each published method that has a value for
-        these rows, 'STPM (paper)', `ours`, `ours sd`, `difference` (ours less the paper's), and for
-        each of `ran` `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. If all 15
-        categories were run, the last row 'mean, as printed' has the means printed by the sources.
-        No rows if nothing is published for these categories.
+        these rows ('METHOD (SOURCE)' if several sources print it), 'STPM (paper)', `ours`,
+        `ours sd`, `difference` (ours less the paper's), and for each of `ran` `ours: TITLE`,
+        `ours: TITLE sd` and `ours: TITLE less printed`. If all 15 categories were run, the last row
+        'mean, as printed' has the means printed by the sources. No rows if nothing is published for
+        these categories.
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's numbers are compared in `reproductions`.
@@ -239,6 +244,8 @@ def with_printed_difference(
     metric: str,
 ) -> dict[str, float]:
     """Return our value of a method in a row of `methods`, and its difference from the printed one.
+
+    If several sources print it, the paper's value is used.
 
     Args:
         literature: the published values of all methods. members: the categories of the row.
@@ -288,9 +295,9 @@ def methods_sections(
         caption = (
             "Published values (`stpm_bench/report/literature.csv` gives the source of each) and "
             f"ours, {over_seeds(rows, own)}; {basis}. The best of a row is in bold; "
-            "n/a: nobody published it. A group's published value is the mean of its entries, or "
-            f"the printed mean if there are none; '{PRINTED}' is what the sources print, which is "
-            "not always the mean of their entries."
+            "n/a: not published, or not run here. A group's published value is the mean of its "
+            "entries, or, for all 15 categories, the printed mean if an entry is missing; "
+            f"'{PRINTED}' is what the sources print, which is not always the mean of their entries."
         )
         if shown:
             each = ", ".join(f"{one.title} on {seeds(one.table)}" for one in shown)
@@ -337,7 +344,7 @@ def ours(
     ].rename(columns={"pro": "value"})
     long = pd.concat([metrics, of_authors.assign(metric="pro_rescaled")])[metrics.columns]
     long = long.astype({"value": float})  # without any audit, the concatenation gives objects
-    table = at_papers_setting(study_table(long, cells, {}, tuple(NAMES)))
+    table = at_papers_setting(study_table(long, cells, {}, tuple(METRIC_NAMES)))
     shown = table[table["kind"] == CATEGORY]
     if {c for c in shown["category"] if set_of(c) == MVTEC} == set(mvtec.CATEGORIES):
         # Where there are other sets, MVTec AD's mean is in a row with the set's name.
@@ -346,16 +353,16 @@ def ours(
     return {
         (row["category"], metric): (row[metric], row[f"{metric}_sd"])
         for _, row in shown.iterrows()
-        for metric in NAMES
+        for metric in METRIC_NAMES
     }
 
 
 def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the other readings of STPM that were run at the main study's setting.
 
-    A reading is a built-in method from STPM's file, or a method of the config that is `like` a
-    different one than the main study's method: the authors' code with 200 epochs is a reading, the
-    paper's with another loss is not.
+    A reading is a built-in method from STPM's file, or a method of the config that is `like` such
+    a method, but `like` neither `stpm` nor the main study's method: the authors' code with 200
+    epochs is a reading, the paper's with another loss is not.
 
     Args:
         cells: those of every study, columns `grid.AXES`. config: completed.
@@ -399,7 +406,7 @@ def reproductions(
     categories = [c for c in mvtec.CATEGORIES if c in known]
     categories += [c for c in known if c not in (*categories, "mean")]
     lines = []
-    for metric in NAMES:
+    for metric in METRIC_NAMES:
         for category in [*categories, "mean", PRINTED]:
             kind = MEAN if category in ("mean", PRINTED) else CATEGORY
             line = {"metric": metric, "category": category, "kind": kind}
@@ -441,7 +448,7 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
             f"{over_seeds(rows, rows.columns[start:-1:2])}, "
             f"of {run.sum()} of 15 categories; {basis}. Range: the highest value of the "
             "row minus the lowest. n/a: not reported, or not run here. 'mean' is the mean of the "
-            "15 entries, or the printed mean if there are none."
+            "15 entries, or the printed mean if an entry is missing."
         )
         if metric == "pro":
             caption += " Ours is MVTec's definition; others often do not say which one they used."
@@ -454,5 +461,5 @@ def reproductions_sections(table: pd.DataFrame, basis: str) -> list[Section]:
                 f"`{AUTHORS_MASKS}` (bilinear, any non-zero pixel a defect), on our maps: rows of "
                 "`pro_definitions.csv`."
             )
-        sections.append(Section(f"Reproductions: {NAMES[metric]}", body, caption))
+        sections.append(Section(f"Reproductions: {METRIC_NAMES[metric]}", body, caption))
     return sections

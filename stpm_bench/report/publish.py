@@ -21,7 +21,7 @@ from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import EMBEDDED, names_a_file
 from stpm_bench.provenance import git_commit
 from stpm_bench.report.claims import RESAMPLED, by_subject
-from stpm_bench.report.literature import NAMES, OURS, PAPER, PRINTED, over_seeds
+from stpm_bench.report.literature import METRIC_NAMES, OURS, PAPER, PRINTED, over_seeds
 from stpm_bench.report.tables import METRICS, STUDENT_MODULE
 from stpm_bench.report.typeset import number, spread
 from stpm_bench.report.verdict import NOT_TESTED, VERDICTS, shortened
@@ -611,7 +611,7 @@ def compared_with_paper(folder: Path) -> pd.DataFrame:
     printed = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
     body = pd.DataFrame(
         {
-            "metric": rows["metric"].map(NAMES),
+            "metric": rows["metric"].map(METRIC_NAMES),
             "category": rows["category"],
             "paper": [number(value) for value in printed[PAPER]],
             "authors' README": [number(value) for value in printed[AUTHORS]],

@@ -1,6 +1,8 @@
 """The rule of the verdicts, and the paired comparisons that it is applied to.
 
-The rule and its constants were written before any result of MVTec AD was seen.
+The rule and its constants are older than any result of MVTec AD in this repository: they are of
+commit 83de461, 'The rule of the verdicts, decided before any result is looked at'. What has changed
+since then is shown by `git log -p --follow` of this file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +70,14 @@ class Comparison(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A statement and the comparisons that test it; none if it is not tested here."""
+    """A statement and the comparisons that test it; none if it is not tested here.
+
+    Attributes:
+        claim: its number, such as '3b'.
+        where: where the paper makes it.
+        metric: a key of `tables.METRICS`, '' if none.
+        note: what else a reader must know.
+    """
 
     claim: str
     statement: str
@@ -91,7 +100,7 @@ class Learned(NamedTuple):
 
 
 def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learned]]:
-    """Return what the draws of each teacher learned; empty for a teacher not trained here.
+    """Return what the draws of each teacher learned; no key for a teacher not trained here.
 
     Args:
         records: what `results.read_teachers` returns.
@@ -107,7 +116,7 @@ def learned_of(records: Mapping[str, Sequence[Mapping]]) -> dict[str, list[Learn
     return {name: draws for name, draws in found.items() if draws}
 
 
-def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def deciding(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons that decide a claim: those that the config plans and that
     are not merely shown."""
     return [c for c in comparisons if c.planned and c.decides]
@@ -116,21 +125,21 @@ def judged(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """Return the verdict on the claim that each effect is above its threshold.
 
-    Only the comparisons that `judged` returns are used.
+    Only the comparisons that `deciding` returns are used.
 
-    - supported: every effect is above: its whole 95 % interval is, its p, where there is a test,
-      is at most `ALPHA`, no planned value is missing, nothing is in `doubt`, and if a teacher is
-      drawn the effect is above in every draw.
+    - supported: every effect is above: its whole 95 % interval is, by more than `tolerance`, its p,
+      where there is a test, is at most `ALPHA`, no planned value is missing, its `doubt` is empty,
+      and if a teacher is drawn the effect is above in every draw.
       That all effects are above is an intersection-union test: each is tested at `ALPHA` without
       correction, since all must pass (Berger, Technometrics 24, 1982).
-    - contradicted: at least one effect is below: its whole interval is, its p, Holm-corrected
-      within the claim, is at most `ALPHA`, nothing is in `doubt`, and if a teacher is drawn the
-      effect is below in every draw. Missing values do not prevent this verdict: they cannot
-      support the claim.
+    - contradicted: at least one effect is below: its whole interval is, by more than `tolerance`,
+      its p, Holm-corrected within the claim, is at most `ALPHA`, its `doubt` is empty, and if a
+      teacher is drawn the effect is below in every draw. Missing values do not prevent this
+      verdict: they cannot support the claim.
     - not tested: no effect was measured.
     - undecided: everything else, including too few pairs, seeds or draws.
     """
-    comparisons = judged(comparisons)
+    comparisons = deciding(comparisons)
     if not any(np.isfinite(c.effect) for c in comparisons):
         return NOT_TESTED
     if any(lies_below(c) for c in comparisons):
@@ -157,10 +166,11 @@ def lies_below(c: Comparison) -> bool:
 
 def with_holm(claim: Claim) -> Claim:
     """Correct the p of the comparisons that decide a claim, as one family."""
-    corrected = iter(statistics.holm([c.p for c in judged(claim.comparisons)]))
+    family = deciding(claim.comparisons)
+    corrected = iter(statistics.holm([c.p for c in family]))
     return claim._replace(
         comparisons=[
-            c._replace(p_holm=float(next(corrected))) if c.planned and c.decides else c
+            c._replace(p_holm=float(next(corrected))) if c in family else c
             for c in claim.comparisons
         ]
     )
@@ -175,7 +185,8 @@ def source_of(teacher: Mapping) -> str | None:
     """Return what an entry of the config's `teachers` was trained on, None if it does not say.
 
     'imagenet' stands for torchvision's published weights, those that are part of this package, or a
-    file whose `source` names them. The name of the entry is not used.
+    file whose `source` begins with 'imagenet', in upper or lower case. The name of the entry is not
+    used.
     """
     if teacher.get("weights") in (EMBEDDED, *PUBLISHED[teacher["backbone"]]):
         return "imagenet"
@@ -191,9 +202,10 @@ class Evidence(NamedTuple):
     Attributes:
         main: the setting from which each comparison changes some axes: axis -> value.
         config: completed.
-        values: (the values of `SETTING`, metric) -> rows `category`, `seed`, `value`.
-        plans: the values of `SETTING` -> rows `category`, `seed` of the cells of the config.
-        lacking: pairs of set and metric that do not exist, such as PRO for a set without masks.
+        values: (*values of `SETTING`, metric) -> rows `category`, `seed`, `value`.
+        plans: values of `SETTING` -> rows `category`, `seed` of the cells of the config.
+        lacking: pairs of set and metric without any value, although the set has values of another
+            metric: PRO of a set without masks.
         learned: teacher -> what each draw of it learned; no key for one that was not trained here.
         others: categories that share a name with one of MVTec AD's but hold other images.
     """
@@ -235,14 +247,16 @@ class Evidence(NamedTuple):
     ) -> Comparison:
         """Return the comparison of two settings, paired by category.
 
+        Only categories that the config plans for both settings are used and counted.
+
         Args:
             metric: one of `tables.METRICS`. name: of the comparison.
             one, other: the axes in which each differs from the main setting.
             threshold: what the difference, one less other, is claimed to exceed.
             about_sources: whether the claim is about the data sets that teachers learn. A single
-                network says nothing about its set: a teacher that is not drawn then counts as one
-                draw, and one draw leaves the claim undecided. ImageNet's published weights, which
-                the paper used, are exempt.
+                teacher says nothing about the set that it learned: one that is not drawn counts as
+                one draw, so the claim stays undecided. Teachers of ImageNet (`source_of`) are
+                exempt: the paper used its published weights.
         """
         plans = [self.planned(metric, **changes) for changes in (one, other)]
         shared = set(plans[0]["category"]) & set(plans[1]["category"])
@@ -290,7 +304,10 @@ class Evidence(NamedTuple):
         """Return the effect in each draw of the teachers; empty if no teacher is drawn.
 
         A draw is a seed; a setting whose teacher is not drawn contributes the mean of its seeds.
-        The arguments are the same as in `compare`, for its two settings.
+
+        Args:
+            rows, plans, teachers: one entry per setting. overall: the effect over all seeds.
+            about_sources: as in `compare`.
         """
         fixed = [not drawn(self.config, teacher) for teacher in teachers]
         entries = [self.config["teachers"][teacher] for teacher in teachers]

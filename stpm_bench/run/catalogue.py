@@ -38,7 +38,7 @@ def figures(suite: Suite) -> dict[str, tuple[str, str]]:
     }
     of_main = suite.studies[suite.studies["study"] == suite.main_study]
     of_stpm = literature.is_stpm(suite.config, suite.main_cells[0].method)
-    if of_stpm and literature.compared(literature.read(), of_main):
+    if of_stpm and literature.has_paper_values(literature.read(), of_main):
         found["difference_to_paper"] = ("published", "ours less the paper's")
     return found
 

@@ -10,7 +10,7 @@ from stpm_bench.config import warnings_of
 from stpm_bench.datasets import mvtec
 from stpm_bench.grid import Cell
 from stpm_bench.run import plan, rates
-from stpm_bench.run.suite import Suite, is_published
+from stpm_bench.run.suite import Suite, has_torchvision_weights
 
 MIB = {"mnist": "11 MiB", "cifar10": "163 MiB", "cifar100": "161 MiB", "svhn": "235 MiB"}
 
@@ -32,7 +32,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
             f"  The scoring code has changed, and the models of {len(gone)} scored fits were not "
             "kept (config key 'keep_models'): these are fitted again."
         )
-    known = suite.rates()
+    known = suite.known_rates()
     hours = rates.fit_hours(suite.config, todo, cores, known)
     if hours > 0.1:
         lines.append(
@@ -60,7 +60,8 @@ def downloads(suite: Suite) -> list[str]:
         if source in MIB and not Path(f"{suite.results}/pretraining/{source}.npz").exists():
             missing.append(f"{source} ({MIB[source]})")
     for name, teacher in suite.teachers.items():
-        if is_published(teacher) and not Path(f"{suite.results}/teachers/{name}.pt").exists():
+        file = Path(f"{suite.results}/teachers/{name}.pt")
+        if has_torchvision_weights(teacher) and not file.exists():
             missing.append(f"torchvision's ImageNet weights of {teacher['backbone']}")
     return list(dict.fromkeys(missing))
 

@@ -43,7 +43,7 @@ def sections(config: dict) -> list[Section]:
     table = grid.studies(config)
     cells, results = grid.cells(table), config["results"]
     done = {cell for cell in cells if is_done(results, cell)}
-    return [studies_section(table, done), remaining_section(config, grid.fits(table), done)]
+    return [studies_section(table, done), remaining_section(config, grid.fit_names(table), done)]
 
 
 def studies_section(table: pd.DataFrame, done: set[Cell]) -> Section:
@@ -191,7 +191,7 @@ def images_to_do(
     """Return how many images each fit that is not yet scored processes, counting every epoch.
 
     Args:
-        fits: what `grid.fits` returns; the first cell of each fit represents it.
+        fits: what `grid.fit_names` returns; the first cell of each fit represents it.
         images: category -> how many training images it has.
     """
     known = configs.methods(config)

@@ -84,8 +84,8 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
     """Return the rates for a completed config.
 
     Args:
-        fits: what `grid.fits` returns; rates come from those that were fitted on this machine's
-            kind of processor, or on its GPU.
+        fits: what `grid.fit_names` returns; rates come from those that were fitted on this
+            machine's kind of processor, or on its GPU.
     """
     kind = processor_class()
     precision = precision_of(config, kind)

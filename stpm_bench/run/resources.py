@@ -26,7 +26,7 @@ def fit_memory(suite: Suite, wildcards, attempt: int) -> int:
 
 def fit_inputs(suite: Suite, wildcards) -> tuple:
     """Return a fit's settings, its backbone and the number of training images at its fraction."""
-    full = suite.count_images(wildcards.category, "train")
+    full = suite.image_count(wildcards.category, "train")
     backbone = suite.config["teachers"][wildcards.teacher]["backbone"]
     return suite.methods[wildcards.method], backbone, full * float(wildcards.fraction)
 
@@ -45,7 +45,7 @@ def speed_memory(suite: Suite, wildcards, attempt: int, cells: Sequence[Cell]) -
         cells: the cells whose models are timed, all of one category, teacher and fraction.
     """
     first = cells[0]
-    images = suite.count_images(first.category, "train") * first.fraction
+    images = suite.image_count(first.category, "train") * first.fraction
     backbone = suite.config["teachers"][first.teacher]["backbone"]
     models = sum(suite.methods[cell.method].model_mb(backbone, images) for cell in cells)
     return memory_mb(suite.config["image_size"], 500 + models, attempt)
@@ -58,7 +58,7 @@ def evaluate_memory(suite: Suite, wildcards, attempt: int) -> int:
 
 def test_arrays_mb(suite: Suite, wildcards) -> int:
     """Return the MB at 256 x 256 of a category's test images, maps and masks: at most 5 each."""
-    return 500 + 5 * suite.count_images(wildcards.category, "test")
+    return 500 + 5 * suite.image_count(wildcards.category, "test")
 
 
 def prepare_train_memory(suite: Suite, wildcards, attempt: int) -> int:
@@ -73,7 +73,7 @@ def prepare_test_memory(suite: Suite, wildcards, attempt: int) -> int:
 
 def prepare_memory(suite: Suite, wildcards, attempt: int, split: str) -> int:
     """Return the MB for decoding a split's images."""
-    images = suite.count_images(wildcards.category, split)
+    images = suite.image_count(wildcards.category, split)
     return memory_mb(suite.config["image_size"], 0.5 * images, attempt)
 
 
@@ -96,9 +96,9 @@ def fit_minutes(suite: Suite, wildcards, attempt: int) -> int:
     The rate is that recorded by fits on such a machine, else that of one busy core.
     """
     settings, backbone, _ = fit_inputs(suite, wildcards)
-    full = suite.count_images(wildcards.category, "train")
+    full = suite.image_count(wildcards.category, "train")
     images = settings.fit_images(full, float(wildcards.fraction))
-    recorded = suite.rates().recorded.get((wildcards.teacher, wildcards.method))
+    recorded = suite.known_rates().recorded.get((wildcards.teacher, wildcards.method))
     busy = settings.images_per_second(backbone) / (suite.config["image_size"] / 256) ** 2
     rate = recorded or busy
     return round(15 + 3 * images / rate / 60) * 2 ** (attempt - 1)
@@ -108,5 +108,5 @@ def score_minutes(suite: Suite, wildcards, attempt: int) -> int:
     """Return three times the minutes that scores take on one core, plus half an hour."""
     settings = suite.methods[wildcards.method]
     seconds = settings.extra_seconds * (suite.config["image_size"] / 256) ** 4
-    images = suite.count_images(wildcards.category, "test")
+    images = suite.image_count(wildcards.category, "test")
     return round(30 + 3 * seconds * images / 60) * 2 ** (attempt - 1)

@@ -1,6 +1,6 @@
 """A config and what follows from it: the cells, their fits, the teachers and the sets, by name.
 
-The rules use only this, through functions of the package whose first argument is a `Suite`.
+The rules read the attributes of a `Suite`, and pass it to functions of stpm_bench/run/.
 """
 
 import functools
@@ -33,10 +33,11 @@ class Suite(NamedTuple):
         fits: cell -> name of the folder of its fit.
         methods: name -> settings, the built-in ones first.
         teachers: name of a teacher's file, without its suffix -> its entry in the config; one
-            file for each seed if the teacher is drawn for each.
-        pretraining: name of a pretraining set -> the entry of a teacher that uses it.
-        count_images: (category, split) -> how many images there are, or will be; counted once.
-        rates: how fast fits are on this machine; read once.
+            file for each seed if the teacher is drawn for each seed (`grid.drawn_per_seed`).
+        pretraining: name of a pretraining set -> the entry of a teacher that uses it, or for a
+            CIFAR-10 that only a test set needs, `{"pretrain": "cifar10"}`.
+        image_count: (category, split) -> how many images there are, or will be; counted once.
+        known_rates: how fast fits are on this machine; read once.
     """
 
     config: dict
@@ -47,8 +48,8 @@ class Suite(NamedTuple):
     methods: dict[str, Settings]
     teachers: dict[str, dict]
     pretraining: dict[str, dict]
-    count_images: Callable[[str, str], int]
-    rates: Callable[[], Rates]
+    image_count: Callable[[str, str], int]
+    known_rates: Callable[[], Rates]
 
     @property
     def results(self) -> str:
@@ -102,7 +103,10 @@ class Suite(NamedTuple):
         return f"{self.results}/cells/{cell.folder}"
 
     def fit_folder(self, cell: Cell) -> str:
-        """Return the folder of a cell's fit; the cell need not be part of a study."""
+        """Return the folder of a cell's fit.
+
+        The cell need not be part of a study: Snakemake can be asked for any cell by its path.
+        """
         fit = self.fits.get(cell) or grid.fits_of([cell], self.methods)[cell].folder
         return f"{self.results}/fits/{fit}"
 
@@ -126,12 +130,12 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
         for file, teacher, seed in rows
     }
     pretraining = {pretraining_name(t): t for t in teachers.values() if "pretrain" in t}
-    # The one-class CIFAR-10 set is read from the same download as a CIFAR-10 teacher's: this file
-    # is its marker.
+    # One-class CIFAR-10 needs the same download as a teacher of CIFAR-10. The file that the rule
+    # `pretraining_set` makes from it is the marker (`Source.marker`) of the test set.
     cifar10 = f"{completed['results']}/pretraining/cifar10.npz"
     if any(category_sources[cell.category].marker == cifar10 for cell in cells):
         pretraining.setdefault("cifar10", {"pretrain": "cifar10"})
-    fits = grid.fits(studies)
+    fits = grid.fit_names(studies)
     return Suite(
         config=completed,
         sources=category_sources,
@@ -141,10 +145,10 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
         methods=methods(completed),
         teachers=teachers,
         pretraining=pretraining,
-        count_images=functools.cache(
+        image_count=functools.cache(
             lambda category, split: count_images(category_sources[category], split)
         ),
-        rates=functools.cache(lambda: rates(completed, fits)),
+        known_rates=functools.cache(lambda: rates(completed, fits)),
     )
 
 
@@ -157,6 +161,6 @@ def pretraining_name(teacher: Mapping) -> str:
     return f"{Path(folder).name}-{hashlib.sha256(f'{folder} {size}'.encode()).hexdigest()[:8]}"
 
 
-def is_published(teacher: Mapping) -> bool:
-    """Return whether a teacher's weights are torchvision's."""
+def has_torchvision_weights(teacher: Mapping) -> bool:
+    """Return whether a teacher's weights are torchvision's published ones."""
     return teacher.get("weights") in PUBLISHED[teacher["backbone"]]

@@ -13,7 +13,7 @@ from stpm_bench.files import (
     write_csv,
     write_json,
 )
-from stpm_bench.results import MASKS, ORIGINAL_MASKS, read_names
+from stpm_bench.results import MASKS, ORIGINAL_MASKS, read_image_table
 from stpm_bench.steps.options import Every, Intensity, Layout, MaskColour, MaxMegapixels, Threads
 
 
@@ -108,7 +108,7 @@ def prepare(
         read_options=read_options_of(mask_colour, intensity, max_megapixels),
     )
     if train is not None:
-        check_no_leak(read_names(train / "images.csv"), manifest, root, category, layout)
+        check_no_leak(read_image_table(train / "images.csv"), manifest, root, category, layout)
     forget_hashes(output / "images.sha256")
     write_array(output / "images.npy", pixels)
     names = ["images.npy", "images.csv"]

@@ -23,7 +23,7 @@ from stpm_bench.files import (
     write_csv,
     write_json,
 )
-from stpm_bench.results import load_array, load_arrays, read_names
+from stpm_bench.results import load_array, load_arrays, read_image_table
 from stpm_bench.steps.options import CellFolder, FitFolder, Results, TestFolder
 
 
@@ -65,7 +65,7 @@ def evaluate(
             f"{fit}: its level maps belong to other test images than those in {test} (the SHA-256 "
             "of images.csv differs from manifest_sha256 in score.json); score the fit again"
         )
-    table = read_names(test / "images.csv")[["file", "defect"]]
+    table = read_image_table(test / "images.csv")[["file", "defect"]]
     size = scored["image_size"]
     masks = {name: load_array(test / file) for name, file in results.MASKS.items()}
     original_masks = list(load_arrays(test / results.ORIGINAL_MASKS).values())
@@ -148,8 +148,8 @@ def export_maps(
     from stpm_bench.audit import resized
     from stpm_bench.files import atomic_write
 
-    _, maps = results.read_anomaly_maps(cell)
-    table = read_names(cell / "image_scores.csv")
+    _, maps = results.anomaly_maps_of(cell)
+    table = read_image_table(cell / "image_scores.csv")
     category = cell.name.removeprefix("category-").rpartition("_layers-")[0]
     test = results.prepared_folder(cell.parents[1], category, "test")
     original_masks = list(load_arrays(test / results.ORIGINAL_MASKS).values())

@@ -1,4 +1,4 @@
-"""Steps of teachers.smk and fit.smk: a teacher, a method's fit on it, scores of test images."""
+"""Steps of fit.smk, and `teacher` of teachers.smk: a teacher, a method's fit on it, its scores."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ from stpm_bench.files import (
     write_tensors,
 )
 from stpm_bench.levels import parse_layers
-from stpm_bench.results import load_array, load_arrays, read_names
+from stpm_bench.results import load_array, load_arrays, read_image_table
 from stpm_bench.steps.options import (
     Device,
     FitFolder,
@@ -54,15 +54,20 @@ def teacher(
         "mirror images at random; auto: except digits, mnist and svhn",
     ] = "auto",
     seed: Annotated[int, "seed of an untrained or pretrained teacher"] = 0,
+    # The default is the level without which a file of weights is of no use.
     levels: Annotated[str, "levels that the teacher must have, such as 1+2+3"] = "1",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
     output: Annotated[Path, "the .pt to write; a .json next to it describes it"],
 ) -> None:
-    """Make a teacher: from weights, pretrained on a set, or untrained if neither is given."""
+    """Make a teacher: from weights, pretrained on a set, or untrained if neither is given.
+
+    If both are given, the weights are ignored; a config allows only one of them.
+    """
     start = time.perf_counter()  # a step's cost includes its imports
-    from stpm_bench import embedded, files, provenance, teacher, unfinished
+    from stpm_bench import embedded, files, provenance, unfinished
+    from stpm_bench import teacher as teachers
     from stpm_bench.datasets.pretraining import photographs
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.levels import EMBEDDED, EMBEDDED_LEVELS, PUBLISHED
@@ -96,26 +101,28 @@ def teacher(
         report |= {"source": pretrain, "data_sha256": hash_of(data)}
         report |= {"precision": str(dtype).removeprefix("torch."), **trained}
     elif weights in PUBLISHED[backbone]:
-        state = teacher.from_torchvision(backbone, weights, folder)
+        state = teachers.from_torchvision(backbone, weights, folder)
         report |= {"source": f"torchvision {weights}"}
     elif weights == EMBEDDED and backbone in EMBEDDED_LEVELS:
-        state = teacher.from_package()
+        state = teachers.from_package()
         report |= {"source": embedded.SOURCE, "weights_sha256": embedded.SHA256}
     elif weights:
-        state = teacher.from_file(backbone, weights, sha256)
+        state = teachers.from_file(backbone, weights, sha256)
         report |= {"source": weights, "weights_sha256": hash_of(weights)}
         report |= {"declared": source} if source else {}
     else:
-        state = teacher.untrained(backbone, seed)
+        state = teachers.untrained(backbone, seed)
         report |= {"source": "untrained"}
-    known = teacher.levels_in(backbone, state)
+    known = teachers.levels_in(backbone, state)
     if lacking := [level for level in parse_layers(levels) if level not in known]:
         raise InputError(
-            f"{weights}: has no level {', '.join(map(str, lacking))}, which a study requires of "
-            f"the teacher {output.stem} with 'layers' (it has {', '.join(map(str, known))}); name "
-            "another file with the config key 'teachers', or remove the level from the study"
+            f"{weights or output.stem}: has no level {', '.join(map(str, lacking))}, which a study "
+            f"requires of the teacher {output.stem} with 'layers' (it has "
+            f"{', '.join(map(str, known))}); name another file with the config key 'teachers', or "
+            "remove the level from the study"
         )
-    described = teacher.level_report(backbone, state, photographs(), known)
+    # On photographs that come with scikit-image: what each level responds to, if to anything.
+    described = teachers.level_report(backbone, state, photographs(), known)
     degenerate = {row["level"]: row["degenerate"] for row in described if row["degenerate"]}
     for level, reason in degenerate.items():
         text = f"warning: {output.stem}: level {level} carries no information: {reason}"
@@ -144,7 +151,8 @@ def fit(
 ) -> None:
     """Fit a method on a category; write model.pt, history.csv, split.csv and fit.json.
 
-    A fit that fails is a result: the files contain the reason, and later steps pass it on.
+    A fit that fails is a result: fit.json has the reason, model.pt is empty, and later steps pass
+    the reason on.
     """
     start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance, unfinished
@@ -158,7 +166,7 @@ def fit(
     dtype = choose_precision(precision if method.reads_precision else "float32", torch_device)
     levels = parse_layers(layers)
     images = load_array(train / "images.npy")
-    files = list(read_names(train / "images.csv")["file"])
+    files = list(read_image_table(train / "images.csv")["file"])
     split, table = divide(files, fraction, method.validation_share(), seed)
     network = results.read_teacher(teacher, levels, torch_device)
     if unusable := results.degenerate(teacher, levels):
@@ -198,6 +206,7 @@ def fit(
         "code": version_of("fit", method.module),
         "images": fitted.images,
         "steps": fitted.steps,
+        # `seconds`: the whole step; `images_per_second`: the work alone.
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
         "peak_memory": provenance.peak_memory(torch_device),
@@ -217,7 +226,12 @@ def score(
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Score the test images: level_maps.npz and score.json, in the folder of the fit."""
+    """Score the test images: level_maps.npz and score.json, in the folder of the fit.
+
+    For a failed fit level_maps.npz has no maps. The levels must be those of the fit. The settings
+    name the method and the fields that scoring reads; they are not compared with fit.json, because
+    most fields there only say how the model was trained.
+    """
     start = time.perf_counter()  # a step's cost includes its imports
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
@@ -237,6 +251,11 @@ def score(
     torch_device = choose_device(device)
     levels = parse_layers(layers)
     network, model = results.read_fitted(fit, teacher, levels, torch_device)
+    if layers != fitted["layers"]:
+        raise InputError(
+            f"{fit / 'model.pt'}: was fitted at the levels {fitted['layers']} (fit.json), but "
+            f"--layers is {layers}; give the levels of the fit, or fit again"
+        )
     images = load_array(test / "images.npy")
     scoring = time.perf_counter()
     scores = methods.module_of(method.module).score(
@@ -248,6 +267,7 @@ def score(
         "image_size": images.shape[1],
         "manifest_sha256": sha256(test / "images.csv"),
         "images": len(images),
+        # As in `fit`.
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(len(images) / scoring, 1),
         "peak_memory": provenance.peak_memory(torch_device),

@@ -24,17 +24,17 @@ from stpm_bench.results import (
     MASKS,
     STAGES,
     accuracies_of,
+    anomaly_maps_of,
     categories_with_other_images,
     cell_folder,
-    cells_of_study,
     fit_folder,
     image_sides,
     load_array,
     prepared_folder,
-    read_anomaly_maps,
-    read_names,
+    read_image_table,
     read_scores,
     read_teachers,
+    rows_of_study,
 )
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.options import CellFolder, Results, TestFolder
@@ -81,7 +81,7 @@ def tables(
     others = categories_with_other_images(results, config)
     values = literature.without(literature.read(), others)
     compared = values
-    of_main = cells_of_study(results / "studies.csv", main)
+    of_main = rows_of_study(results / "studies.csv", main)
     reference = grid.setting_of(of_main)
     sides = image_sides(results, [c for c in of_main["category"].unique() if c not in others])
     if not literature.is_stpm(config, reference["method"]):
@@ -89,7 +89,7 @@ def tables(
     audited = grid.read(results / "pro_definitions.csv")
     audited = audited.astype({"pro": float, "pixel_auroc": float})  # without cells: untyped
     accuracies = accuracies_of(results, studies)
-    costs = cost.collect(results, grid.fits(studies), grid.teacher_files(studies))
+    costs = cost.collect(results, grid.fit_names(studies), grid.teacher_files(studies))
     steps = cost.steps_by_setting(costs)
 
     written = []  # file names, for their record of hashes
@@ -180,7 +180,7 @@ def claims(
 
     cells = grid.read(results / "studies.csv")
     config = yaml.safe_load(read_verified(results / "config.yaml"))
-    of_main = cells_of_study(results / "studies.csv", main)
+    of_main = rows_of_study(results / "studies.csv", main)
     setting = grid.setting_of(of_main)
     costs = grid.at_setting(grid.read(results / "tables" / "cost.csv"), setting)
     scoring = costs[costs["stage"] == "score"].astype({"seed": int})
@@ -239,12 +239,12 @@ def figures(
         save(figure, *(results / "figures" / f"{name}.{suffix}" for suffix in ("pdf", "png")))
 
     studies = grid.read(results / "studies.csv")
-    fits = grid.fits(studies)
+    fits = grid.fit_names(studies)
     accuracies = accuracies_of(results, studies)
     for study in studies["study"].unique():
         table = grid.read(results / "tables" / f"{study}.csv")
         write(study, figures.study(table, accuracies))
-        first, cut = figures.first_settings(cells_of_study(results / "studies.csv", study))
+        first, cut = figures.first_settings(rows_of_study(results / "studies.csv", study))
         histories = [
             pd.read_csv(verified(path)).assign(**cell._asdict())
             for cell in grid.cells(first)
@@ -253,14 +253,14 @@ def figures(
         if histories:
             write(f"training/{study}", figures.training(pd.concat(histories), study + cut))
     of_main, table = (
-        cells_of_study(results / "studies.csv", main),
+        rows_of_study(results / "studies.csv", main),
         grid.read(results / "tables" / f"{main}.csv"),
     )
     # Planned by the categories' names; their images tell whether they are the paper's.
     config = yaml.safe_load(read_verified(results / "config.yaml"))
     setting = grid.setting_of(of_main)
     own = literature.is_stpm(config, setting["method"])
-    if own and literature.compared(literature.read(), of_main):
+    if own and literature.has_paper_values(literature.read(), of_main):
         write("difference_to_paper", figures.difference_to_paper(table))
     curves = [pd.DataFrame(columns=["category", "seed", "fpr", "overlap"], dtype=float)]
     curves += [
@@ -304,7 +304,7 @@ def panel(
     if failure := read_json(cell / "metrics.json").get("failure"):
         save(pictures.gap(cell.name, f"the fit failed: {failure}"), *paths)
         return
-    scores = read_names(cell / "image_scores.csv")
+    scores = read_image_table(cell / "image_scores.csv")
     rows = np.flatnonzero((scores["file"] == image) | (image == ""))
     if not rows.size:
         raise InputError(
@@ -312,7 +312,7 @@ def panel(
             f"as {scores['file'].iloc[0]!r}"
         )
     masks = load_array(test / "masks.npy")
-    level_maps, maps = read_anomaly_maps(cell)
+    level_maps, maps = anomaly_maps_of(cell)
     figure = pictures.panel(
         load_array(test / "images.npy")[rows],
         masks[rows] if len(masks) else masks,
@@ -344,7 +344,7 @@ def explorer(
             continue
         record = read_json(folder / STAGES["evaluate"])
         scores = read_scores(fit_folder(results, record["fit"]))
-        evaluated = read_names(folder / "image_scores.csv")["score"].to_numpy()
+        evaluated = read_image_table(folder / "image_scores.csv")["score"].to_numpy()
         own = scores.image_scores is not None
         settings.append(
             explorer.Setting(
@@ -357,7 +357,7 @@ def explorer(
                 metrics,
             )
         )
-    table = read_names(test / "images.csv")
+    table = read_image_table(test / "images.csv")
     page = explorer.page(
         chosen[0].category,
         list(table["file"]),
@@ -401,7 +401,7 @@ def failures(
     from stpm_bench.report import pictures
     from stpm_bench.report.style import save
 
-    of_main = cells_of_study(results / "studies.csv", main)
+    of_main = rows_of_study(results / "studies.csv", main)
     first = of_main.drop_duplicates("category")
     misses, alarms = [], []
     for cell in grid.cells(first):
@@ -409,7 +409,7 @@ def failures(
         folder = cell_folder(results, cell)
         if "failure" in read_json(folder / "metrics.json"):
             continue
-        scores = read_names(folder / "image_scores.csv")
+        scores = read_image_table(folder / "image_scores.csv")
         found = pictures.hardest(
             cell.category,
             list(scores["file"]),
@@ -417,7 +417,7 @@ def failures(
             scores["score"].to_numpy(),
             load_array(test / "images.npy"),
             load_array(test / "masks.npy"),
-            read_anomaly_maps(folder)[1],
+            anomaly_maps_of(folder)[1],
             count,
         )
         misses, alarms = misses + found[0], alarms + found[1]

@@ -9,7 +9,7 @@ from builders import small_config
 from stpm_bench.benchmarks import grid as benchmark
 from stpm_bench.config import complete
 from stpm_bench.files import verified
-from stpm_bench.metrics import evaluate
+from stpm_bench.metrics import evaluate_arrays
 from stpm_bench.steps.evaluate import collect
 from stpm_bench.steps.report import tables
 
@@ -44,7 +44,7 @@ def test_the_made_up_cells_are_what_the_tables_read(config, small_set):
     made_up = json.loads(next((small_set / "made_up").glob("cells/*/metrics.json")).read_text())
     masks = np.eye(8, dtype=bool)[None].repeat(2, 0)
     masks[0] = False
-    real = evaluate(
+    real = evaluate_arrays(
         np.array([0, 1]), np.array([0.1, 0.9]), masks, np.random.default_rng(0).random((2, 8, 8))
     )
     assert {name for name in real if not name.startswith("pro_curve")} == set(made_up)

@@ -107,7 +107,7 @@ def make(cells, long, others, drawn):
         compared = [column for column in table if column.endswith(("_paper", "_difference"))]
         assert table.loc[table["category"] == other, compared].isna().all(axis=None)
         assert (methods["category"] != "mean, as printed").all()
-        assert own.keys().isdisjoint((other, metric) for metric in literature.NAMES)
+        assert own.keys().isdisjoint((other, metric) for metric in literature.METRIC_NAMES)
         assert f"{other}, of 4 training and 2 test images, is not MVTec AD's" in basis
     if "tile" in others and "textures" in set(table["category"]):
         rows = long[long["category"].isin(set(mvtec.TEXTURES) - {"tile"})]
@@ -136,7 +136,7 @@ def make(cells, long, others, drawn):
         return
     try:
         figures.study(table, {})
-        if literature.compared(LITERATURE, cells):
+        if literature.has_paper_values(LITERATURE, cells):
             figure = figures.difference_to_paper(table)
             labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
             with_value = set(long.loc[long["metric"].isin(["pro", "pixel_auroc"]), "category"])

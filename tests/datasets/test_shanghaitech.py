@@ -18,7 +18,7 @@ from stpm_bench.datasets import layouts
 from stpm_bench.datasets import prepare as module
 from stpm_bench.datasets.check import check_folder
 from stpm_bench.errors import InputError
-from stpm_bench.results import read_anomaly_maps
+from stpm_bench.results import anomaly_maps_of
 
 HEIGHT, WIDTH = 48, 64
 
@@ -285,7 +285,7 @@ def test_a_run_has_pixel_and_frame_auroc_and_no_pro(tmp_path):
     assert "pro" in long["nut"].index
     cell = next((results / "cells").glob("category-shanghaitech.all_*"))
     masks = np.load(results / "prepared/shanghaitech.all/test/masks.npy")
-    _, maps = read_anomaly_maps(cell)
+    _, maps = anomaly_maps_of(cell)
     assert long["shanghaitech.all", "pixel_auroc"] == pytest.approx(
         roc_auc_score(masks.ravel(), maps.ravel())
     )

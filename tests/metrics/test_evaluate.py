@@ -1,4 +1,4 @@
-"""`evaluate` agrees with the single metrics."""
+"""`evaluate_arrays` agrees with the single metrics."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from metric_references import labelled_scores, masked_maps
 from sklearn.metrics import roc_auc_score
 
-from stpm_bench.metrics import auroc, average_precision, evaluate, f1_max, pro, pro_curve
+from stpm_bench.metrics import auroc, average_precision, evaluate_arrays, f1_max, pro, pro_curve
 
 FLOATS = ["image_auroc", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pro", "pro_0.05"]
 
@@ -28,7 +28,7 @@ def test_equals_the_single_metrics(data, more):
     if len(masks) == 1:
         masks, maps = np.concatenate([masks, masks]), np.concatenate([maps, maps])
     labels, scores = more.draw(labelled_scores(shape=(len(masks),)))
-    result = evaluate(labels, scores, masks, maps)
+    result = evaluate_arrays(labels, scores, masks, maps)
     assert result["image_auroc"] == auroc(labels, scores)
     assert result["pixel_auroc"] == auroc(masks, maps)
     assert result["pixel_ap"] == average_precision(masks, maps)
@@ -41,7 +41,7 @@ def test_equals_the_single_metrics(data, more):
 
 def test_the_subsampled_curve_keeps_its_ends_and_its_shape():
     masks, maps = heavy_tailed()
-    result = evaluate(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
+    result = evaluate_arrays(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
     fpr, overlap = result["pro_curve_fpr"], result["pro_curve_overlap"]
     assert 100 <= len(fpr) <= 200
     assert (fpr[0], overlap[0]) == (0, 0)
@@ -57,22 +57,22 @@ def test_the_subsampled_curve_keeps_its_ends_and_its_shape():
 def test_without_regions_or_masks_the_other_metrics_are_the_same():
     masks, maps = heavy_tailed()
     labels, scores = masks.any(axis=(1, 2)), maps.max(axis=(1, 2))
-    whole = evaluate(labels, scores, masks, maps)
-    pixels = evaluate(labels, scores, masks, maps, annotation="pixels")
+    whole = evaluate_arrays(labels, scores, masks, maps)
+    pixels = evaluate_arrays(labels, scores, masks, maps, annotation="pixels")
     assert pixels == {name: whole[name] for name in FLOATS[:4]}
     assert pixels["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
-    image = evaluate(labels, scores, masks[:0], maps, annotation="image")
+    image = evaluate_arrays(labels, scores, masks[:0], maps, annotation="image")
     assert image == {"image_auroc": whole["image_auroc"]}
     assert image["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
     for annotation in ("pixels", "regions"):
         with pytest.raises(ValueError, match="image_labels and masks: expected shapes"):
-            evaluate(labels, scores, masks[:0], maps, annotation=annotation)
+            evaluate_arrays(labels, scores, masks[:0], maps, annotation=annotation)
 
 
 def test_a_short_curve_is_kept_whole():
     masks = np.array([[[1, 0]], [[0, 0]]])
     maps = np.array([[[2.0, 1.0]], [[0.0, 0.0]]])
-    result = evaluate([1, 0], [2.0, 1.0], masks, maps)
+    result = evaluate_arrays([1, 0], [2.0, 1.0], masks, maps)
     assert result["pro_curve_fpr"].tolist() == [0, 0, 0.3]
     assert result["pro_curve_overlap"].tolist() == [0, 1, 1]
 
@@ -103,4 +103,4 @@ def test_errors_name_the_input(change, message):
         "anomaly_maps": maps,
     }
     with pytest.raises(ValueError, match=message):
-        evaluate(**(inputs | change))
+        evaluate_arrays(**(inputs | change))

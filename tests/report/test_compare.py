@@ -320,7 +320,7 @@ def test_level_maps_of_the_same_bytes_are_counted(tmp_path, capsys):
     folders = [folder_of(tmp_path / name) for name in ("one", "two")]
     for folder in folders:
         studies = grid.studies(yaml.safe_load((folder / "config.yaml").read_text()))
-        for i, fit in enumerate(grid.fits(studies).values()):
+        for i, fit in enumerate(grid.fit_names(studies).values()):
             (folder / "fits" / fit).mkdir(parents=True)
             digest = f"{i + (folder.name == 'two' and i < 2):064}"
             record = folder / "fits" / fit / "score.sha256"

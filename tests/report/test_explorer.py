@@ -19,7 +19,7 @@ from stpm_bench.grid import Cell
 from stpm_bench.metrics.ordering import EIGHT_NEIGHBOURS
 from stpm_bench.metrics.pro import pro_curve
 from stpm_bench.report import explorer
-from stpm_bench.results import load_array, prepared_folder, read_anomaly_maps
+from stpm_bench.results import anomaly_maps_of, load_array, prepared_folder
 from stpm_bench.steps import report as reporting
 
 BOTTLE = Cell("bottle", "1+2+3", "imagenet", 1.0, 0, "stpm")
@@ -282,7 +282,7 @@ def test_a_hidden_level_and_another_fusion_are_those_of_the_suite(show):
 def test_every_image_of_a_category_that_was_run(finished, show):
     results = finished / "results"
     cell = next(c for c in grid.cells(grid.read(results / "studies.csv")) if c.category == "alpha")
-    _, expected = read_anomaly_maps(results / "cells" / cell.folder)
+    _, expected = anomaly_maps_of(results / "cells" / cell.folder)
     with show(results / "explorer" / "alpha.html") as page:
         page.wait(READY)
         assert page.evaluate("N") == len(expected)

@@ -203,9 +203,10 @@ def test_methods_are_lines_against_the_fraction():
 def test_the_difference_to_the_paper_is_drawn_where_it_has_entries():
     long = random_table(mvtec.CATEGORIES)
     printed = literature.read()
-    assert literature.compared(printed, cells_of(long))
-    assert not literature.compared(printed, cells_of(random_table(["brick"])))
-    assert not literature.compared(printed, cells_of(random_table(["bottle"], layers=("1",))))
+    assert literature.has_paper_values(printed, cells_of(long))
+    assert not literature.has_paper_values(printed, cells_of(random_table(["brick"])))
+    other_layers = cells_of(random_table(["bottle"], layers=("1",)))
+    assert not literature.has_paper_values(printed, other_layers)
     table = tables.study_table(long, cells_of(long), literature.paper(printed))
     figure = figures.difference_to_paper(table)
     assert [axis.get_title() for axis in figure.axes] == ["pixel AUROC", "PRO"]

@@ -132,7 +132,7 @@ def test_reproductions_show_the_disagreement_and_ours():
         sources.max() - sources.min()
     )
     sections = literature.reproductions_sections(table, "")
-    assert [s.title.split(": ")[1] for s in sections] == list(literature.NAMES.values())
+    assert [s.title.split(": ")[1] for s in sections] == list(literature.METRIC_NAMES.values())
     assert "of 2 of 15 categories" in sections[0].caption
     rescaled = next(s for s in sections if "authors' own" in s.title)
     assert "This is not the PRO of the other tables" in rescaled.caption
@@ -145,7 +145,7 @@ def test_other_sets_do_not_enter_the_means_of_mvtec_ad():
     assert np.isnan(value(table, "pro", "mean", "STPM (paper)"))
     of_mvtec = long[(long["metric"] == "pro") & (long["category"] != "visa.candle")]["value"]
     own = literature.ours(long, pd.DataFrame(columns=[*grid.AXES, *audit.COLUMNS]), cells_of(long))
-    own |= {(category, metric): (0, 0) for category in every for metric in literature.NAMES}
+    own |= {(category, metric): (0, 0) for category in every for metric in literature.METRIC_NAMES}
     together = literature.reproductions(LITERATURE, own)
     assert value(together, "pro", "mean", "ours") == pytest.approx(of_mvtec.mean())
 

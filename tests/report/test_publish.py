@@ -70,7 +70,7 @@ def made_up(tmp_path_factory) -> Path:
         teacher = COST | ENVIRONMENT | {"processor": "the login node's", "weights_sha256": "f" * 64}
         (results / "teachers" / "imagenet.json").write_text(json.dumps(teacher))
         rng = np.random.default_rng(0)
-        for cell, fit in grid.fits(grid.read(results / "studies.csv")).items():
+        for cell, fit in grid.fit_names(grid.read(results / "studies.csv")).items():
             if cell.folder != MISSING:
                 make_cell(cell_folder(results, cell), fit_folder(results, fit), rng)
         interim(results)

@@ -54,7 +54,7 @@ def make_up(results: Path) -> None:
     for name, accuracy in (("imagenet", None), ("mnist", 0.991), ("random", None)):
         record = {"device": "cpu", "threads": 1, "seconds": 3.0, "test_accuracy": accuracy}
         (results / "teachers" / f"{name}.json").write_text(json.dumps(record))
-    fits = grid.fits(grid.read(results / "studies.csv"))
+    fits = grid.fit_names(grid.read(results / "studies.csv"))
     offsets = dict(zip(mvtec.CATEGORIES, rng.normal(0, 0.01, 15), strict=True))
     for i, (cell, fit) in enumerate(fits.items()):
         folder, of_fit = cell_folder(results, cell), fit_folder(results, fit)

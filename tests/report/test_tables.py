@@ -469,7 +469,7 @@ def test_latex_compiles(tmp_path):
 
 
 def test_only_the_first_method_of_a_study_is_compared_with_the_paper():
-    long = random_table(mvtec.CATEGORIES, metrics=literature.NAMES)
+    long = random_table(mvtec.CATEGORIES, metrics=literature.METRIC_NAMES)
     both = pd.concat([long.assign(value=0.9), long.assign(method="stpm_authors", value=0.5)])
     paper = literature.paper(literature.read())
     table = tables.study_table(both, cells_of(both), paper)
@@ -486,7 +486,7 @@ def test_means_compared_with_the_papers_are_of_the_15_categories_only():
     nothing = pd.DataFrame(columns=["definition", "masks", "pro", *grid.AXES])
 
     def mean(categories):
-        long = random_table(categories, metrics=literature.NAMES)
+        long = random_table(categories, metrics=literature.METRIC_NAMES)
         long["value"] = np.where(long["category"] == "widget", 0.1, 0.9)
         rows = literature.reproductions(
             literature.read(), literature.ours(long, nothing, cells_of(long))

@@ -13,7 +13,7 @@ from stpm_bench.run.suite import suite_of
 
 
 def announced(suite, cores: int = 2) -> str:
-    images = {category: suite.count_images(category, "train") for category in suite.categories}
+    images = {category: suite.image_count(category, "train") for category in suite.categories}
     todo = plan.images_to_do(suite.config, suite.fits, images)
     return messages.announcement(suite, todo, cores)
 

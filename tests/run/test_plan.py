@@ -33,7 +33,7 @@ def test_training_images_are_those_that_the_split_leaves(images, fraction, sched
 
 def test_the_paper_has_its_675_students_and_11_million_images(tmp_path):
     config = configs.read("workflow/config/paper.yaml") | {"results": str(tmp_path)}
-    category_sources, fits = sources(config), grid.fits(grid.studies(config))
+    category_sources, fits = sources(config), grid.fit_names(grid.studies(config))
     assert len(fits) == 675
     images = {name: plan.count_images(source, "train") for name, source in category_sources.items()}
     assert sum(images.values()) == 3629

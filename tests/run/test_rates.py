@@ -21,7 +21,7 @@ def config(small_set):
 
 
 def fits_of(config) -> dict:
-    return grid.fits(grid.studies(config))
+    return grid.fit_names(grid.studies(config))
 
 
 def record(config, teacher: str, rate: float, **changes) -> None:

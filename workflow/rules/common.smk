@@ -22,24 +22,26 @@ from stpm_bench.run import child_processes
 # Jobs find this package without an installation, and use UTF-8.
 child_processes.prepare()
 
-# All other imports come with Snakemake; pandas with bioconda's Snakemake, not with pip's.
+# Of what parsing imports, only pandas (and NumPy with it) may be missing: bioconda's Snakemake
+# brings it, pip's does not.
 if importlib.util.find_spec("pandas") is None:
     from stpm_bench.errors import not_installed
 
     raise WorkflowError(not_installed("pandas"))
 
 # The jobs of a large grid are millions of objects that are never freed: Python's collector would
-# scan them again and again, for a quarter of a dry run's time. It is off until the run starts.
+# scan them again and again, for a quarter of a dry run's time. It is off until the run starts
+# (`onstart` in the Snakefile).
 gc.disable()
 
+# Some of these are for the other .smk files and the Snakefile.
 from stpm_bench import config as configs, grid, worker
 from stpm_bench.code_version import version_of
 from stpm_bench.errors import InputError
 from stpm_bench.files import lock_results, sha256
-from stpm_bench.report import literature
 from stpm_bench.results import MASKS, ORIGINAL_MASKS
 from stpm_bench.run import catalogue, messages, options, plan, progress, resources
-from stpm_bench.run.suite import is_published, pretraining_name, suite_of
+from stpm_bench.run.suite import has_torchvision_weights, pretraining_name, suite_of
 
 try:
     # Only a check: `load` rejects a key given twice, of which Snakemake silently keeps the last.
@@ -52,7 +54,7 @@ except InputError as error:
 
 CONFIG, RESULTS, DATA, MAIN_STUDY = SUITE.config, SUITE.results, SUITE.data, SUITE.main_study
 CATEGORIES = SUITE.categories
-CELL, FIT = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
+CELL_FOLDER, FIT_FOLDER = (f"{RESULTS}/{kind}/{grid.CELL}" for kind in ("cells", "fits"))
 TRAIN, TEST = (f"{RESULTS}/prepared/{{category}}/{split}" for split in ("train", "test"))
 TABLES, FIGURES = catalogue.tables(SUITE), catalogue.figures(SUITE)
 NOTEBOOKS = catalogue.notebooks(PACKAGE / "analysis")
@@ -63,8 +65,8 @@ try:
 except WorkflowError:  # unknown if jobs are run by an executor other than the local one
     CORES = 1
 
-# A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. With more cells than
-# this, jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
+# A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. Of more cells than
+# this the jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
 MAX_LISTED_CELLS = 1000
 # Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.
 OUTPUT = workflow.output_settings
@@ -105,7 +107,7 @@ def teacher_of(wildcards):
 
 
 def teacher_inputs(wildcards):
-    """Return the pretraining set from which a teacher is made, if it is trained here."""
+    """Return {"data": the file of the pretraining set}; {} if a teacher is not trained here."""
     teacher = SUITE.teachers[wildcards.teacher_file]
     if "pretrain" in teacher:
         return {"data": f"{RESULTS}/pretraining/{pretraining_name(teacher)}.npz"}
@@ -118,7 +120,7 @@ def marker_of(wildcards):
     return SUITE.sources[wildcards.category].marker or []
 
 
-def cell_files(*files):
+def files_of_cells(*files):
     """Return an input function: these files of every cell, listed only when a job needs them."""
     return lambda wildcards: [f"{SUITE.cell_folder(c)}/{f}" for c in SUITE.cells for f in files]
 

@@ -6,13 +6,13 @@ rule evaluate:
         masks=expand(f"{TEST}/{{file}}", file=[*MASKS.values(), ORIGINAL_MASKS], allow_missing=True),
         maps=lambda wildcards: f"{SUITE.fit_folder(grid.cell_of(wildcards))}/level_maps.npz",
     output:
-        metrics=f"{CELL}/metrics.json",
-        scores=f"{CELL}/image_scores.csv",
-        curve=f"{CELL}/pro_curve.csv",
-        definitions=f"{CELL}/pro_definitions.csv",
-        record=f"{CELL}/evaluation.json",
+        metrics=f"{CELL_FOLDER}/metrics.json",
+        scores=f"{CELL_FOLDER}/image_scores.csv",
+        curve=f"{CELL_FOLDER}/pro_curve.csv",
+        definitions=f"{CELL_FOLDER}/pro_definitions.csv",
+        record=f"{CELL_FOLDER}/evaluation.json",
     log:
-        f"{CELL}/evaluate.log",
+        f"{CELL_FOLDER}/evaluate.log",
     priority: 20
     conda:
         "../../environment.yml"
@@ -32,7 +32,7 @@ rule evaluate:
 rule collect:
     input:
         f"{RESULTS}/studies.csv",
-        cell_files("metrics.json", "pro_definitions.csv"),
+        files_of_cells("metrics.json", "pro_definitions.csv"),
     output:
         metrics=f"{RESULTS}/metrics.csv",
         definitions=f"{RESULTS}/pro_definitions.csv",

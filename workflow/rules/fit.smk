@@ -6,12 +6,12 @@ rule fit:
         manifest=f"{TRAIN}/images.csv",
         teacher=teacher_of,
     output:
-        model=f"{FIT}/model.pt",
-        history=f"{FIT}/history.csv",
-        split=f"{FIT}/split.csv",
-        record=f"{FIT}/fit.json",
+        model=f"{FIT_FOLDER}/model.pt",
+        history=f"{FIT_FOLDER}/history.csv",
+        split=f"{FIT_FOLDER}/split.csv",
+        record=f"{FIT_FOLDER}/fit.json",
     log:
-        f"{FIT}/fit.log",
+        f"{FIT_FOLDER}/fit.log",
     wildcard_constraints:
         method=name_pattern(SUITE.methods_with_kept_models),
     conda:
@@ -39,10 +39,10 @@ rule fit:
 # The same for methods whose models are removed after the test images are scored.
 use rule fit as fit_temporary with:
     output:
-        model=temp(f"{FIT}/model.pt"),
-        history=f"{FIT}/history.csv",
-        split=f"{FIT}/split.csv",
-        record=f"{FIT}/fit.json",
+        model=temp(f"{FIT_FOLDER}/model.pt"),
+        history=f"{FIT_FOLDER}/history.csv",
+        split=f"{FIT_FOLDER}/split.csv",
+        record=f"{FIT_FOLDER}/fit.json",
     wildcard_constraints:
         method=name_pattern(SUITE.methods_with_temporary_models),
 
@@ -51,12 +51,12 @@ rule score:
     input:
         images=f"{TEST}/images.npy",
         teacher=teacher_of,
-        model=f"{FIT}/model.pt",
+        model=f"{FIT_FOLDER}/model.pt",
     output:
-        maps=f"{FIT}/level_maps.npz",
-        record=f"{FIT}/score.json",
+        maps=f"{FIT_FOLDER}/level_maps.npz",
+        record=f"{FIT_FOLDER}/score.json",
     log:
-        f"{FIT}/score.log",
+        f"{FIT_FOLDER}/score.log",
     # A cell is finished before the next begins, so results come early and few temp() files exist.
     priority: 10
     conda:

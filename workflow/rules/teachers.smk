@@ -44,7 +44,7 @@ rule teacher:
         " --output {output.weights:q} --log {log:q}"
 
 
-PUBLISHED = [name for name, teacher in SUITE.teachers.items() if is_published(teacher)]
+PUBLISHED = [name for name, teacher in SUITE.teachers.items() if has_torchvision_weights(teacher)]
 
 # Torchvision's weights are downloaded, and a cluster's nodes often have no network.
 if PUBLISHED:
