@@ -88,15 +88,15 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
         axis_label, shown = "category", pd.concat([single, mean])
     lines = sum(name.count("\n") + 1 for name in names_shown)
     fewest = 5 if "\n" in axis_label else 3  # rows beside which the label finds room
-    # Long names leave the panels little width: fewer numbers below them, and a wider figure.
-    excess = max(0, max(map(len, names_shown)) - LONG_NAME)
-    ticks = 2 if excess else 3
+    # Long names leave the panels little width: fewer numbers below them, and labels of two lines.
+    narrow = max(map(len, names_shown)) > LONG_NAME
+    ticks = 2 if narrow else 3
     metrics = {name: METRICS[name] for name in metrics_of(table)}
     with drawing():
         figure, axes = plt.subplots(
             1,
             len(metrics),
-            figsize=(COLUMN_WIDTH + 0.06 * excess, 0.75 + 0.14 * max(lines, fewest)),
+            figsize=(COLUMN_WIDTH, 0.75 + 0.14 * max(lines, fewest)),
             sharey=True,
             squeeze=False,
             layout="constrained",
@@ -110,7 +110,8 @@ def rows(table: pd.DataFrame, accuracies: Mapping[str, float | None]) -> Figure:
                 xerr=shown[f"{metric}_sd"].fillna(0),
                 **DIAMOND,
             )
-            axis.set(xlabel=label, yticks=range(len(names_shown)), yticklabels=names_shown)
+            axis.set(yticks=range(len(names_shown)), yticklabels=names_shown)
+            axis.set_xlabel(label.replace(" ", "\n") if narrow else label)
             axis.set_ylim(len(names_shown) - 0.4, -0.6)
             axis.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 4, 5, 10]))
             axis.margins(x=0.12)

@@ -189,12 +189,13 @@ def test_methods_are_lines_against_the_fraction():
     for axis, metric in zip(figure.axes, tables.METRICS, strict=True):
         for method, line in zip(layers, axis.containers, strict=True):
             assert list(line.lines[0].get_xdata()) == [0.05, 1.0]
-            np.testing.assert_allclose(line.lines[0].get_ydata(), mean.loc[method, metric])
+            drawn = np.asarray(line.lines[0].get_ydata(), float)
+            np.testing.assert_allclose(drawn, mean.loc[method, metric].astype(float))
     # The same levels of each method are an axis of their own, and so are too many of them.
     every = pd.concat([long, long.assign(layers="1")])
     table = tables.study_table(every, cells_of(every), {})
     names = [text.get_text() for text in figures.study(table, {}).legends[0].get_texts()]
-    assert sorted(names) == ["1, patchcore", "1, stpm", "1+2+3, stpm", "2+3, patchcore"]
+    assert set(names) == {"1, patchcore", "1, stpm", "1+2+3, stpm", "2+3, patchcore"}
     every = pd.concat(long.assign(layers=str(level)) for level in range(figures.MOST_LINES))
     table = tables.study_table(every, cells_of(every), {})
     assert not figures.study(table, {}).legends
