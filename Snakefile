@@ -61,7 +61,7 @@ onstart:
         CONFIG, SUITE.fits, {c: SUITE.image_count(c, "train") for c in CATEGORIES}
     )
     print(messages.announcement(SUITE, todo, CORES), file=sys.stderr)
-    if len(todo) > 2:
+    if len(todo) > 2:  # fits; for fewer a worker takes longer to start than it saves
         worker.enable()
     images = {SUITE.fits[cell]: number for cell, number in todo.items()}
     done = sum(plan.is_done(RESULTS, cell) for cell in SUITE.cells)

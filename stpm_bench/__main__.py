@@ -15,8 +15,9 @@ from pathlib import Path
 from stpm_bench import worker
 from stpm_bench.errors import InputError, not_installed
 
-# Before the imports below, which a worker has made already.
-if __name__ == "__main__" and (status := worker.delegate(sys.argv[1:])) is not None:
+# Before the imports below, which a worker has made already. It has no options of Python (-O, -W).
+as_module = __name__ == "__main__" and sys.orig_argv[1] == "-m"
+if as_module and (status := worker.delegate(sys.argv[1:])) is not None:
     sys.exit(status)
 
 try:
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(address: str, parent: str) -> None:
     """Run a worker: the command of the process that `worker.start` starts."""
+    # These import torch and most of what the steps import inside their functions.
     methods = [f"stpm_bench.methods.{name}" for name in ("stpm", "padim", "spade", "patchcore")]
     others = [f"stpm_bench.{name}" for name in ("provenance", "unfinished", "split", "evaluation")]
     worker.serve(main, [*methods, *others], Path(address), int(parent))

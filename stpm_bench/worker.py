@@ -1,16 +1,18 @@
 """A process that has PyTorch imported and forks a child for each step of a run of Snakemake.
 
 To start Python and import PyTorch takes longer than a short training. While Snakemake runs, the
-first step of a cell starts a worker in the background (`delegate`). Each later step sends it its
-arguments and its standard streams; a forked child of the worker executes the step, and the step's
-own process waits for the exit status. Folder, environment variables and Python are the same, so
-that the results are the same bits; the steps stay commands that also work alone. If a step's
-process is interrupted or killed, so is its child. The worker ends with Snakemake.
+first step in an environment (`same_environment`; another number of threads is another one) starts a
+worker in the background. A step that finds it listening sends it its arguments and its standard
+streams (`delegate`); a forked child executes the step, and the step's own process waits for the
+exit status. Any other step executes itself. The child has the step's folder, environment and
+streams, so that the results are the same bits, and the steps stay commands that also work alone. If
+a step's process is interrupted or killed, so is its child. The worker ends with Snakemake.
 
 Only on Linux: forked children of some of macOS's libraries crash.
 """
 
 import atexit
+import ctypes
 import hashlib
 import importlib
 import json
@@ -24,21 +26,29 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Set by `enable` to 'PID:FOLDER': the process of Snakemake, and the folder of its workers' sockets.
 # Set by the user to nothing, each step is a process of its own.
 VARIABLE = "STPM_BENCH_WORKER"
 SERVED = ("fit", "score", "evaluate")  # the steps of a cell
+# More environments than this differ in each step, and a worker for each would help none.
+MOST_WORKERS = 4
 SHELLS = {"_", "OLDPWD", "SHLVL"}  # variables that a shell changes for each command
+BEGUN = b"\1"  # a child executes the step: from here on nobody else may
+INTERRUPTED = b"i"
+KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def enable() -> None:
     """Let the steps that this process starts, and their children, share workers."""
     if sys.platform == "linux" and VARIABLE not in os.environ:
-        folder = tempfile.mkdtemp(prefix="stpm_bench-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ[VARIABLE] = f"{os.getpid()}:{folder}"
+        with suppress(OSError):  # a full disk: each step executes itself
+            # Not TMPDIR: the name of a socket has at most 107 bytes.
+            folder = tempfile.mkdtemp(prefix="stpm_bench-", dir="/tmp")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            os.environ[VARIABLE] = f"{os.getpid()}:{folder}"
 
 
 def delegate(arguments: Sequence[str]) -> int | None:
@@ -51,10 +61,10 @@ def delegate(arguments: Sequence[str]) -> int | None:
         The exit status; None if this process has to execute the step.
     """
     parent, _, folder = os.environ.get(VARIABLE, "").partition(":")
-    # A job of a cluster inherits the variable, but not the process.
-    if not folder or arguments[:1] not in [[step] for step in SERVED]:
+    if not folder or not arguments or arguments[0] not in SERVED:
         return None
-    if not started_by(int(parent)):
+    # A job of a cluster inherits the variable, but not the process; a closed stream cannot be sent.
+    if not started_by(int(parent)) or None in (sys.stdin, sys.stdout, sys.stderr):
         return None
     address = Path(folder, same_environment())
     payload = json.dumps(list(arguments)).encode()
@@ -62,14 +72,17 @@ def delegate(arguments: Sequence[str]) -> int | None:
         try:
             connection.connect(str(address))
             socket.send_fds(connection, [len(payload).to_bytes(4, "big")], [0, 1, 2])
+            connection.sendall(payload)
+            begun = connection.recv(1)
         except OSError:
+            begun = b""
+        if begun != BEGUN:
             start(address, parent)
             return None
-        connection.sendall(payload)
         try:
             status = connection.recv(1)
         except KeyboardInterrupt:  # the child removes its temporary files
-            connection.sendall(b"i")
+            connection.sendall(INTERRUPTED)
             status = connection.recv(1)
     if not status:
         print(f"error: the worker of {arguments[0]!r} was killed; run again", file=sys.stderr)
@@ -78,19 +91,20 @@ def delegate(arguments: Sequence[str]) -> int | None:
 
 
 def start(address: Path, parent: str) -> None:
-    """Start a worker, unless another step has."""
-    try:
-        os.close(os.open(f"{address}.started", os.O_CREAT | os.O_EXCL))
-    except OSError:
-        return
+    """Start a worker, unless another step has; the file ADDRESS.started has its process number."""
     program = "import sys; from stpm_bench.__main__ import serve; serve(*sys.argv[1:])"
-    subprocess.Popen(
-        [sys.executable, "-c", program, str(address), parent],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches the steps, and they tell the worker
-    )
+    with suppress(OSError):  # each step executes itself
+        if len(list(address.parent.glob("*.started"))) >= MOST_WORKERS:
+            return
+        with open(f"{address}.started", "x") as started:
+            worker = subprocess.Popen(
+                [sys.executable, "-c", program, str(address), parent],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches the steps, and they tell the worker
+            )
+            started.write(str(worker.pid))
 
 
 def serve(
@@ -100,9 +114,10 @@ def serve(
 
     Args:
         run: executes a step's arguments and returns the exit status.
-        modules: that the steps import.
+        modules: imported beforehand, for speed alone: a child imports what else its step needs.
         address: of the socket. parent: the process of Snakemake.
     """
+    snakemake = os.pidfd_open(parent)
     for name in modules:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children that attend are not waited for
@@ -110,19 +125,15 @@ def serve(
         server.bind(f"{address}.new")
         server.listen(64)
         os.rename(f"{address}.new", address)  # only now steps find it
-        server.settimeout(1)
-        while address.exists() and Path(f"/proc/{parent}").exists():
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            if os.fork() == 0:
-                server.close()
-                try:
-                    attend(connection, run)
-                finally:
-                    os._exit(0)
-            connection.close()
+        while snakemake not in select.select([server, snakemake], [], [])[0]:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):  # without a child, the step executes itself
+                if os.fork() == 0:
+                    try:
+                        server.close()
+                        attend(connection, run)
+                    finally:
+                        os._exit(0)
     shutil.rmtree(address.parent, ignore_errors=True)
 
 
@@ -130,28 +141,44 @@ def attend(connection: socket.socket, run: Callable[[list[str]], int]) -> None:
     """Execute one step in a child and send its exit status; what ends its sender ends the child."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
-    with connection.makefile("rb") as stream:
-        arguments = json.loads(stream.read(int.from_bytes(size, "big")))
+    payload = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+    arguments, attendant = json.loads(payload), os.getpid()
     ended, held = os.pipe()  # the child holds the other end for as long as it lives
     child = os.fork()
     if child == 0:
-        connection.close()
-        for number, descriptor in enumerate(streams):
-            os.dup2(descriptor, number)
-        os._exit(execute(run, arguments))
+        status = 1
+        try:
+            connection.close()
+            ctypes.CDLL(None).prctl(KILL_WITH_PARENT, signal.SIGKILL)
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+            if os.getppid() == attendant:
+                status = execute(run, arguments)
+        finally:
+            os._exit(status)
     for descriptor in (held, *streams):
         os.close(descriptor)
-    while ended not in select.select([connection, ended], [], [])[0]:
-        # The step's process was interrupted, and says so, or it was killed.
-        os.kill(child, signal.SIGINT if connection.recv(1) else signal.SIGKILL)
+    watched = [connection, ended]
+    with suppress(OSError):
+        connection.sendall(BEGUN)
+    while ended not in select.select(watched, [], [])[0]:
+        message = b""
+        with suppress(OSError):
+            message = connection.recv(1)
+        if message == INTERRUPTED:
+            os.kill(child, signal.SIGINT)
+        else:  # the step's process was killed
+            os.kill(child, signal.SIGKILL)
+            watched = [ended]
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    connection.sendall(bytes([code if code >= 0 else 128 - code]))  # as a shell reports signals
+    with suppress(OSError):
+        connection.sendall(bytes([code if code >= 0 else 128 - code]))  # as a shell reports signals
 
 
 def execute(run: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Execute a step as a process of its own would, and return its exit status."""
+    """Execute a step and return its exit status, 1 if it raises."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # The worker's own streams remember whether its files are terminals, and can be sought.
+    # Python has stored of the worker's streams that they can be sought and are no terminal.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     try:
@@ -159,10 +186,12 @@ def execute(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:
-        traceback.print_exc()
         status = 1
+        with suppress(Exception):  # the streams may be closed
+            traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(Exception):
+            stream.flush()
     return status & 255
 
 
@@ -171,15 +200,18 @@ def started_by(ancestor: int) -> bool:
     process = os.getpid()
     while process not in (0, ancestor):
         try:
-            text = Path(f"/proc/{process}/stat").read_text()
-        except OSError:  # another user's process, hidden
+            text = Path(f"/proc/{process}/stat").read_bytes()
+        except OSError:  # hidden, as another user's, or ended meanwhile
             return False
-        process = int(text.rpartition(")")[2].split()[1])  # the name, in brackets, may have spaces
+        process = int(text.rpartition(b")")[2].split()[1])  # the name may have spaces and brackets
     return process == ancestor
 
 
 def same_environment() -> str:
-    """Return a name that two processes share if a child of one can stand for the other."""
+    """Return a name that two processes share if a child of one can stand for the other: the same
+    Python, folder, environment variables, and files of this package."""
     variables = sorted((k, v) for k, v in os.environ.items() if k not in SHELLS)
-    content = repr((sys.executable, sys.path, os.getcwd(), variables))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    code = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    content = repr((sys.executable, sys.path, os.getcwd(), variables, code))
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()[:16]

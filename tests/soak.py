@@ -26,6 +26,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))  # this checkout's, wherever the package is installed from
 
+from stpm_bench import worker
 from stpm_bench.errors import InputError
 from stpm_bench.files import verified
 
@@ -153,6 +154,7 @@ def made(results: Path) -> int:
 def kill(process: subprocess.Popen) -> tuple[list[str], list[str]]:
     """Kill a run's process group; return the steps that ran, and what outlived it by 5 seconds."""
     below = psutil.Process(process.pid).children(recursive=True)
+    below += [other for other in psutil.process_iter() if works_for(other, process.pid)]
     names = {child: step_of(child) for child in below}
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -163,6 +165,16 @@ def kill(process: subprocess.Popen) -> tuple[list[str], list[str]]:
         time.sleep(0.05)
     steps = sorted({name for name in names.values() if name})
     return steps, [names[child] or str(child) for child in left]
+
+
+def works_for(process: psutil.Process, snakemake: int) -> bool:
+    """Return whether a process executes a step for a run's worker, whose child it is."""
+    try:
+        mine = process.environ().get(worker.VARIABLE, "").startswith(f"{snakemake}:")
+        parent = process.parent()
+        return mine and parent is not None and "import serve" in " ".join(parent.cmdline())
+    except psutil.Error:
+        return False
 
 
 def lives(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,7 +46,12 @@ def run(arguments):
 
 worker.serve(run, ["json"], Path(sys.argv[1]), int(sys.argv[2]))
 """
-CLIENT = "import sys; from stpm_bench import worker; sys.exit(worker.delegate(sys.argv[1:]))"
+CLIENT = """
+import signal, sys
+from stpm_bench import worker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+sys.exit(worker.delegate(sys.argv[1:]))
+"""
 NOT_DELEGATED = "from stpm_bench import worker; print(worker.delegate(['fit', 'echo']))"
 
 
@@ -98,6 +104,10 @@ def test_a_step_has_its_streams_folder_and_status(served):
     assert failed.returncode == 1
     assert "ValueError: a reason" in failed.stderr
     assert client(CLIENT, "fit", "kill").returncode == 128 + signal.SIGKILL
+    # Nobody reads what it prints, and still the step has failed.
+    command = f"{shlex.join([sys.executable, '-c', CLIENT, 'fit', 'raise'])} 2>&1 1>&2 | true"
+    shell = ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
+    assert subprocess.run(shell, cwd=REPOSITORY, env=environment()).returncode == 1
 
 
 def test_what_is_not_delegated(served, monkeypatch):
@@ -107,7 +117,16 @@ def test_what_is_not_delegated(served, monkeypatch):
     folder = Path(os.environ[worker.VARIABLE].partition(":")[2])
     other = client(NOT_DELEGATED, OMP_NUM_THREADS="7")
     assert other.stdout == "None\n"
-    assert len(list(folder.glob("*.started"))) == 1
+    (started,) = folder.glob("*.started")
+    os.kill(int(started.read_text()), signal.SIGKILL)
+    for number in range(worker.MOST_WORKERS):  # environments that differ in each step
+        (folder / f"{number}.started").touch()
+    assert client(NOT_DELEGATED, OMP_NUM_THREADS="8").stdout == "None\n"
+    assert len(list(folder.glob("*.started"))) == worker.MOST_WORKERS + 1
+    # A stream that is closed cannot be sent.
+    shell = ["bash", "-c", f"{shlex.join([sys.executable, '-c', NOT_DELEGATED])} <&-"]
+    run = subprocess.run(shell, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    assert run.stdout == "None\n"
     # What a shell changes is no other environment.
     assert client(NOT_DELEGATED, SHLVL="9").stdout.startswith("echo")
     # A job of a cluster inherits the variable, but Snakemake did not start it.
@@ -138,7 +157,7 @@ def test_a_killed_or_interrupted_step_takes_its_child_with_it(served, tmp_path):
     wait_for(lambda: not child.exists())
     assert not (tmp_path / "interrupted").exists()
     (tmp_path / "began").unlink()
-    with subprocess.Popen(command, **options) as step:  # Ctrl-C
+    with subprocess.Popen(command, **options) as step:
         wait_for((tmp_path / "began").exists)
         step.send_signal(signal.SIGINT)
         assert step.wait(timeout=20) == 0  # what the child returns after its cleanup
@@ -146,13 +165,10 @@ def test_a_killed_or_interrupted_step_takes_its_child_with_it(served, tmp_path):
     assert client(CLIENT, "fit", "echo").returncode == 0  # the worker goes on
 
 
-def test_a_worker_ends_with_snakemake(served, tmp_path):
-    folder = Path(os.environ[worker.VARIABLE].partition(":")[2])
-    for path in folder.iterdir():  # as at Snakemake's exit
-        path.unlink()
-    served.wait(timeout=20)
+def test_a_worker_ends_with_snakemake(tmp_path):
+    folder = tmp_path / "others"
+    folder.mkdir()
     with subprocess.Popen(["sleep", "60"]) as parent:
-        folder.mkdir(exist_ok=True)
         command = [sys.executable, "-c", SERVER, str(folder / "a"), str(parent.pid)]
         with subprocess.Popen(command, cwd=REPOSITORY) as other:
             wait_for((folder / "a").exists)
@@ -179,5 +195,5 @@ def test_the_same_bits_with_and_without_a_worker(tmp_path, monkeypatch):
         found[name] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     assert found["with"] == found["without"]
     assert len(list((tmp_path / "sockets").glob("*.started"))) == 1
-    (socket,) = (path for path in (tmp_path / "sockets").iterdir() if path.is_socket())
-    socket.unlink()  # the worker ends
+    (started,) = (tmp_path / "sockets").glob("*.started")
+    os.kill(int(started.read_text()), signal.SIGKILL)  # its parent here is pytest
