@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -353,6 +354,8 @@ def contradictions(config: dict) -> Iterator[str]:
     for name, teacher in config["teachers"].items():
         key = f"config key 'teachers.{name}"
         backbone, weights = teacher["backbone"], teacher.get("weights")
+        if re.search(r"_seed-\d+$", name):
+            yield f"{key}' ends like the file of another teacher's draw; expected no '_seed-NUMBER'"
         if names_a_file(teacher) and not Path(weights).is_file():
             embedded = f"{EMBEDDED!r}, or " if backbone in EMBEDDED_LEVELS else ""
             yield (

@@ -43,7 +43,8 @@ class Cell(NamedTuple):
 def set_of(category: str) -> str:
     """Return the set of a category by its name in the config: 'visa' of 'visa.candle'.
 
-    A category without a prefix belongs to MVTec AD, or to a folder given in its place.
+    A category without a prefix belongs to MVTec AD, to a folder given in its place, or to the demo:
+    'mvtec_ad' for all three.
     """
     return category.partition(".")[0] if "." in category else "mvtec_ad"
 

@@ -25,7 +25,8 @@ from stpm_bench.files import (
 from stpm_bench.grid import Cell
 from stpm_bench.methods.interface import Scores, Teacher
 
-# The version of the layout: paths, file names and formats.
+# The version of the layout: paths, file names and formats. It is raised if this package could
+# misread older results; a further file or column is no reason.
 LAYOUT = 2
 
 # The arrays of masks in the folder of the prepared test images, by treatment (how the masks were
@@ -134,9 +135,15 @@ def anomaly_maps_of(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     Returns:
         Name of a level -> (N, H_l, W_l) float32, and (N, S, S) float32, the maps of which the
         cell's metrics are.
+
+    Raises:
+        InputError: the cell's fit failed.
     """
     record = read_json(cell / STAGES["evaluate"])
-    level_maps = read_scores(cell.parents[1] / "fits" / record["fit"]).level_maps
+    fit = fit_folder(cell.parents[1], record["fit"])
+    if failure := failure_of(fit):
+        raise InputError(f"{cell}: has no anomaly maps: its fit failed: {failure}")
+    level_maps = read_scores(fit).level_maps
     # `masks` chooses among the prepared masks; all other fields are arguments of `anomaly_maps`.
     settings = {key: value for key, value in record["evaluation"].items() if key != "masks"}
     maps = anomaly_maps(list(level_maps.values()), record["image_size"], **settings)

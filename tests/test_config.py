@@ -362,6 +362,12 @@ def test_a_folder_may_end_in_a_slash_and_begin_at_home(small_set, monkeypatch):
     assert config["data"]["mvtec_ad"] == str(small_set / "data")
 
 
+def test_a_teacher_is_not_named_like_the_file_of_anothers_draw(small_set):
+    teachers = {"random": {"backbone": "resnet18"}, "random_seed-0": {"backbone": "resnet18"}}
+    with pytest.raises(InputError, match=r"'teachers\.random_seed-0'.*no '_seed-NUMBER'"):
+        complete(small_config(small_set, teachers=teachers))
+
+
 def test_a_teachers_pretraining_replaces_keys_of_the_configs(small_set):
     teachers = {
         "random": {"backbone": "resnet18"},

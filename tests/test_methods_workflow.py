@@ -228,6 +228,20 @@ def test_exported_maps_are_those_that_were_evaluated(finished, tmp_path):
         np.testing.assert_allclose(image, values)  # the images are 64 x 64 themselves
 
 
+def test_a_failed_fit_has_no_maps_to_export(tmp_path, capsys):
+    cell, fit = tmp_path / "cells" / "category-a_layers-1", tmp_path / "fits" / "f"
+    for folder, name, content in (
+        (cell, "evaluation.json", {"fit": "f", "evaluation": {"masks": "nearest"}}),
+        (fit, "fit.json", {"failure": "the loss is not finite"}),
+    ):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(json.dumps(content))
+    assert main(["export-maps", "--cell", str(cell), "--output", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert f"{cell}: has no anomaly maps" in message
+    assert "the loss is not finite" in message
+
+
 def test_a_level_that_a_file_of_weights_lacks_is_named(small_set):
     weights = create("resnet18", [1, 2, 3], seed=0)
     file = small_set / "to_layer3.pth"

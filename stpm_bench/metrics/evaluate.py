@@ -37,9 +37,9 @@ def evaluate_arrays(
         points of the PRO curve from (0, 0), the last interpolated at a false-positive rate of 0.3.
 
     Raises:
-        ValueError: an array is empty or has another shape than the above; labels or masks are not
-            binary; there is no defect or no background among the images or among the pixels; or
-            a score is NaN or infinite.
+        ValueError: an array is empty; shapes do not match, or with 'regions' are not (N, H, W);
+            labels or masks are not binary; there is no defect or no background among the images or
+            among the pixels; or a score is NaN or infinite.
 
     Example:
         Two images of two pixels; the defect of the second is found.

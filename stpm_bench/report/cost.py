@@ -26,7 +26,8 @@ def collect(
     Returns:
         `COLUMNS`, one row for each teacher and for each stage of each cell. Cells that share a fit
         each get the rows of its stages; `fit` is its name. `seconds` is the whole step including
-        imports; `images_per_second` is the work alone; `images` counts the images of every epoch;
+        the imports that a worker had not made; `images_per_second` is the work alone; `images`
+        counts the images of every epoch;
         `fitted_on` is the number of training images of a fit, without those for validation; `code`
         is the version of the stage's code, None for a teacher; `packages` is 'torch 2.15.0, numpy
         2.4.6', None where the stage does not record them; `file` is the file of the method's code,
@@ -108,8 +109,8 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
     caption = (
         f"What each stage took, {done} of {cells} cells, by setting; medians and ranges are over "
         "categories and seeds. Fitted on: the number of training images, without those used for "
-        "validation. Seconds: the whole step including its imports. Images/s: the work alone, "
-        "counting the images of every epoch. Memory: the peak of one process. n/a: not recorded, "
+        "validation. Seconds: the whole step with the imports of its own process. Images/s: the "
+        "work alone, counting the images of every epoch. Memory: the peak of one process. n/a: not recorded, "
         "or no such device. Steps that ran in parallel slowed each other down. `cost.csv` has "
         "every run."
     )

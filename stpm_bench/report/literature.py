@@ -60,8 +60,8 @@ def read(path: str | Path = FILE) -> pd.DataFrame:
     """Return columns source, table, method, category, metric, value (in [0, 1]), checked.
 
     Raises:
-        InputError: a column is missing, a source is empty, a metric is unknown, or a value is not
-            a number in [0, 1].
+        InputError: the file cannot be read as CSV, a column is missing, a source is empty, a metric
+            is unknown, or a value is not a number in [0, 1].
     """
     try:
         table = pd.read_csv(path)
@@ -130,8 +130,8 @@ class Baseline(NamedTuple):
 
     Attributes:
         title: its name in the tables.
-        printed: its name in literature.csv, with the teacher's backbone; '' if nobody printed it
-            for this backbone.
+        printed: its name in literature.csv, which may have no values of it, with the teacher's
+            backbone; '' if `RUN_HERE` has no name for this backbone.
         table: what `tables.study_table` returns for it, on the main study's categories.
     """
 
@@ -189,16 +189,17 @@ def methods(
 
     Args:
         literature: only what is comparable with these results, see `without`.
-        table: what `tables.study_table` returns; only its rows at the paper's setting are used.
+        table: what `tables.study_table` returns; only its rows at the paper's setting are used,
+            and not those of sets without PRO if there are other sets.
         others: as in `without`. ran: what `baselines` returns.
 
     Returns:
         Columns `metric`, `category`, `kind`, one for each published method that has a value for
-        these rows ('METHOD (SOURCE)' if several sources print it), 'STPM (paper)', `ours`,
-        `ours sd`, `difference` (ours less the paper's), and for each of `ran` `ours: TITLE`,
-        `ours: TITLE sd` and `ours: TITLE less printed`. If all 15 categories were run, the last row
-        'mean, as printed' has the means printed by the sources. No rows if nothing is published for
-        these categories.
+        these rows ('METHOD (SOURCE)' if several sources print it), among them 'STPM (paper)',
+        `ours`, `ours sd`, `difference` (ours less the paper's), and for each of `ran`
+        `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. If all 15 categories were
+        run, the last row of each metric, 'mean, as printed', has the means printed by the sources.
+        No rows if nothing is published for these categories.
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's numbers are compared in `reproductions`.
@@ -245,7 +246,7 @@ def with_printed_difference(
 ) -> dict[str, float]:
     """Return our value of a method in a row of `methods`, and its difference from the printed one.
 
-    If several sources print it, the paper's value is used.
+    If several sources print it, only the paper's value counts.
 
     Args:
         literature: the published values of all methods. members: the categories of the row.
@@ -330,7 +331,8 @@ def ours(
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
 
-    'mean' is the mean over MVTec AD, present if all its 15 categories were run.
+    'mean' is the mean over MVTec AD, present if the study plans exactly its 15 categories without a
+    prefix; NaN until all have run.
 
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
@@ -358,7 +360,7 @@ def ours(
 
 
 def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the other readings of STPM that were run at the main study's setting.
+    """Return the other readings of STPM that a study plans at the main study's setting.
 
     A reading is a built-in method from STPM's file, or a method of the config that is `like` such
     a method, but `like` neither `stpm` nor the main study's method: the authors' code with 200

@@ -37,9 +37,11 @@ class Comparison(NamedTuple):
         values, planned: how many values it uses, and how many the config plans; `planned` is 0 if
             the config has no such cells.
         categories: how many have a pair.
-        draws, draws_above, draws_below: if a teacher is drawn, the number of draws, and the numbers
-            of draws in which the effect is above or below the threshold. 0 if no teacher is drawn.
-        cells: names of the folders of the cells it uses.
+        draws, draws_above, draws_below: if a teacher is drawn, the number of planned draws, and
+            the numbers of draws in which the effect is above or below the threshold; a draw without
+            a pair is neither. 0 if no teacher is drawn.
+        cells: names of the folders of the cells that have a value, paired or not, in the categories
+            that are planned for both settings.
         missing: which planned values are missing, '' if none is.
         doubt: why nothing can be concluded, '' if something can.
         note: what else a reader must know.
@@ -135,7 +137,7 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     - contradicted: at least one effect is below: its whole interval is, by more than `tolerance`,
       its p, Holm-corrected within the claim, is at most `ALPHA`, its `doubt` is empty, and if a
       teacher is drawn the effect is below in every draw. Missing values do not prevent this
-      verdict: they cannot support the claim.
+      verdict, as they cannot support the claim; but a planned draw without a pair is not below.
     - not tested: no effect was measured.
     - undecided: everything else, including too few pairs, seeds or draws.
     """
@@ -302,6 +304,9 @@ class Evidence(NamedTuple):
         about_sources: bool,
     ) -> list[float]:
         """Return the effect in each draw of the teachers; empty if no teacher is drawn.
+
+        With `about_sources` a teacher that is neither of ImageNet nor drawn is the only draw: the
+        effect over all seeds.
 
         A draw is a seed; a setting whose teacher is not drawn contributes the mean of its seeds.
 

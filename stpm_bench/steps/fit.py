@@ -206,7 +206,8 @@ def fit(
         "code": version_of("fit", method.module),
         "images": fitted.images,
         "steps": fitted.steps,
-        # `seconds`: the whole step; `images_per_second`: the work alone.
+        # `seconds`: the whole step, without what a worker had imported; `images_per_second`: the
+        # work alone.
         "seconds": round(time.perf_counter() - start, 2),
         "images_per_second": round(fitted.images / fitted.seconds, 1) if fitted.seconds else None,
         "peak_memory": provenance.peak_memory(torch_device),
