@@ -110,9 +110,9 @@ def sections(table: pd.DataFrame, cells: int) -> list[Section]:
         f"What each stage took, {done} of {cells} cells, by setting; medians and ranges are over "
         "categories and seeds. Fitted on: the number of training images, without those used for "
         "validation. Seconds: the whole step with the imports of its own process. Images/s: the "
-        "work alone, counting the images of every epoch. Memory: the peak of one process. n/a: not recorded, "
-        "or no such device. Steps that ran in parallel slowed each other down. `cost.csv` has "
-        "every run."
+        "work alone, counting the images of every epoch. Memory: the peak of one process. n/a: not "
+        "recorded, or no such device. Steps that ran in parallel slowed each other down. "
+        "`cost.csv` has every run."
     )
     return [Section("Cost", body, caption)]
 
