@@ -35,7 +35,7 @@ VARIABLE = "STPM_BENCH_WORKER"
 SERVED = ("fit", "score", "evaluate")  # the steps of a cell
 # More environments than this differ in each step, and a worker for each would help none.
 MOST_WORKERS = 4
-SHELLS = {"_", "OLDPWD", "PWD", "SHLVL"}  # variables that a shell sets for each command
+SHELLS = {"_", "OLDPWD", "PS1", "PWD", "SHLVL"}  # variables that a shell sets, each time anew
 BEGUN = b"\1"  # a child executes the step: from here on nobody else may
 INTERRUPTED = b"i"
 KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
