@@ -120,8 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(address: str, parent: str) -> None:
     """Run a worker: the command of the process that `worker.start` starts."""
+    from stpm_bench.methods import FILES
+
     # These import torch and most of what the steps import inside their functions.
-    methods = [f"stpm_bench.methods.{name}" for name in ("stpm", "padim", "spade", "patchcore")]
+    methods = [f"stpm_bench.methods.{name}" for name in FILES]
     others = [f"stpm_bench.{name}" for name in ("provenance", "unfinished", "split", "evaluation")]
     worker.serve(main, [*methods, *others], Path(address), int(parent))
 

@@ -27,11 +27,11 @@ def collect(
         `COLUMNS`, one row for each teacher and for each stage of each cell. Cells that share a fit
         each get the rows of its stages; `fit` is its name. `seconds` is the whole step including
         the imports that a worker had not made; `images_per_second` is the work alone; `images`
-        counts the images of every epoch;
-        `fitted_on` is the number of training images of a fit, without those for validation; `code`
-        is the version of the stage's code, None for a teacher; `packages` is 'torch 2.15.0, numpy
-        2.4.6', None where the stage does not record them; `file` is the file of the method's code,
-        `precision` the precision of a fit, and `steps` the number of optimiser steps.
+        counts the images of every epoch; `fitted_on` is the number of training images of a fit,
+        without those for validation; `code` is the version of the stage's code, None for a teacher;
+        `packages` is 'torch 2.15.0, numpy 2.4.6', None where the stage does not record them; `file`
+        is the file of the method's code, `precision` the precision of a fit, and `steps` the number
+        of optimiser steps.
     """
     rows = []
     for file, name in teachers.items():

@@ -177,7 +177,7 @@ def against_fraction(table: pd.DataFrame) -> Figure:
             figure.legend(
                 handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False
             )
-        figure.suptitle(legend(table, by_setting=True, circles=len(shades) == 1))
+        figure.suptitle(legend(table, by_setting=True, each_category=len(shades) == 1))
     return figure
 
 
@@ -211,14 +211,14 @@ def with_accuracy(teacher: str, accuracy: float | None) -> str:
     return teacher if accuracy is None else f"{teacher}\n({accuracy:.1%} accuracy)"
 
 
-def legend(table: pd.DataFrame, by_setting: bool, circles: bool = True) -> str:
+def legend(table: pd.DataFrame, by_setting: bool, each_category: bool = True) -> str:
     """Return what the marks mean, and the numbers of categories and seeds behind them."""
     categories = parts(table)[0]["category"].nunique()
     n = f"n = {categories} {'category' if categories == 1 else 'categories'}"
     n += f" × {seeds(table)}"
     spread = " ± sd over seeds" if table["seeds"].max() > 1 else ""
     if by_setting:
-        if not circles:
+        if not each_category:
             return f"mean over categories{spread}\n{n}"
         return f"diamond: mean over categories{spread}; circle: a category\n{n}"
     return f"mean{spread}; {n}"

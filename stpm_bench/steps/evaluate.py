@@ -42,7 +42,7 @@ def evaluate(
     pro_definitions.csv has the PRO by every definition. Metrics for which the set has no annotation
     are left out, and the two tables then have no rows.
     """
-    start = time.perf_counter()  # a step's cost includes its imports
+    start = time.perf_counter()  # a step's cost includes the imports that it makes
     from stpm_bench.audit import COLUMNS
     from stpm_bench.evaluation import evaluate_cell
     from stpm_bench.provenance import host_bytes

@@ -65,7 +65,7 @@ def teacher(
 
     If both are given, the weights are ignored; a config allows only one of them.
     """
-    start = time.perf_counter()  # a step's cost includes its imports
+    start = time.perf_counter()  # a step's cost includes the imports that it makes
     from stpm_bench import embedded, files, provenance, unfinished
     from stpm_bench import teacher as teachers
     from stpm_bench.datasets.pretraining import photographs
@@ -154,7 +154,7 @@ def fit(
     A fit that fails is a result: fit.json has the reason, model.pt is empty, and later steps pass
     the reason on.
     """
-    start = time.perf_counter()  # a step's cost includes its imports
+    start = time.perf_counter()  # a step's cost includes the imports that it makes
     from stpm_bench import provenance, unfinished
     from stpm_bench.device import choose_device, choose_precision, set_up
     from stpm_bench.methods.interface import Fitted, no_history
@@ -233,7 +233,7 @@ def score(
     name the method and the fields that scoring reads; they are not compared with fit.json, because
     most fields there only say how the model was trained.
     """
-    start = time.perf_counter()  # a step's cost includes its imports
+    start = time.perf_counter()  # a step's cost includes the imports that it makes
     from stpm_bench import provenance
     from stpm_bench.device import choose_device, set_up
     from stpm_bench.methods.interface import Scores
