@@ -37,9 +37,10 @@ class Comparison(NamedTuple):
         values, planned: how many values it uses, and how many the config plans; `planned` is 0 if
             the config has no such cells.
         categories: how many have a pair.
-        draws, draws_above, draws_below: if a teacher is drawn, the number of planned draws, and
-            the numbers of draws in which the effect is above or below the threshold; a draw without
-            a pair is neither. 0 if no teacher is drawn.
+        draws, draws_above, draws_below: if a teacher is drawn, the number of draws planned for
+            both settings, and the numbers of draws in which the effect is above or below the
+            threshold, by however little (`tolerance` does not apply); a draw without a pair is
+            neither. 0 if no teacher is drawn, and if the settings share no draw: see `doubt`.
         cells: names of the folders of the cells that have a value, paired or not, in the categories
             that are planned for both settings.
         missing: which planned values are missing, '' if none is.
@@ -275,7 +276,8 @@ class Evidence(NamedTuple):
             for changes, plan, part in zip((one, other), plans, rows, strict=True)
         ]
         doubts = [self.doubt_of(teacher) for teacher in dict.fromkeys(teachers)]
-        if effects and len(effects) < FEWEST_DRAWS:
+        are_drawn = bool(effects) or any(drawn(self.config, teacher) for teacher in teachers)
+        if are_drawn and len(effects) < FEWEST_DRAWS:
             doubts.append(
                 f"{plural(len(effects), 'draw')} of a teacher, at least {FEWEST_DRAWS} say how "
                 "much draws differ"
@@ -303,7 +305,8 @@ class Evidence(NamedTuple):
         overall: float,
         about_sources: bool,
     ) -> list[float]:
-        """Return the effect in each draw of the teachers; empty if no teacher is drawn.
+        """Return the effect in each draw of the teachers; empty if no teacher is drawn, or if the
+        settings share no draw.
 
         With `about_sources` a teacher that is neither of ImageNet nor drawn is the only draw: the
         effect over all seeds.

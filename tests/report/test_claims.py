@@ -13,7 +13,7 @@ from stpm_bench import grid
 from stpm_bench.datasets import mvtec
 from stpm_bench.methods import stpm
 from stpm_bench.report import claims, claims_table, literature, typeset
-from stpm_bench.report.verdict import Claim, Comparison, Learned, verdict, with_holm
+from stpm_bench.report.verdict import Claim, Comparison, Learned, evidence, verdict, with_holm
 
 PAPER = literature.read()
 MAIN = ("1+2+3", "imagenet", 1.0, claims.STPM)
@@ -248,6 +248,18 @@ def test_one_or_two_draws_are_too_few():
     assert set(table.loc["1a", "verdict"]) == {"supported"}  # is about no source
 
 
+def test_drawn_teachers_that_share_no_seed_decide_nothing():
+    metrics = grid_of(as_claimed)
+    seed_of = metrics["teacher"].map({"cifar10": 0, "mnist": 1})
+    metrics = metrics[seed_of.isna() | (metrics["seed"] == seed_of)]
+    data = evidence(metrics, cells_of(metrics), MAIN, CONFIG)
+    found = data.compare("pro", "", {"teacher": "cifar10"}, {"teacher": "mnist"})
+    assert (found.categories, found.draws, found.missing) == (15, 0, "")
+    assert found.low > 0
+    assert "0 draws of a teacher" in found.doubt
+    assert verdict([found]) == "undecided"
+
+
 def test_a_drawn_main_teacher_is_a_draw_in_every_claim():
     main = ("1+2+3", "cifar10", 1.0, claims.STPM)
     metrics = grid_of(as_claimed)
@@ -335,7 +347,7 @@ def with_baselines(of_method, fractions=(0.05, 0.1, 1.0), seeds=(0,)):
         few.assign(
             value=few["value"] + shift,
             layers="2+3" if method == "patchcore" else "1+2+3",
-            **{claims.METHOD_AXIS: method},
+            method=method,
         )
         for method, shift in of_method.items()
     ]
@@ -505,7 +517,7 @@ def test_the_record_names_every_cell_and_is_plain_json():
     assert len(first["cells"]) == 25
     assert (
         "category-carpet_layers-1+2+3_teacher-imagenet_fraction-1.0_seed-0_"
-        f"{claims.METHOD_AXIS}-{claims.STPM}" in first["cells"]
+        f"method-{claims.STPM}" in first["cells"]
     )
     assert len(first["comparisons"]) == 4
 
