@@ -133,8 +133,8 @@ def anomaly_maps_of(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
         cell: its folder.
 
     Returns:
-        Name of a level -> (N, H_l, W_l) float32, and (N, S, S) float32, the maps of which the
-        cell's metrics are.
+        Name of a level -> (N, H_l, W_l) float32, and (N, S, S) float32, the maps from which the
+        cell's metrics were computed.
 
     Raises:
         InputError: the cell's fit failed.
@@ -150,7 +150,7 @@ def anomaly_maps_of(cell: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return level_maps, maps
 
 
-# What every file of a teacher contains.
+# What every file of a teacher contains; that of an older version may lack 'degenerate'.
 TEACHER_KEYS = {"backbone", "weights", "levels", "source"}
 
 

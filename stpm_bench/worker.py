@@ -33,7 +33,8 @@ from pathlib import Path
 # Set by the user to nothing, each step is a process of its own.
 VARIABLE = "STPM_BENCH_WORKER"
 SERVED = ("fit", "score", "evaluate")  # the steps of a cell
-# More environments than this differ in each step, and a worker for each would help none.
+# In a run with more environments than this something differs at every step, so that each worker
+# would serve one step.
 MOST_WORKERS = 4
 SHELLS = {"_", "OLDPWD", "PS1", "PWD", "SHLVL"}  # variables that a shell sets, each time anew
 BEGUN = b"\1"  # a child executes the step: from here on nobody else may
@@ -178,7 +179,7 @@ def attend(connection: socket.socket, run: Callable[[list[str]], int]) -> None:
 def execute(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Execute a step and return its exit status, 1 if it raises."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Python has stored of the worker's streams that they can be sought and are no terminal.
+    # New objects: Python's own remember what the worker's streams were (/dev/null, no terminal).
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     try:

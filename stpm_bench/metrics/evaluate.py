@@ -27,8 +27,8 @@ def evaluate_arrays(
         masks: (N, H, W) bool or 0/1; 1 is a defect pixel.
         anomaly_maps: (N, H, W) float32 or float64, finite; higher is more anomalous.
         annotation: what is known about an image, as in `datasets.interface.Layout`. With 'image'
-            masks and maps are not used and may be None; with 'pixels' all pixels count equally,
-            whatever region they are in.
+            masks and maps are not used and may be None; with 'pixels' regions are not told apart,
+            and there is no PRO. The pixel metrics weigh all pixels equally in either case.
 
     Returns:
         A dict with the floats `image_auroc`; `pixel_auroc`, `pixel_ap`, `pixel_f1_max`, except with

@@ -45,7 +45,6 @@ METRIC_NAMES = METRICS | {
 OURS = "ours"
 MVTEC = set_of(mvtec.CATEGORIES[0])
 PRINTED = "mean, as printed"
-METHOD_AXIS = SETTING[-1]
 NO_READINGS: Mapping = MappingProxyType({})
 # The published methods that are run here: each one's name in the tables, and its name in
 # literature.csv by the teacher's backbone ('' stands for any backbone).
@@ -130,8 +129,8 @@ class Baseline(NamedTuple):
 
     Attributes:
         title: its name in the tables.
-        printed: its name in literature.csv, which may have no values of it, with the teacher's
-            backbone; '' if `RUN_HERE` has no name for this backbone.
+        printed: its name in literature.csv for the teacher's backbone (the file may have no values
+            under it); '' if `RUN_HERE` has no name for this backbone.
         table: what `tables.study_table` returns for it, on the main study's categories.
     """
 
@@ -197,9 +196,9 @@ def methods(
         Columns `metric`, `category`, `kind`, one for each published method that has a value for
         these rows ('METHOD (SOURCE)' if several sources print it), among them 'STPM (paper)',
         `ours`, `ours sd`, `difference` (ours less the paper's), and for each of `ran`
-        `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. If all 15 categories were
-        run, the last row of each metric, 'mean, as printed', has the means printed by the sources.
-        No rows if nothing is published for these categories.
+        `ours: TITLE`, `ours: TITLE sd` and `ours: TITLE less printed`. If the study plans all 15
+        categories, the last row of each metric, 'mean, as printed', has the means printed by the
+        sources. No rows if nothing is published for these categories.
     """
     table = at_papers_setting(split_by_pro(table).get("", table))
     # Other sources of STPM's numbers are compared in `reproductions`.
@@ -331,8 +330,8 @@ def ours(
 ) -> Mapping[tuple[str, str], tuple[float, float]]:
     """Return our values at the paper's setting: (category or 'mean', metric) -> (mean, sd).
 
-    'mean' is the mean over MVTec AD, present if the study plans exactly its 15 categories without a
-    prefix; NaN until all have run.
+    'mean' is the mean over MVTec AD, present if the study's categories without a prefix are exactly
+    its 15, whatever other sets it has; NaN until all have run.
 
     Args:
         metrics: the long table. definitions: the audit's long table, for the authors' PRO.
@@ -374,15 +373,15 @@ def readings(cells: pd.DataFrame, config: dict, main: pd.DataFrame) -> dict[str,
         Name of the method -> its cells, in the main study's categories.
     """
     first = main[list(SETTING)].iloc[0]
-    fixed = [axis for axis in SETTING if axis != METHOD_AXIS]
+    fixed = [axis for axis in SETTING if axis != "method"]
     same = (cells[fixed] == first[fixed]).all(axis=1)
     same &= cells["category"].isin(main["category"])
     found = {}
-    for name in cells.loc[same, METHOD_AXIS].unique():
+    for name in cells.loc[same, "method"].unique():
         like = config["methods"].get(name, {}).get("like", DEFAULT)
-        own = name in config["methods"] and like in (DEFAULT, first[METHOD_AXIS])
-        if name != first[METHOD_AXIS] and is_stpm(config, name) and not own:
-            rows = cells[same & (cells[METHOD_AXIS] == name)]
+        own = name in config["methods"] and like in (DEFAULT, first["method"])
+        if name != first["method"] and is_stpm(config, name) and not own:
+            rows = cells[same & (cells["method"] == name)]
             found[name] = rows[list(AXES)].drop_duplicates()
     return found
 

@@ -73,7 +73,7 @@ def compared(cells: pd.DataFrame, axis: str, main: dict) -> list[tuple[dict, dic
         rows = group.to_dict("records")
         reference = next((row for row in rows if row[axis] == main[axis]), rows[0])
         pairs += [(row, reference) for row in rows if row is not reference]
-        if len(rows) == 1 and axis == SETTING[-1] and reference[axis] != whole[axis]:
+        if len(rows) == 1 and axis == "method" and reference[axis] != whole[axis]:
             pairs.append((reference, whole))
     return pairs if len(pairs) <= MOST_PAIRS else [pair for pair in pairs if pair[1] == whole]
 

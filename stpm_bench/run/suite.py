@@ -114,6 +114,8 @@ class Suite(NamedTuple):
 def suite_of(config: Mapping[str, Any]) -> Suite:
     """Complete a config and return everything that it plans.
 
+    Makes the results folder if there is none, and layout.json in a new one.
+
     Raises:
         InputError: the config is not allowed, or its results folder cannot be written or has
             another layout.

@@ -54,7 +54,7 @@ def teacher(
         "mirror images at random; auto: except digits, mnist and svhn",
     ] = "auto",
     seed: Annotated[int, "seed of an untrained or pretrained teacher"] = 0,
-    # The default is the level without which a file of weights is of no use.
+    # Level 1 by default: a file of weights has levels only up to the first that lacks a tensor.
     levels: Annotated[str, "levels that the teacher must have, such as 1+2+3"] = "1",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -229,9 +229,9 @@ def score(
 ) -> None:
     """Score the test images: level_maps.npz and score.json, in the folder of the fit.
 
-    For a failed fit level_maps.npz has no maps. The levels must be those of the fit. The settings
-    name the method and the fields that scoring reads; they are not compared with fit.json, because
-    most fields there only say how the model was trained.
+    For a failed fit level_maps.npz has no maps. The levels must be those of the fit. The workflow
+    passes the settings of the fit, so score.json repeats only their file. They are not compared
+    with fit.json: most fields there say how the model was trained, and scoring does not read them.
     """
     start = time.perf_counter()  # a step's cost includes the imports that it makes
     from stpm_bench import provenance
