@@ -239,7 +239,7 @@ def test_a_failure_leaves_the_other_students_and_the_tables_with_a_gap(small_set
     assert "2 of 2 cells" in (results / "tables" / "main.md").read_text()
 
 
-def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finished, tmp_path):
+def test_a_new_seed_trains_only_the_new_cells_and_another_image_its_category(finished, tmp_path):
     shutil.copytree(finished / "data", tmp_path / "data", copy_function=shutil.copy2)
     config = small_config(tmp_path)
     target = str(tmp_path / "results" / "metrics.csv")
@@ -247,6 +247,9 @@ def test_a_new_seed_trains_only_the_new_cells_and_a_new_image_its_category(finis
     config["studies"]["main"]["seed"] = [0, 1]
     assert students(snakemake(config, "--dry-run", target)) == 2
     config["studies"]["main"]["seed"] = [0]
+    for path in (tmp_path / "data").rglob("*"):
+        os.utime(path)  # as in a copy
+    assert students(snakemake(config, "--dry-run", target)) == 0
     image = tmp_path / "data" / "alpha" / "train" / "good" / "000.png"
     image.write_bytes((tmp_path / "data" / "alpha" / "train" / "good" / "001.png").read_bytes())
     assert students(snakemake(config, "--dry-run", target)) == 1

@@ -6,7 +6,6 @@ option that does not affect it, such as the location of a set, should be.
 """
 
 import functools
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from stpm_bench.datasets import layouts, mvtec
 from stpm_bench.levels import format_layers, names_a_file, parse_layers
 from stpm_bench.run.plan import prepared_bytes
 from stpm_bench.run.suite import Suite, pretraining_name
+from stpm_bench.run.user_files import content_hash
 
 
 def shell_options(values: Mapping[str, object]) -> str:
@@ -74,31 +74,12 @@ def category(suite: Suite, wildcards, split: str) -> str:
 
 
 def category_state(suite: Suite, wildcards, split: str) -> str | None:
-    """Return a hash of names, sizes and times of a user's files; None for a set that is made here.
-
-    Snakemake looks only at the time of a folder itself, and rejects a time in the future, which
-    occurs with network disks and unpacked archives.
-    """
+    """Return a hash of a user's files; None for a set that is made here."""
     source = suite.sources[wildcards.category]
     if source.marker:
         return None
     places = layouts.LAYOUTS[source.layout].sources(Path(source.root), source.category, split)
-    return state_below(*places)
-
-
-def state_below(*places: Path) -> str:
-    """Return a hash of the names, sizes and times of files, and of all files below folders.
-
-    Missing files and broken links are left to the step, whose error message names them.
-    """
-    found = []
-    for place in places:
-        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.exists():
-                status = path.stat()
-                name = str(path.relative_to(place.parent))
-                found.append((name, status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    return content_hash(suite.results, *places)
 
 
 def download(suite: Suite, wildcards, output) -> str:
@@ -139,7 +120,7 @@ def teacher_files(suite: Suite, wildcards, input) -> str:
 def weights_state(suite: Suite, wildcards) -> str | None:
     """Return a hash of a user's file of weights; None for any other teacher."""
     teacher = suite.teachers[wildcards.teacher_file]
-    return state_below(Path(teacher["weights"])) if names_a_file(teacher) else None
+    return content_hash(suite.results, Path(teacher["weights"])) if names_a_file(teacher) else None
 
 
 def pretraining_set(suite: Suite, wildcards) -> str:
@@ -155,7 +136,8 @@ def pretraining_state(suite: Suite, wildcards) -> str | None:
     source = suite.pretraining[wildcards.source]["pretrain"]
     if isinstance(source, str):
         return None
-    return state_below(*(Path(source["folder"], split) for split in ("train", "test")))
+    splits = (Path(source["folder"], split) for split in ("train", "test"))
+    return content_hash(suite.results, *splits)
 
 
 def pretraining_folder(suite: Suite, wildcards, input) -> str:
