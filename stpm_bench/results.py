@@ -330,7 +330,7 @@ def categories_with_other_images(results: Path, config: dict) -> dict[str, tuple
 
     They are those whose numbers of images differ from MVTec AD's; equal numbers are taken as the
     same images. Downloaded or unpacked data were checked; for a user's folder the prepared images
-    are counted.
+    are counted. The demo's category has none of these names.
 
     Returns:
         Category -> its numbers of training and of test images.

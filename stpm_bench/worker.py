@@ -1,12 +1,13 @@
 """A process that has PyTorch imported and forks a child for each step of a run of Snakemake.
 
 To start Python and import PyTorch takes longer than a short training. While Snakemake runs, the
-first step in an environment (`same_environment`; another number of threads is another one) starts a
-worker in the background. A step that finds it listening sends it its arguments and its standard
-streams (`delegate`); a forked child executes the step, and the step's own process waits for the
-exit status. Any other step executes itself. The child has the step's folder, environment and
-streams, so that the results are the same bits, and the steps stay commands that also work alone. If
-a step's process is interrupted or killed, so is its child. The worker ends with Snakemake.
+first step in an environment (`same_environment`; Snakemake sets OMP_NUM_THREADS to a job's threads,
+so that another number of threads is another environment) starts a worker in the background. A step
+that finds it listening sends it its arguments and its standard streams (`delegate`); a forked child
+executes the step, and the step's own process waits for the exit status. Any other step executes
+itself. The child has the step's folder, environment and streams, so that the results are the same
+bits, and the steps stay commands that also work alone. If a step's process is interrupted or
+killed, so is its child. The worker ends with Snakemake.
 
 Only on Linux: forked children of some of macOS's libraries crash.
 """

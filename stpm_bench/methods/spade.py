@@ -79,8 +79,9 @@ def fit(
     """Keep the features of all training images; always in float32, see `features.feature_maps`.
 
     The model has, for each level l, `centre_l` (C_l,), the mean feature, and `features_l`
-    (N, H_l, W_l, C_l), less that mean. Each level keeps its own resolution, which at the levels
-    1 to 3 takes a quarter of the memory that the finest resolution would. Both are float32.
+    (N, H_l, W_l, C_l), less that mean: `neighbours.nearest` needs centred features. Each level
+    keeps its own resolution, which at the levels 1 to 3 takes a quarter of the memory that the
+    finest resolution would. Both are float32.
 
     Raises:
         InputError: `retrieval` is not one of the levels.

@@ -78,9 +78,10 @@ def read(path: str | Path = FILE) -> pd.DataFrame:
                 f"{place}: metric {values['metric']!r} is unknown; allowed: "
                 f"{', '.join(METRIC_NAMES)}"
             )
-        if not (isinstance(values["value"], float) and 0 <= values["value"] <= 1):
+        # Not its type: one text in the column makes pandas return every value as text.
+        if not 0 <= pd.to_numeric(values["value"], errors="coerce") <= 1:
             raise InputError(f"{place}: value {values['value']!r}; expected a number from 0 to 1")
-    return table
+    return table.astype({"value": float})
 
 
 def without(literature: pd.DataFrame, others: Collection[str]) -> pd.DataFrame:
@@ -168,8 +169,10 @@ def baselines(
         setting = {"layers": format_layers(known[name].levels), "teacher": teacher}
         setting |= {"fraction": PAPER_SETTING["fraction"], "method": name}
         same = (cells[list(setting)] == pd.Series(setting)).all(axis=1)
-        seeds_run = sorted(cells.loc[same & cells["category"].isin(categories), "seed"].unique())
-        planned = [{"category": c, "seed": s} | setting for c in categories for s in seeds_run]
+        seeds_planned = sorted(
+            cells.loc[same & cells["category"].isin(categories), "seed"].unique()
+        )
+        planned = [{"category": c, "seed": s} | setting for c in categories for s in seeds_planned]
         wanted = pd.DataFrame(planned, columns=list(AXES))
         if len(wanted.astype(metrics.dtypes[list(AXES)]).merge(metrics)):
             backbone = config["teachers"][teacher]["backbone"]
@@ -209,6 +212,7 @@ def methods(
     )
     names = names.where(rows["method"] != METHOD, "STPM (paper)")
     columns = {name: entries(part) for name, part in rows.groupby(names, sort=False)}
+    # Last, next to ours; empty if the paper has no value: `difference` is made from it.
     columns["STPM (paper)"] = columns.pop("STPM (paper)", {})
     run = list(table.loc[table["kind"] == CATEGORY, "category"])
     members_of = {name: set(members) - set(others) for name, members in GROUPS.items()}

@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
         name, threshold: what is compared, and what the effect is claimed to exceed.
         effect, low, high: the effect and its 95 % interval; NaN where it was not measured.
         p, p_holm, rank_biserial: from the test against the threshold; `p_holm` is corrected within
-            the claim. NaN where there is no test.
+            the claim, by `with_holm`. NaN where there is no test.
         values, planned: how many values it uses, and how many the config plans; `planned` is 0 if
             the config has no such cells.
         categories: how many have a pair.
@@ -128,7 +128,7 @@ def deciding(comparisons: Sequence[Comparison]) -> list[Comparison]:
 def verdict(comparisons: Sequence[Comparison]) -> str:
     """Return the verdict on the claim that each effect is above its threshold.
 
-    Only the comparisons that `deciding` returns are used.
+    Only the comparisons that `deciding` returns are used; their `p_holm` must be set: `with_holm`.
 
     - supported: every effect is above: its whole 95 % interval is, by more than `tolerance`, its p,
       where there is a test, is at most `ALPHA`, no planned value is missing, its `doubt` is empty,
@@ -138,7 +138,8 @@ def verdict(comparisons: Sequence[Comparison]) -> str:
     - contradicted: at least one effect is below: its whole interval is, by more than `tolerance`,
       its p, Holm-corrected within the claim, is at most `ALPHA`, its `doubt` is empty, and if a
       teacher is drawn the effect is below in every draw. Missing values do not prevent this
-      verdict, as they cannot support the claim; but a planned draw without a pair is not below.
+      verdict, although they could change the effect: a missing value, such as that of a failed fit,
+      counts against a claim, never for it. But a planned draw without a pair is not below.
     - not tested: no effect was measured.
     - undecided: everything else, including too few pairs, seeds or draws.
     """

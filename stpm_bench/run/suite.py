@@ -155,7 +155,8 @@ def suite_of(config: Mapping[str, Any]) -> Suite:
 
 
 def pretraining_name(teacher: Mapping) -> str:
-    """Return the name of a teacher's pretraining set; for a folder, its last part and a hash."""
+    """Return the name of a teacher's pretraining set; for a folder, its last part and a hash of its
+    path and of the size to which its images are resized."""
     source = teacher["pretrain"]
     if isinstance(source, str):
         return source

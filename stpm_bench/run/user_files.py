@@ -18,14 +18,15 @@ MANY_BYTES = 500_000_000  # it takes seconds to read more
 
 
 def content_hash(results: str | Path, *places: Path) -> str:
-    """Return a hash of the names and contents of files, and of all files below folders.
+    """Return a hash of the names and contents of files, and of all that is below folders.
 
     A file is read only if its path, size or time is not that of an earlier reading, which
     user_files.json in the results records. Missing files, broken links and files that cannot be
     read are left to the step, whose error message names them.
 
     Args:
-        results: the folder. places: files and folders; where they are does not count.
+        results: the folder. places: files and folders; their own names count, but not the names of
+            the folders that they are in.
 
     Returns:
         64 hexadecimal digits.

@@ -31,21 +31,30 @@ def test_literature_numbers_have_sources():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("me,t,M,bottle,pro,95,one", "line 2: value 95; expected a number from 0 to 1"),
-        ("me,t,M,bottle,pro,,one", "line 2: value nan; expected a number from 0 to 1"),
-        ("me,t,M,bottle,aupro,0.9,one", "line 2: metric 'aupro' is unknown; allowed: image_auroc"),
-        (",t,M,bottle,pro,0.9,one", "line 2: has no source; every number needs one"),
+        ("me,t,M,bottle,pro,95,one", "line 3: value 95.0; expected a number from 0 to 1"),
+        ("me,t,M,bottle,pro,n/a.,one", "line 3: value 'n/a.'; expected a number from 0 to 1"),
+        ("me,t,M,bottle,pro,,one", "line 3: value nan; expected a number from 0 to 1"),
+        ("me,t,M,bottle,aupro,0.9,one", "line 3: metric 'aupro' is unknown; allowed: image_auroc"),
+        (",t,M,bottle,pro,0.9,one", "line 3: has no source; every number needs one"),
     ],
 )
 def test_a_row_that_is_wrong_is_named(tmp_path, line, message):
     path = tmp_path / "literature.csv"
-    path.write_text(",".join(literature.COLUMNS) + "\n" + line + "\n")
+    good = "me,t,M,screw,pro,0.65,one"
+    path.write_text("\n".join([",".join(literature.COLUMNS), good, line, ""]))
     with pytest.raises(InputError, match=str(path)) as error:
         literature.read(path)
     assert message in str(error.value)
     path.write_text("source,value\nme,1\n")
     with pytest.raises(InputError, match="lacks the columns table, method, category, metric, che"):
         literature.read(path)
+
+
+def test_whole_numbers_are_values(tmp_path):
+    path = tmp_path / "literature.csv"
+    rows = ["me,t,M,bottle,image_auroc,1,one", "me,t,M,screw,image_auroc,0,one"]
+    path.write_text("\n".join([",".join(literature.COLUMNS), *rows, ""]))
+    assert literature.read(path)["value"].tolist() == [1.0, 0.0]
 
 
 def test_literature_methods_are_compared_with_ours():
