@@ -27,7 +27,11 @@ from stpm_bench.report.verdict import (
     with_holm,
 )
 
-# The axis that names a cell's method, and the methods on this axis that the claims are about.
+# `where` of a claim names the paper's version on arXiv. The paper's text could not be read where
+# these rules were written: its numbers are those of literature.csv, each with its source, and
+# '(unread)' marks a claim that is known from a review alone.
+
+# The methods that the claims are about.
 STPM = methods.DEFAULT
 BASELINES = ("padim", "spade")  # the methods of the paper's tables that are run here
 LATER = ("patchcore",)  # published after the paper: shown, but not counted
@@ -36,9 +40,8 @@ LATER = ("patchcore",)  # published after the paper: shown, but not counted
 # paper's few-shot table could not be found, so the margins are ours. After such a loss the paper's
 # printed mean would still be at or above that of a rival in its tables that was fitted on all
 # images: Patch-SVDD's image AUROC (0.955 against 0.921), Cut-Paste's pixel AUROC (0.970, 0.960),
-# PaDiM-R18's PRO (0.921, 0.901). The nearest rivals are only 0.002 to 0.004 away. The means of six
-# reproductions of STPM vary by more than that (standard deviation 0.010 of image AUROC, 0.001 of
-# pixel AUROC), so a margin of that size would test the seeds.
+# PaDiM-R18's PRO (0.921, 0.901). The nearest rivals are only 0.002 to 0.004 away, no more than what
+# separates the five sources below: a margin of that size would test the seeds.
 FEW_SHOT_LOSS = {"image_auroc": 0.03, "pixel_auroc": 0.01, "pro": 0.02}
 # A mean 'reaches' a printed one if it is at most this far below it. Five sources that follow the
 # paper's recipe print means of image AUROC with a standard deviation of 0.010, and means of pixel
@@ -49,7 +52,7 @@ HEADLINE_LOSS = {"image_auroc": 0.01, "pixel_auroc": 0.003, "pro": 0.01}
 ROUNDING = 0.0005
 FRAMES_PER_SECOND = 100
 DOZENS = 24  # 'dozens of times faster': at least two dozen times
-# How the scoring rate is measured is described in `methods.stpm.score`.
+# The step `score` times the scoring of a cell's test images in batches: `methods.stpm.level_maps`.
 SCORING_BATCH = 16
 
 # The paper's setting, besides its method's settings: claims about its numbers are tested only here.
@@ -318,6 +321,7 @@ def against_constant(
     if reasons:
         return Claim(claim, statement, where, metric, [], not_tested(reasons))
     means = values.mean(skipna=False).dropna()
+    used = rows[rows["seed"].isin(means.index)]
     by_seed = means.to_numpy() - constant
     low, high = statistics.seed_interval(by_seed)
     few = f"too few seeds: {len(by_seed)}" if len(by_seed) < statistics.FEWEST_SEEDS else ""
@@ -329,10 +333,10 @@ def against_constant(
         low,
         high,
         tolerance=tolerance,
-        values=len(rows),
+        values=len(used),
         planned=len(plan),
         categories=len(mvtec.CATEGORIES),
-        cells=data.folders(rows[rows["seed"].isin(means.index)], {}),
+        cells=data.folders(used, {}),
         missing=gap("the main setting", plan, rows),
         note=few,
     )
@@ -378,7 +382,11 @@ def against_entries(
 
 
 def deviations(config: dict, main: dict) -> list[str]:
-    """Return how a main setting differs from the paper's, as text."""
+    """Return how a main setting differs from the paper's, as text.
+
+    The precision of training and images resampled before the run are named with the claims, but
+    prevent no test: they are not listed here.
+    """
     found, papers = [], methods.built_in()[methods.DEFAULT]
     teacher = config["teachers"][main["teacher"]]
     if teacher["backbone"] != "resnet18":
@@ -510,7 +518,7 @@ def other_claims(data: Evidence, literature: pd.DataFrame) -> list[Claim]:
         Claim(
             "6a.1",
             f"{first}: ahead of PaDiM and SPADE, run here",
-            "v1; ours",
+            "v1; the runs are ours",
             metric,
             against_methods(data, metric, 1.0),
         )

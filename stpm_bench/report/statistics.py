@@ -1,8 +1,9 @@
 """Differences between two settings: arrays in, numbers out.
 
-The unit of every interval and test is the category: the seeds of a category are averaged first.
+The unit of every paired comparison is the category: the seeds of a category are averaged first.
 Seeds of one category share its images; counting them as separate pairs would make the interval too
-narrow and p too small.
+narrow and p too small. Only `seed_interval`, of what is compared with a constant, is over seeds or
+cells.
 """
 
 from collections.abc import Sequence
@@ -141,8 +142,9 @@ def seed_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
 def signed_rank(differences: Sequence[float]) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test; 1 where every difference is 0.
 
-    Exact up to 50 differences without ties, else by the normal approximation (scipy). Differences
-    of 0 are dropped, as Wilcoxon did.
+    Exact up to 50 differences without ties, and up to 13 with ties; else by the normal
+    approximation (SciPy 1.15; earlier versions use it wherever there are ties). Differences of 0
+    are dropped, as Wilcoxon did.
     """
     from scipy.stats import wilcoxon
 

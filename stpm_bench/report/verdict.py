@@ -40,7 +40,8 @@ class Comparison(NamedTuple):
         draws, draws_above, draws_below: if a teacher is drawn, the number of draws planned for
             both settings, and the numbers of draws in which the effect is above or below the
             threshold, by however little (`tolerance` does not apply); a draw without a pair is
-            neither. 0 if no teacher is drawn, and if the settings share no draw: see `doubt`.
+            neither. 0 if no teacher is drawn, and if the settings share no draw: see `doubt`. For a
+            claim about the data sets of teachers, one that is not drawn is 1 draw: `by_draw`.
         cells: names of the folders of the cells that have a value, paired or not, in the categories
             that are planned for both settings.
         missing: which planned values are missing, '' if none is.

@@ -1,8 +1,9 @@
 """What rules pass to their steps: command-line options, and the state of a user's files.
 
-Snakemake compares a rule's params with those of the last run, except params that are functions of
-the rule's input. So an option that affects the result must not be a function of the input; an
-option that does not affect it, such as the location of a set, should be.
+Snakemake compares a rule's params with those of the last run, except params whose function has a
+parameter `input`, `output`, `threads` or `resources`, used or not. So the function of an option
+that affects the result must have none of them; that of an option that does not affect it, such as
+the location of a set, should have one.
 """
 
 import functools
@@ -95,7 +96,7 @@ def download(suite: Suite, wildcards, output) -> str:
 def teacher(suite: Suite, wildcards) -> str:
     """Return the options of the step 'teacher' that affect a teacher's weights.
 
-    A function of the wildcards alone: Snakemake does not compare params that depend on the input.
+    Without a parameter `input`, so that Snakemake compares it.
     """
     values = {k: v for k, v in suite.teachers[wildcards.teacher_file].items() if k != "draws"}
     if "pretrain" in values:

@@ -312,6 +312,16 @@ def test_a_lead_within_rounding_is_none():
         assert table.loc[("6a.2", "pixel_auroc"), "effect"] == pytest.approx(lead)
 
 
+def test_a_seed_that_lacks_a_category_has_no_mean_and_is_not_counted():
+    metrics = grid_of(as_claimed, seeds=(0, 1, 2, 3))
+    gone = (metrics["category"] == "bottle") & (metrics["seed"] == 3)
+    found, _ = judge(metrics[~gone], cells=cells_of(metrics))
+    (claim,) = (c for c in found if (c.claim, c.metric) == ("6a.3", "pro"))
+    (comparison,) = claim.comparisons
+    assert (comparison.values, comparison.planned, len(comparison.cells)) == (45, 60, 45)
+    assert "1 of 60 values" in comparison.missing
+
+
 def test_a_claim_has_one_statement_for_all_metrics():
     _, table = judge(grid_of(as_claimed))
     by_claim = table.groupby(level="claim")["statement"].nunique()
