@@ -286,8 +286,9 @@ def averaged_elsewhere(cells: pd.DataFrame, studies: pd.DataFrame) -> str:
         A sentence without a full stop; '' if no other study has further seeds at these settings.
     """
     axes, found = varying(cells), []
+    at = dict(list(studies.groupby(list(SETTING), sort=False)))
     for setting, own in cells.groupby(list(SETTING), sort=False):
-        every = at_setting(studies, setting)
+        every = at[setting]
         every = every[every["category"].isin(own["category"])]
         if set(every["seed"]) > set(own["seed"]):
             name = ", ".join(f"{axis} {own[axis].iloc[0]}" for axis in axes)
