@@ -1,13 +1,10 @@
 """Shared by several test files: small data sets, the real ones, and runs of Snakemake."""
 
-import atexit
-import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -19,17 +16,13 @@ import pytest
 from filelock import FileLock
 
 from builders import small_config, write_category, write_nut
-from stpm_bench import worker
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the workflow on a config (a dict is written next to its results); output is captured.
-
-    The runs of a test process share a worker: to import PyTorch takes longer than their trainings.
-    """
+    """Run the workflow on a config (a dict is written next to its results); output is captured."""
     if isinstance(config, dict):
         folder = Path(config["results"]).parent
         path = folder / "config.yaml"
@@ -39,24 +32,13 @@ def snakemake(config: dict | Path, *arguments: str) -> subprocess.CompletedProce
     else:
         folder, path = config.parent, config
     command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--nolock"]
-    # Pytest's variable differs in each test, and another environment is another worker's.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     return subprocess.run(
         [*command, "--configfile", str(path)],
         cwd=REPOSITORY,
-        env={worker.VARIABLE: f"{os.getpid()}:{workers()}"} | environment,
         capture_output=True,
         text=True,
         timeout=540,
     )
-
-
-@functools.cache
-def workers() -> str:
-    """Return a folder for this process's workers, which end with it."""
-    folder = tempfile.mkdtemp(prefix="stpm_bench-", dir="/tmp")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
