@@ -4,11 +4,17 @@ Snakemake does not see a change in an imported module. Each rule has the hash of
 params, so that an edit reruns the rules whose code it changes, and no others. The hash starts at
 the function that computes, not at the step that calls it: editing how files are read, or what is
 recorded about a result, does not rerun any fit.
+
+All hashes together take a second of processor time, which every start of Snakemake would spend.
+They are kept beside Python's bytecode and hold until any file of the package changes.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import os
 import symtable
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,14 +76,61 @@ ROOTS = {
 
 
 def version_of(stage: str, file: str = "") -> str:
-    """Return the hash of a stage's code.
+    """Return the hash of a stage's code, from the kept hashes where they are still of this code.
 
     Args:
         stage: a key of `ROOTS`.
         file: for 'fit' and 'score', the name of the method's file in `methods/`.
     """
+    name, kept = f"{stage} {file}".strip(), kept_versions()
+    if name not in kept["versions"]:
+        kept["versions"][name] = code_version(*roots_of(stage, file))
+        keep(kept)
+    return kept["versions"][name]
+
+
+def roots_of(stage: str, file: str = "") -> tuple[tuple[str, str], ...]:
+    """Return the definitions that a stage's hash starts at; arguments as for `version_of`."""
     method = ((f"methods.{file}", stage),) if file else ()
-    return code_version(*method, *ROOTS[stage])
+    return (*method, *ROOTS[stage])
+
+
+@functools.cache
+def kept_versions() -> dict:
+    """Return `sources`, and `versions` by stage: those of the file, if its `sources` are these."""
+    sources = hash_of_sources()
+    # No file yet, one of another code, or one that somebody damaged: the hashes are made anew.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        kept = json.loads(path_of_kept().read_text(encoding="utf-8"))
+        if kept["sources"] == sources and all(map(str.isalnum, kept["versions"].values())):
+            return kept
+    return {"sources": sources, "versions": {}}
+
+
+def keep(kept: dict) -> None:
+    """Write hashes for other processes, unless the code was edited since this one read it."""
+    if kept["sources"] != hash_of_sources():
+        return
+    path = path_of_kept()
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # an installation that may not be written to
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        temporary.replace(path)
+
+
+def path_of_kept() -> Path:
+    """Return the file of the kept hashes."""
+    return PACKAGE / "__pycache__" / "code_version.json"
+
+
+def hash_of_sources() -> str:
+    """Return the hash of every source file of the package, with its place."""
+    digest = hashlib.sha256()
+    for path in sorted(filter(Path.is_file, PACKAGE.rglob("*.py"))):  # no dangling lock of Emacs
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()
 
 
 def code_version(*roots: tuple[str, str]) -> str:

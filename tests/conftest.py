@@ -11,6 +11,8 @@ from types import CodeType, FunctionType
 
 # Before torch starts: the tensors here are small, and spinning threads slow each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Images of containers set it: each of the hundreds of processes would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 from filelock import FileLock

@@ -1,6 +1,7 @@
 """The hash of a step's code: against the functions that run, and against edits of a copy."""
 
 import ast
+import functools
 import inspect
 import json
 import shutil
@@ -13,7 +14,15 @@ import pytest
 
 from stpm_bench import code_version as module
 from stpm_bench import methods, steps
-from stpm_bench.code_version import DESCRIBING, PACKAGE, ROOTS, code_version, reach, version_of
+from stpm_bench.code_version import (
+    DESCRIBING,
+    PACKAGE,
+    ROOTS,
+    code_version,
+    reach,
+    roots_of,
+    version_of,
+)
 
 PYENV = Path.home() / ".pyenv" / "versions"
 # Each stage, those of a method once for each method's file.
@@ -37,13 +46,24 @@ def copy(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    module.read.cache_clear()
-    module.parsed.cache_clear()
+    for function in (module.read, module.parsed, module.kept_versions):
+        function.cache_clear()
 
 
 def hashes() -> dict[tuple[str, str], str]:
+    """Return every stage's hash, made from the files as they are now."""
     forget()
-    return {stage: version_of(*stage) for stage in STAGES}
+    return {stage: code_version(*roots_of(*stage)) for stage in STAGES}
+
+
+@functools.cache
+def unedited() -> dict[tuple[str, str], str]:
+    """Return the hashes of the package itself, which are those of its copy before an edit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PACKAGE", PACKAGE)
+        result = hashes()
+    forget()
+    return result
 
 
 def changed(before: dict) -> set[tuple[str, str]]:
@@ -96,16 +116,14 @@ def insert(path: Path, function: str, line: str) -> None:
     ],
 )
 def test_an_edit_changes_the_stages_that_it_reaches(copy, file, function, expected):
-    before = hashes()
     insert(copy / file, function, "edited = 1")
-    assert changed(before) == expected
+    assert changed(unedited()) == expected
 
 
 def test_a_stream_of_seeds_counts_for_what_draws_from_it(copy):
-    before = hashes()
     insert(copy / "seeds.py", "stream", "edited = 1")
     seeded = {("fit", f) for f in methods.FILES if methods.module_of(f) and depends_on_seed(f)}
-    assert changed(before) == seeded | {("teacher", "")}
+    assert changed(unedited()) == seeded | {("teacher", "")}
 
 
 def depends_on_seed(file: str) -> bool:
@@ -114,10 +132,12 @@ def depends_on_seed(file: str) -> bool:
 
 def test_a_method_does_not_reach_another(copy):
     for file in methods.FILES:
-        before = hashes()
+        path = copy / "methods" / f"{file}.py"
+        text = path.read_text()
         for function in ("fit", "score"):
-            insert(copy / "methods" / f"{file}.py", function, "edited = 1")
-        assert changed(before) == {("fit", file), ("score", file)}
+            insert(path, function, "edited = 1")
+        assert changed(unedited()) == {("fit", file), ("score", file)}
+        path.write_text(text)
 
 
 def interpreters() -> list[str]:
@@ -137,7 +157,8 @@ spec = importlib.util.spec_from_file_location("code_version", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 sys.modules["code_version"] = module
 spec.loader.exec_module(module)
-print(json.dumps([module.version_of(*stage) for stage in json.loads(sys.argv[2])]))
+stages = [module.roots_of(*stage) for stage in json.loads(sys.argv[2])]
+print(json.dumps([module.code_version(*roots) for roots in stages]))
 """
 
 
@@ -147,28 +168,60 @@ def test_every_python_gives_the_same_hashes(python):
     command = [str(python), "-c", HASHES, str(PACKAGE / "code_version.py"), json.dumps(STAGES)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == list(hashes().values())
+    assert json.loads(run.stdout) == list(unedited().values())
 
 
 def test_docstrings_layout_and_annotations_do_not_count(copy):
-    before = hashes()
     path = copy / "split.py"
     text = path.read_text().replace('"""Choose a fraction', '"""Take a fraction')
     text = text.replace("seed: int\n", "seed: float\n").replace("fraction: float", "fraction: int")
     path.write_text("# a comment\n\n\n" + text.replace("    roles = ", "\n    roles = "))
-    assert changed(before) == set()
+    assert changed(unedited()) == set()
 
 
 def test_constants_and_lines_that_run_on_import_count(copy):
-    before = hashes()
     path = copy / "backbone.py"
     path.write_text(path.read_text().replace("IMAGENET_MEAN = ", "IMAGENET_MEAN = 2 * "))
-    assert changed(before) >= STPM | {("teacher", "")}
-    assert ("evaluate", "") not in changed(before)
+    stages = changed(unedited())
+    assert stages >= STPM | {("teacher", "")}
+    assert ("evaluate", "") not in stages
     before = hashes()
     path = copy / "metrics" / "roc.py"
     path.write_text(path.read_text() + "\n\nprint('imported')\n")
     assert changed(before) == EVALUATION
+
+
+def test_hashes_are_kept_until_a_file_of_the_package_changes(copy):
+    kept = copy / "__pycache__" / "code_version.json"
+    for stage in (("fit", "stpm"), ("evaluate", "")):
+        forget()
+        assert version_of(*stage) == unedited()[stage]
+    versions = {"fit stpm": unedited()["fit", "stpm"], "evaluate": unedited()["evaluate", ""]}
+    assert json.loads(kept.read_text())["versions"] == versions
+    forget()
+    with pytest.MonkeyPatch.context() as patch:  # nothing is parsed again
+        patch.setattr(module, "code_version", None)
+        assert version_of("fit", "stpm") == versions["fit stpm"]
+    insert(copy / "methods" / "student.py", "train", "edited = 1")
+    (copy / ".#split.py").symlink_to("user@machine.1:1")  # as Emacs marks a file that is edited
+    forget()
+    edited = version_of("fit", "stpm")
+    assert edited == code_version(*roots_of("fit", "stpm")) != versions["fit stpm"]
+    # An edit while a process runs: what it read is not kept under what the files were.
+    insert(copy / "methods" / "student.py", "train", "edited = 2")
+    before = kept.read_text()
+    version_of("evaluate")
+    assert kept.read_text() == before
+    for damaged in ("", "[]", "{}", '{"sources": 1, "versions": 2}', before[:40]):
+        kept.write_text(damaged)
+        forget()
+        assert version_of("evaluate") == versions["evaluate"]
+
+
+def test_an_installation_that_cannot_be_written_to_keeps_no_hashes(copy):
+    (copy / "__pycache__").write_text("no folder")
+    forget()
+    assert version_of("evaluate") == unedited()["evaluate", ""]
 
 
 def test_a_definition_that_is_not_there_is_named():
