@@ -99,16 +99,19 @@ def roots_of(stage: str, file: str = "") -> tuple[tuple[str, str], ...]:
 def kept_versions() -> dict:
     """Return `sources`, and `versions` by stage: those of the file, if its `sources` are these."""
     sources = hash_of_sources()
-    # No file yet, one of another code, or one that somebody damaged: the hashes are made anew.
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    # No file yet, one of other code, or one that somebody damaged: the hashes are made anew.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path_of_kept().read_text(encoding="utf-8"))
-        if kept["sources"] == sources and all(map(str.isalnum, kept["versions"].values())):
+        if kept["sources"] == sources:
             return kept
     return {"sources": sources, "versions": {}}
 
 
 def keep(kept: dict) -> None:
-    """Write hashes for other processes, unless the code was edited since this one read it."""
+    """Write hashes for other processes, unless the code was edited since this one read it.
+
+    Whole or not at all, without `files.py`: this module needs the standard library alone.
+    """
     if kept["sources"] != hash_of_sources():
         return
     path = path_of_kept()
