@@ -1,5 +1,6 @@
 """A network cut at the deepest requested level; it returns the feature pyramid."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -93,7 +94,17 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
     Values 0..255 become (x / 255 - mean) / std with ImageNet's mean and standard deviation.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device) * 255
+    mean, std = statistics(images.device)
     # (N, H, W, 3) viewed as (N, 3, H, W) is the channels-last layout: no copy is made.
     return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ImageNet's mean and standard deviation of pixels 0..255: two (3,) float32.
+
+    Made once per device: a tensor that is copied to a GPU waits for all that the GPU has to do.
+    """
+    return tuple(
+        torch.tensor(values, device=device) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
