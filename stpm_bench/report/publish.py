@@ -20,23 +20,13 @@ from stpm_bench.errors import InputError
 from stpm_bench.files import read_json, read_verified
 from stpm_bench.levels import EMBEDDED, names_a_file
 from stpm_bench.provenance import git_commit
-from stpm_bench.report.claims import RESAMPLED, by_subject
-from stpm_bench.report.literature import METRIC_NAMES, OURS, PAPER, PRINTED, over_seeds
-from stpm_bench.report.tables import METRICS, STUDENT_MODULE
-from stpm_bench.report.typeset import number, spread
-from stpm_bench.report.verdict import NOT_TESTED, VERDICTS, shortened
+from stpm_bench.report.tables import STUDENT_MODULE
+from stpm_bench.report.verdict import shortened
 from stpm_bench.results import STAGES, cell_folder, fit_folder
 
 FOLDER = Path("results/published")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-AUTHORS = "authors' repository README"  # its `source` in literature.csv
 NOT_RECORDED = "not recorded"
-# A deviation that begins with one of these does not stop README.md from comparing with the paper:
-# `auto` chooses the precision by hardware, and the line above the table says that images were
-# resampled.
-STILL_COMPARED = ("precision ", RESAMPLED)
-BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
-END = "<!-- end of published results -->"
 # What record.json keeps of a teacher's record.
 TEACHER_KEYS = ("source", "declared", "weights_sha256", "data_sha256", "test_accuracy")
 FEW = 5  # names that a message or a README lists before 'and N more'
@@ -556,119 +546,3 @@ def write(folder: Path, files: Mapping[str, bytes], replace: bool = False) -> No
     finally:
         for left in (temporary, old):
             shutil.rmtree(left, ignore_errors=True)
-
-
-# The block of the repository's README.md
-
-
-def block(published: Path) -> str:
-    """Return the README.md block on the published folders, made from their files alone.
-
-    Args:
-        published: the folder that holds them; links point to `FOLDER`.
-    """
-    folders = sorted(path.parent for path in published.glob("[!.]*/record.json"))
-    parts = [entry(folder) for folder in folders] or [
-        "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
-    ]
-    return "\n\n".join([BEGIN, *parts, END])
-
-
-def entry(folder: Path) -> str:
-    """Return the README.md part on one published folder: a line; a table, if no deviation from
-    the paper's setting forbids the comparison; a line for each tested claim, one for the others."""
-    record = read_json(folder / "record.json")
-    cells, hours = record["cells"], record["hours"]["together"]
-    link = (FOLDER / folder.name / "README.md").as_posix()
-    text = (
-        f"**[{folder.name}]({link})**: {record['data']}; {cells['done']} of {cells['planned']} "
-        f"planned cells, {hours:.1f} hours of computing on {record['kind']}."
-    )
-    deviations = record["deviations_from_the_papers_setting"]
-    if deviations:
-        text += f" Differences from the paper's setting: {'; '.join(deviations)}."
-    if record["note"]:
-        text += f" {record['note']}"
-    parts = [text]
-    if all(text.startswith(STILL_COMPARED) for text in deviations):
-        table = compared_with_paper(folder)
-        if len(table):
-            parts.append(table.to_markdown(index=False, disable_numparse=True))
-    claims = read_json(folder / "claims.json")["claims"]
-    lines = [f"The paper's [claims]({link.removesuffix('README.md')}claims.md) on these cells:"]
-    parts.append("\n".join([*lines, *(f"- {line}" for line in verdict_lines(claims))]))
-    return "\n\n".join(part for part in parts if part)
-
-
-def compared_with_paper(folder: Path) -> pd.DataFrame:
-    """Return our values next to those of the paper and its authors, as text; empty without ours.
-
-    Other readings of STPM that have a value, such as `stpm_authors`, each have a column.
-    """
-    table = pd.read_csv(folder / "tables" / "reproductions.csv")
-    rows = table[table[OURS].notna() & table["metric"].isin([*METRICS, "pro_rescaled"])]
-    rows = rows[rows["category"] != PRINTED]
-    printed = rows.reindex(columns=[PAPER, AUTHORS]).astype(float)
-    body = pd.DataFrame(
-        {
-            "metric": rows["metric"].map(METRIC_NAMES),
-            "category": rows["category"],
-            "paper": [number(value) for value in printed[PAPER]],
-            "authors' README": [number(value) for value in printed[AUTHORS]],
-            f"ours, {over_seeds(rows, [OURS])}": [
-                spread(*v) for v in zip(rows[OURS], rows["ours sd"], strict=True)
-            ],
-            "ours less paper": [
-                number(value, signed=True) for value in rows[OURS] - printed[PAPER]
-            ],
-            "ours less authors": [
-                number(value, signed=True) for value in rows[OURS] - printed[AUTHORS]
-            ],
-        }
-    )
-    for column in rows:
-        is_reading = column.startswith(f"{OURS}: ") and not column.endswith(" sd")
-        if is_reading and rows[column].notna().any():
-            values = zip(rows[column], rows[f"{column} sd"], strict=True)
-            body[column] = [spread(*v) for v in values]
-    return body
-
-
-def verdict_lines(claims: Sequence[Mapping]) -> list[str]:
-    """Return the verdicts: one line per claim that was tested, then one that names the others.
-
-    A line has the claim's number and statement, and its verdict for each metric.
-
-    Args:
-        claims: those of `claims_table.record`, in the order of the paper's questions.
-    """
-    lines, untested = [], []
-    grouped: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for claim in claims:
-        verdicts = grouped.setdefault((claim["claim"], claim["statement"]), {})
-        verdicts.setdefault(claim["verdict"], []).append(METRICS.get(claim["metric"], ""))
-    for (name, statement), verdicts in grouped.items():
-        if set(verdicts) == {NOT_TESTED}:
-            untested.append(name)
-            continue
-        each = [
-            f"{verdict} ({', '.join(filter(None, metrics))})" if any(metrics) else verdict
-            for verdict, metrics in sorted(verdicts.items(), key=lambda v: VERDICTS.index(v[0]))
-        ]
-        lines.append(f"{name}. {statement}: {', '.join(each)}")
-    return [*lines, f"not tested here: {by_subject(untested)}"] if untested else lines
-
-
-def with_block(text: str, made: str) -> str:
-    """Return a README's text with its block of published results replaced.
-
-    Raises:
-        InputError: the text does not have both markers, once each and in order.
-    """
-    parts = re.split(f"{re.escape(BEGIN)}.*?{re.escape(END)}", text, flags=re.S)
-    if len(parts) != 2:
-        raise InputError(
-            f"README.md: expected the lines {BEGIN} and {END} once each, and in this order; add "
-            "them where the block belongs"
-        )
-    return made.join(parts)

@@ -106,9 +106,9 @@ def readme(
 ) -> None:
     """Update the part of README.md on the published folders, between its two markers."""
     from stpm_bench.files import atomic_write
-    from stpm_bench.report import publish
+    from stpm_bench.report.readme import block, with_block
 
-    text = publish.with_block(file.read_text(encoding="utf-8"), publish.block(published))
+    text = with_block(file.read_text(encoding="utf-8"), block(published))
     with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

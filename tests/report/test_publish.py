@@ -19,7 +19,7 @@ from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import write_arrays
 from stpm_bench.metrics.definitions import DEFINITIONS
-from stpm_bench.report import publish
+from stpm_bench.report import publish, readme
 from stpm_bench.report.claims import RESAMPLED
 from stpm_bench.results import cell_folder, fit_folder
 from stpm_bench.steps import evaluate
@@ -336,17 +336,17 @@ def test_an_environment_says_what_its_processor_computes_natively():
 
 def test_the_readme_has_the_block_of_the_published_files():
     text = (REPOSITORY / "README.md").read_text()
-    made = publish.block(REPOSITORY / publish.FOLDER)
+    made = readme.block(REPOSITORY / publish.FOLDER)
     assert made in text, "README.md differs from results/published: python -m stpm_bench readme"
 
 
 def test_without_a_published_folder_the_block_says_so(tmp_path):
-    assert "No results are published yet" in publish.block(tmp_path)
+    assert "No results are published yet" in readme.block(tmp_path)
 
 
 def test_the_block_compares_ours_with_the_paper_and_names_each_claim(made_up, tmp_path):
     publish.write(tmp_path / "two", publish.contents(made_up, "two", note="Resampled."))
-    text = publish.block(tmp_path)
+    text = readme.block(tmp_path)
     assert "**[two](results/published/two/README.md)**: MVTec AD, 2 of 15 categories" in text
     assert "10 of 12 planned cells, 0.3 hours of computing on AMD EPYC (AVX-512 BF16)" in text
     assert "Resampled." in text
@@ -381,11 +381,11 @@ def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
     table = pd.read_csv(path)
     table["ours: stpm_authors"], table["ours: stpm_authors sd"] = 0.91234, 0.00456
     table.to_csv(path, index=False)
-    body = publish.compared_with_paper(tmp_path / "two")
+    body = readme.compared_with_paper(tmp_path / "two")
     assert set(body["ours: stpm_authors"]) == {"0.912 ± 0.005"}
     table["ours: stpm_authors"] = float("nan")
     table.to_csv(path, index=False)
-    assert "ours: stpm_authors" not in publish.compared_with_paper(tmp_path / "two")
+    assert "ours: stpm_authors" not in readme.compared_with_paper(tmp_path / "two")
 
 
 def test_a_line_has_a_claims_statement_and_the_metrics_of_each_verdict():
@@ -403,17 +403,17 @@ def test_a_line_has_a_claims_statement_and_the_metrics_of_each_verdict():
         "5a. 100 frames per second: undecided",
     ]
     untested = "not tested here: pretraining of the teacher (2a, 2c)"
-    assert publish.verdict_lines(claims) == [*tested, untested]
-    assert publish.verdict_lines([claims[0], claims[1], claims[4]]) == tested
+    assert readme.verdict_lines(claims) == [*tested, untested]
+    assert readme.verdict_lines([claims[0], claims[1], claims[4]]) == tested
 
 
 def test_one_seed_has_no_spread_in_the_heading_of_the_block(made_up, tmp_path):
     publish.write(tmp_path / "two", publish.contents(made_up, "two"))
     path = tmp_path / "two" / "tables" / "reproductions.csv"
     heading = "ours, mean ± standard deviation over seeds"
-    assert heading in publish.compared_with_paper(tmp_path / "two")
+    assert heading in readme.compared_with_paper(tmp_path / "two")
     pd.read_csv(path).assign(**{"ours sd": float("nan")}).to_csv(path, index=False)
-    body = publish.compared_with_paper(tmp_path / "two")
+    body = readme.compared_with_paper(tmp_path / "two")
     assert "ours, one seed, no spread" in body
     assert not any("±" in column for column in body)
 
@@ -463,7 +463,7 @@ def test_a_run_at_another_setting_is_not_compared_with_the_paper(results, tmp_pa
     ):
         change(results / "claims.json", deviations_from_the_papers_setting=deviations)
         publish.write(tmp_path / "p" / "two", publish.contents(results, "two"), replace=True)
-        text = publish.block(tmp_path / "p")
+        text = readme.block(tmp_path / "p")
         assert ("ours less paper" in text) is shown
         assert f"Differences from the paper's setting: {'; '.join(deviations)}." in text
 
@@ -471,21 +471,19 @@ def test_a_run_at_another_setting_is_not_compared_with_the_paper(results, tmp_pa
 def test_the_step_readme_writes_only_the_block_between_the_markers(made_up, tmp_path):
     publish.write(tmp_path / "p" / "two", publish.contents(made_up, "two"))
     file = tmp_path / "README.md"
-    file.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")
+    file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     options = ["--published", str(tmp_path / "p"), "--file", str(file)]
     assert main(["readme", *options]) == 0
-    assert file.read_text() == f"before\n{publish.block(tmp_path / 'p')}\nafter\n"
+    assert file.read_text() == f"before\n{readme.block(tmp_path / 'p')}\nafter\n"
     before = file.read_text()
     assert main(["readme", *options]) == 0
     assert file.read_text() == before
 
 
-@pytest.mark.parametrize(
-    "text", ["no markers", f"{publish.BEGIN}", f"{publish.END}{publish.BEGIN}"]
-)
+@pytest.mark.parametrize("text", ["no markers", f"{readme.BEGIN}", f"{readme.END}{readme.BEGIN}"])
 def test_a_readme_without_its_markers_is_refused(tmp_path, capsys, text):
     file = tmp_path / "README.md"
     file.write_text(text)
     assert main(["readme", "--published", str(tmp_path), "--file", str(file)]) == 1
-    assert publish.BEGIN in capsys.readouterr().err
+    assert readme.BEGIN in capsys.readouterr().err
     assert file.read_text() == text
