@@ -1,13 +1,16 @@
 """The part of the repository's README.md on the published folders, made from their files alone."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from stpm_bench import grid
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json
+from stpm_bench.report import compare
 from stpm_bench.report.claims import RESAMPLED, by_subject
 from stpm_bench.report.literature import METRIC_NAMES, OURS, PAPER, PRINTED, over_seeds
 from stpm_bench.report.publish import FOLDER
@@ -30,11 +33,44 @@ def block(published: Path) -> str:
     Args:
         published: the folder that holds them; links point to `FOLDER`.
     """
-    folders = sorted(path.parent for path in published.glob("[!.]*/record.json"))
-    parts = [entry(folder) for folder in folders] or [
-        "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
-    ]
+    folders = [compare.read(path.parent) for path in sorted(published.glob("[!.]*/record.json"))]
+    parts = []
+    for folder in folders:
+        larger = next((other for other in folders if covers(other, folder)), None)
+        parts.append(repetition(folder, larger) if larger else entry(folder.path))
+    if not parts:
+        parts = ["No results are published yet. [docs/publish.md](docs/publish.md) says how."]
     return "\n\n".join([BEGIN, *parts, END])
+
+
+def covers(larger: compare.Folder, smaller: compare.Folder) -> bool:
+    """Return whether one folder has all cells of another that was run at the same setting, and
+    more: the other then repeats a part of it."""
+    one, other = (set(grid.cells(folder.metrics)) for folder in (larger, smaller))
+    return one > other and not compare.config_differences(larger.config, smaller.config)
+
+
+def repetition(folder: compare.Folder, larger: compare.Folder) -> str:
+    """Return the README.md part on a folder that repeats a part of a larger one: one line, with
+    the verdicts of comparing the two."""
+    record = read_json(folder.path / "record.json")
+    verdicts = Counter(
+        found.verdict
+        for study in compare.studies_of(folder, larger)
+        for found in study.comparisons.values()
+    )
+    each = ", ".join(f"{verdict} {count}" for verdict, count in verdicts.items())
+    text = (
+        f"{link_to(folder.path)}: {record['cells']['done']} cells of {larger.path.name} once more, "
+        f"{record['hours']['together']:.1f} hours of computing on {record['kind']}. The two "
+        f"compared, by metric and study: {each} of {verdicts.total()}."
+    )
+    return f"{text} {record['note']}".rstrip()
+
+
+def link_to(folder: Path) -> str:
+    """Return the folder's name, in bold, as a link to its README.md."""
+    return f"**[{folder.name}]({(FOLDER / folder.name / 'README.md').as_posix()})**"
 
 
 def entry(folder: Path) -> str:
@@ -42,9 +78,8 @@ def entry(folder: Path) -> str:
     the paper's setting forbids the comparison; a line for each tested claim, one for the others."""
     record = read_json(folder / "record.json")
     cells, hours = record["cells"], record["hours"]["together"]
-    link = (FOLDER / folder.name / "README.md").as_posix()
     text = (
-        f"**[{folder.name}]({link})**: {record['data']}; {cells['done']} of {cells['planned']} "
+        f"{link_to(folder)}: {record['data']}; {cells['done']} of {cells['planned']} "
         f"planned cells, {hours:.1f} hours of computing on {record['kind']}."
     )
     deviations = record["deviations_from_the_papers_setting"]
@@ -58,7 +93,8 @@ def entry(folder: Path) -> str:
         if len(table):
             parts.append(table.to_markdown(index=False, disable_numparse=True))
     claims = read_json(folder / "claims.json")["claims"]
-    lines = [f"The paper's [claims]({link.removesuffix('README.md')}claims.md) on these cells:"]
+    claimed = (FOLDER / folder.name / "claims.md").as_posix()
+    lines = [f"The paper's [claims]({claimed}) on these cells:"]
     parts.append("\n".join([*lines, *(f"- {line}" for line in verdict_lines(claims))]))
     return "\n\n".join(part for part in parts if part)
 

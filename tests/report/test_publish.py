@@ -19,7 +19,7 @@ from stpm_bench.__main__ import main
 from stpm_bench.errors import InputError
 from stpm_bench.files import write_arrays
 from stpm_bench.metrics.definitions import DEFINITIONS
-from stpm_bench.report import publish, readme
+from stpm_bench.report import compare, publish, readme
 from stpm_bench.report.claims import RESAMPLED
 from stpm_bench.results import cell_folder, fit_folder
 from stpm_bench.steps import evaluate
@@ -373,6 +373,29 @@ def test_the_block_compares_ours_with_the_paper_and_names_each_claim(made_up, tm
             assert any(text.startswith(line) and claim["verdict"] in text for text in lines)
         else:
             assert re.search(rf"\b{re.escape(claim['claim'])}\b", lines[-1])
+
+
+def test_a_folder_that_repeats_a_part_of_another_is_one_line_of_the_block(made_up, tmp_path):
+    publish.write(tmp_path / "two", publish.contents(made_up, "two"))
+    shutil.copytree(tmp_path / "two", tmp_path / "once_more")
+    own = pd.read_csv(tmp_path / "two" / "metrics.csv")
+    own[own["seed"] < 2].to_csv(tmp_path / "once_more" / "metrics.csv", index=False)
+    change(tmp_path / "once_more" / "record.json", note="In a hurry.", kind="NVIDIA H100")
+    once_more, two = readme.block(tmp_path).split("\n\n**[two]")
+    assert "**[once_more](results/published/once_more/README.md)**" in once_more
+    assert "cells of two once more" in once_more
+    assert "on NVIDIA H100" in once_more
+    assert "In a hurry." in once_more
+    studies = compare.studies_of(*map(compare.read, (tmp_path / "once_more", tmp_path / "two")))
+    count = sum(len(study.comparisons) for study in studies)
+    assert count >= 3  # of the same cells
+    assert f"reproduced {count} of {count}" in once_more
+    assert "claims" not in once_more
+    assert "The paper's [claims](results/published/two/claims.md)" in two
+    config = yaml.safe_load((tmp_path / "once_more" / "config.yaml").read_text())
+    config["training"]["epochs"] = 3
+    (tmp_path / "once_more" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert "The paper's [claims](results/published/once_more/claims.md)" in readme.block(tmp_path)
 
 
 def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
