@@ -5,7 +5,10 @@ with the name of what is gone, and not in a user's run.
 """
 
 import dataclasses
+import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 from snakemake.api import Workflow
@@ -26,6 +29,7 @@ UNDOCUMENTED = {
     "current_basedir",  # the folder of the Snakefile, also if another workflow uses it as a module
     "overwrite_configfiles",  # whether the user named a config
     "config_settings",  # with which --configfile and --config the same command is typed again
+    "global_resources",  # how many jobs may use a GPU at once, unless the user says it
     "deployment_settings",  # and whether with --use-conda
     "output_settings",  # whether it is a dry run, and how much of it is printed
 }
@@ -51,12 +55,37 @@ def test_what_the_rules_use_of_the_workflow_is_listed_here():
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED | UNDOCUMENTED))
 def test_the_workflow_has_each(name):
-    assert name in Workflow.__dataclass_fields__ or isinstance(getattr(Workflow, name), property)
+    fields, made = Workflow.__dataclass_fields__, inspect.getsource(Workflow.__post_init__)
+    assert (
+        name in fields or f"self.{name} = " in made or isinstance(getattr(Workflow, name), property)
+    )
 
 
 @pytest.mark.parametrize(("settings", "name"), FIELDS)
 def test_the_settings_have_each(settings, name):
     assert name in {field.name for field in dataclasses.fields(settings)}
+
+
+SHARED = """
+workflow.global_resources.setdefault("gpu", 2)
+rule all:
+    input: expand("{n}", n=range(4))
+rule one:
+    output: "{n}"
+    resources: gpu=1
+    shell:
+        "mkdir at.{wildcards.n}; ls -d at.* | wc -l > {output}; sleep 0.5; rm -r at.{wildcards.n}"
+"""
+
+
+@pytest.mark.parametrize(("options", "most"), [([], 2), (["--resources", "gpu=1"], 1)])
+def test_the_resources_limit_jobs_unless_the_user_does(tmp_path, options, most):
+    """As common.smk limits the jobs that use a GPU."""
+    (tmp_path / "Snakefile").write_text(SHARED)
+    command = [sys.executable, "-m", "snakemake", "--cores", "4", "--quiet", "all", *options]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    counts = [int((tmp_path / str(n)).read_text()) for n in range(4)]
+    assert max(counts) <= most
 
 
 def test_the_members_that_are_named():

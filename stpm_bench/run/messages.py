@@ -37,7 +37,7 @@ def announcement(suite: Suite, todo: Mapping[Cell, int], cores: int) -> str:
     if hours > 0.1:
         lines.append(
             f"  They process {sum(todo.values()):,} images, in about {hours:,.1f} hours on "
-            f"{f'{cores} cores' if cores > 1 else 'one core'}: {known.source_text(todo)}."
+            f"{rates.place(suite.config, cores)}: {known.source_text(todo)}."
         )
     teachers = plan.teachers_to_do(suite.config, suite.cells).values()
     hours = rates.pretraining_hours(teachers, plan.pretraining_images(teachers), cores)

@@ -20,8 +20,11 @@ from stpm_bench.provenance import processor
 from stpm_bench.results import STAGES, fit_folder
 
 # Class of processors -> precision -> images per second in training a student of ResNet-18 at
-# 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost').
+# 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost'). A
+# GPU's are of one student alone, on an H100.
+GPU = "a GPU"
 STUDENT = {
+    GPU: {"bfloat16": 2600.0, "float32": 1250.0},
     "AVX-512 BF16": {"bfloat16": 27.0, "float32": 13.0},
     "AVX-512": {"float32": 13.0},
     "AVX2": {"float32": 4.1},
@@ -68,9 +71,11 @@ def processor_class() -> str:
     return next((name for flag, name in FLAGS.items() if flag in flags), "AVX2")
 
 
-def has_gpu() -> bool:
-    """Return whether the system has an NVIDIA GPU."""
-    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+def gpus(config: Mapping) -> int:
+    """Return how many NVIDIA GPUs fits use: those of the system, none if the config says cpu."""
+    if config["device"] == "cpu":
+        return 0
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def precision_of(config: Mapping, kind: str) -> str:
@@ -87,7 +92,8 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
         fits: what `grid.fit_names` returns; rates come from those that were fitted on this
             machine's kind of processor, or on its GPU.
     """
-    kind = processor_class()
+    on_gpu = gpus(config) > 0
+    kind = GPU if on_gpu else processor_class()
     precision = precision_of(config, kind)
     rate = STUDENT[kind].get(precision, STUDENT[kind]["float32"])
     known = configs.methods(config)
@@ -97,9 +103,8 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
         for name, teacher in config["teachers"].items()
         for method, settings in known.items()
     }
-    source = f"an estimate for processors with {kind} ({rate:g} images/s per core in {precision})"
-    if has_gpu() and config["device"] != "cpu":
-        source += "; a GPU is faster: its rate is known after its first fit"
+    whose, per = ("", "of one fit on an H100") if on_gpu else ("processors with ", "per core")
+    source = f"an estimate for {whose}{kind} ({rate:g} images/s {per} in {precision})"
     return Rates(recorded(config, fits), assumed, source)
 
 
@@ -130,20 +135,27 @@ def is_of_this_machine(record: Mapping, config: Mapping) -> bool:
     """Return whether a fit's record was measured on such a machine with the same settings."""
     on_gpu = record.get("device", "cpu") != "cpu"
     if on_gpu or config["device"] == "cuda":
-        return on_gpu and has_gpu() and config["device"] != "cpu"
+        return on_gpu and gpus(config) > 0
     return record.get("processor") == processor() and record.get("threads") == config["threads"]
 
 
 def fit_hours(config: Mapping, images: Mapping[Cell, int], cores: int, known: Rates) -> float:
-    """Return the hours that fits take on this many cores.
+    """Return the hours that fits take on this many cores, or on the GPUs, one at a time on each.
 
     Args:
         images: how many images each processes, counting every epoch.
     """
-    at_once = max(1, cores // config["threads"])
-    together = {key: rate * cores for key, rate in known.assumed.items()}
+    at_once = gpus(config) or max(1, cores // config["threads"])
+    # An estimate is of one core, or of one GPU; a recorded rate is of a fit with all its threads.
+    together = {key: rate * (gpus(config) or cores) for key, rate in known.assumed.items()}
     together |= {key: rate * at_once for key, rate in known.recorded.items()}
     return sum(n / together[cell.teacher, cell.method] for cell, n in images.items()) / 3600
+
+
+def place(config: Mapping, cores: int) -> str:
+    """Return what the hours of `fit_hours` are on, for a message."""
+    what, count = ("GPU", gpus(config)) if gpus(config) else ("core", cores)
+    return f"{count} {what}s" if count > 1 else f"one {what}"
 
 
 def pretraining_hours(teachers: Iterable[Mapping], images: Mapping[str, int], cores: int) -> float:

@@ -9,7 +9,7 @@ from stpm_bench import grid
 from stpm_bench.config import complete
 from stpm_bench.provenance import processor
 from stpm_bench.results import fit_folder
-from stpm_bench.run import rates
+from stpm_bench.run import rates, resources
 
 TEACHERS = {name: {"backbone": name, "draws": 1} for name in ("resnet18", "resnet50")}
 
@@ -33,6 +33,10 @@ def record(config, teacher: str, rate: float, **changes) -> None:
             own = {"processor": processor(), "threads": 1, "device": "cpu"}
             path.write_text(json.dumps({"images_per_second": rate} | own | changes))
             return
+
+
+def use_gpus(monkeypatch, count: int) -> None:
+    monkeypatch.setattr(rates, "gpus", lambda config: count * (config["device"] != "cpu"))
 
 
 def use(monkeypatch, kind: str) -> None:
@@ -107,12 +111,11 @@ def test_what_another_machine_recorded_does_not_count(config, other):
 
 
 def test_what_a_gpu_recorded_counts_where_there_is_one(config, monkeypatch):
-    monkeypatch.setattr(rates, "has_gpu", lambda: True)
+    use_gpus(monkeypatch, 1)
     record(config, "resnet18", 400.0, device="NVIDIA H100")
     config = config | {"device": "auto"}
     found = rates.rates(config, fits_of(config))
     assert found.recorded == {("resnet18", "stpm"): 400.0}
-    assert "a GPU is faster" in found.source
     assert rates.rates(config | {"device": "cpu"}, fits_of(config)).recorded == {}
 
 
@@ -128,6 +131,37 @@ def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(config, threa
     known = rates.Rates({key: 50.0}, {key: 13.0}, "")
     hours = rates.fit_hours(config, images, 8, known)
     assert hours == pytest.approx(2 * 13 * 8 / 50 / at_once)
+
+
+@pytest.mark.parametrize(("precision", "rate"), [("auto", 2600), ("float32", 1250)])
+def test_on_gpus_the_estimate_is_of_one_fit_at_a_time_on_each(monkeypatch, config, precision, rate):
+    use_gpus(monkeypatch, 2)
+    config = config | {"device": "auto", "precision": precision, "image_size": 256}
+    cell, *_ = fits = fits_of(config)
+    found = rates.rates(config, fits)
+    assert found.assumed["resnet18", "stpm"] == pytest.approx(rate)
+    assert f"a GPU ({rate} images/s" in found.source
+    images = {cell: 2 * rate * 3600}
+    assert rates.fit_hours(config, images, 16, found) == pytest.approx(1)
+    known = found._replace(recorded={(cell.teacher, cell.method): rate / 2})
+    assert rates.fit_hours(config, images, 16, known) == pytest.approx(2)
+    assert rates.place(config, 16) == "2 GPUs"
+    on_cpu = config | {"device": "cpu"}
+    assert "processors with" in rates.rates(on_cpu, fits).source
+    assert [rates.place(on_cpu, cores) for cores in (1, 16)] == ["one core", "16 cores"]
+
+
+def test_the_systems_gpus_count_unless_the_config_says_cpu(monkeypatch, tmp_path):
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(rates, "Path", lambda path: tmp_path)
+    assert [rates.gpus({"device": name}) for name in ("auto", "cuda", "cpu")] == [2, 2, 0]
+
+
+def test_as_many_jobs_use_a_gpu_at_once_as_share_it_well(monkeypatch):
+    use_gpus(monkeypatch, 3)
+    assert resources.gpu_jobs({"device": "auto"}) == {"gpu": 6}
+    assert resources.gpu_jobs({"device": "cpu"}) == {}
 
 
 def test_teachers_hours_are_those_of_their_sets(monkeypatch):

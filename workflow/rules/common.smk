@@ -64,6 +64,10 @@ try:
     CORES = workflow.cores
 except WorkflowError:  # unknown if jobs are run by an executor other than the local one
     CORES = 1
+else:
+    # Not documented by Snakemake; tests/test_snakemake_attributes.py fails if it is gone.
+    for name, most in resources.gpu_jobs(CONFIG).items():
+        workflow.global_resources.setdefault(name, most)  # --resources gpu=N is stronger
 
 # A dry run lists every job: for the full grid 96 MB, and 79 s instead of 48. Of more cells than
 # this the jobs are counted by rule, as Snakemake's help advises, unless the user gives --quiet.
