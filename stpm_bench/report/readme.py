@@ -23,65 +23,80 @@ AUTHORS = "authors' repository README"  # its `source` in literature.csv
 # `auto` chooses the precision by hardware, and the line above the table says that images were
 # resampled.
 STILL_COMPARED = ("precision ", RESAMPLED)
+ENTRIES = 2  # how many folders README.md shows with their table and verdicts
 BEGIN = "<!-- published results: made by `python -m stpm_bench readme`, do not edit -->"
 END = "<!-- end of published results -->"
 
 
 def block(published: Path) -> str:
-    """Return the README.md block on the published folders, made from their files alone.
+    """Return the README.md block on the published folders, made from their files alone: an entry
+    for each of the `ENTRIES` with the most cells, a line for each of the others.
 
     Args:
         published: the folder that holds them; links point to `FOLDER`.
     """
     folders = [compare.read(path.parent) for path in sorted(published.glob("[!.]*/record.json"))]
-    parts = []
-    for folder in folders:
-        larger = next((other for other in folders if covers(other, folder)), None)
-        parts.append(repetition(folder, larger) if larger else entry(folder.path))
-    if not parts:
-        parts = ["No results are published yet. [docs/publish.md](docs/publish.md) says how."]
+    if not folders:
+        none = "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
+        return "\n\n".join([BEGIN, none, END])
+    by_cells = sorted(folders, key=lambda folder: -len(cells_of(folder)))
+    shown = [folder.path for folder in by_cells[:ENTRIES]]
+    parts = [entry(folder.path) for folder in folders if folder.path in shown]
+    others = [folder for folder in folders if folder.path not in shown]
+    covering = [next((f for f in folders if covers(f, other)), None) for other in others]
+    if others:
+        parts.append("\n".join(["Also published:", *map(line, others, covering)]))
     return "\n\n".join([BEGIN, *parts, END])
 
 
+def cells_of(folder: compare.Folder) -> set[grid.Cell]:
+    """Return the cells that have values."""
+    return set(grid.cells(folder.metrics))
+
+
 def covers(larger: compare.Folder, smaller: compare.Folder) -> bool:
-    """Return whether one folder has all cells of another that was run at the same setting, and
-    more: the other then repeats a part of it."""
-    one, other = (set(grid.cells(folder.metrics)) for folder in (larger, smaller))
-    return one > other and not compare.config_differences(larger.config, smaller.config)
+    """Return whether a folder has all cells of another at the same setting, and more."""
+    same_setting = not compare.config_differences(larger.config, smaller.config)
+    return same_setting and cells_of(larger) > cells_of(smaller)
 
 
-def repetition(folder: compare.Folder, larger: compare.Folder) -> str:
-    """Return the README.md part on a folder that repeats a part of a larger one: one line, with
-    the verdicts of comparing the two."""
-    record = read_json(folder.path / "record.json")
+def line(folder: compare.Folder, larger: compare.Folder | None) -> str:
+    """Return the README.md line on a published folder.
+
+    Args:
+        larger: one that `covers` it: the line then has the verdicts of comparing the two.
+    """
+    text = f"- {summary(folder.path)}"
+    if larger is None:
+        return text
     verdicts = Counter(
         found.verdict
         for study in compare.studies_of(folder, larger)
         for found in study.comparisons.values()
     )
-    each = ", ".join(f"{verdict} {count}" for verdict, count in verdicts.items())
-    text = (
-        f"{link_to(folder.path)}: {record['cells']['done']} cells of {larger.path.name} once more, "
-        f"{record['hours']['together']:.1f} hours of computing on {record['kind']}. The two "
-        f"compared, by metric and study: {each} of {verdicts.total()}."
+    each = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return (
+        f"{text} {larger.path.name} has the same cells; the two compared, each metric in each "
+        f"study: {each}."
     )
-    return f"{text} {record['note']}".rstrip()
 
 
-def link_to(folder: Path) -> str:
-    """Return the folder's name, in bold, as a link to its README.md."""
-    return f"**[{folder.name}]({(FOLDER / folder.name / 'README.md').as_posix()})**"
+def summary(folder: Path) -> str:
+    """Return what a published folder has, in a sentence that begins with a link to it."""
+    record = read_json(folder / "record.json")
+    cells, hours = record["cells"], record["hours"]["together"]
+    link = (FOLDER / folder.name / "README.md").as_posix()
+    return (
+        f"**[{folder.name}]({link})**: {record['data']}; {cells['done']} of {cells['planned']} "
+        f"planned cells, {hours:.1f} hours of computing on {record['kind']}."
+    )
 
 
 def entry(folder: Path) -> str:
     """Return the README.md part on one published folder: a line; a table, if no deviation from
     the paper's setting forbids the comparison; a line for each tested claim, one for the others."""
     record = read_json(folder / "record.json")
-    cells, hours = record["cells"], record["hours"]["together"]
-    text = (
-        f"{link_to(folder)}: {record['data']}; {cells['done']} of {cells['planned']} "
-        f"planned cells, {hours:.1f} hours of computing on {record['kind']}."
-    )
+    text = summary(folder)
     deviations = record["deviations_from_the_papers_setting"]
     if deviations:
         text += f" Differences from the paper's setting: {'; '.join(deviations)}."

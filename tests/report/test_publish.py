@@ -375,27 +375,30 @@ def test_the_block_compares_ours_with_the_paper_and_names_each_claim(made_up, tm
             assert re.search(rf"\b{re.escape(claim['claim'])}\b", lines[-1])
 
 
-def test_a_folder_that_repeats_a_part_of_another_is_one_line_of_the_block(made_up, tmp_path):
+def test_beyond_the_largest_folders_the_block_has_a_line_each(made_up, tmp_path):
     publish.write(tmp_path / "two", publish.contents(made_up, "two"))
-    shutil.copytree(tmp_path / "two", tmp_path / "once_more")
     own = pd.read_csv(tmp_path / "two" / "metrics.csv")
-    own[own["seed"] < 2].to_csv(tmp_path / "once_more" / "metrics.csv", index=False)
-    change(tmp_path / "once_more" / "record.json", note="In a hurry.", kind="NVIDIA H100")
-    once_more, two = readme.block(tmp_path).split("\n\n**[two]")
-    assert "**[once_more](results/published/once_more/README.md)**" in once_more
-    assert "cells of two once more" in once_more
-    assert "on NVIDIA H100" in once_more
-    assert "In a hurry." in once_more
-    studies = compare.studies_of(*map(compare.read, (tmp_path / "once_more", tmp_path / "two")))
-    count = sum(len(study.comparisons) for study in studies)
+    for name, seeds in (("a_part", 1), ("more", 2)):
+        shutil.copytree(tmp_path / "two", tmp_path / name)
+        own[own["seed"] < seeds].to_csv(tmp_path / name / "metrics.csv", index=False)
+    change(tmp_path / "a_part" / "record.json", kind="NVIDIA H100")
+    text = readme.block(tmp_path)
+    entries = re.findall(r"^\*\*\[(\w+)\]", text, re.M)
+    lines = re.findall(r"^- \*\*\[(\w+)\].*on NVIDIA H100\. (.*)$", text, re.M)
+    assert entries == ["more", "two"]
+    folders = [compare.read(tmp_path / name) for name in ("a_part", "more")]
+    count = sum(len(study.comparisons) for study in compare.studies_of(*folders))
     assert count >= 3  # of the same cells
-    assert f"reproduced {count} of {count}" in once_more
-    assert "claims" not in once_more
-    assert "The paper's [claims](results/published/two/claims.md)" in two
-    config = yaml.safe_load((tmp_path / "once_more" / "config.yaml").read_text())
-    config["training"]["epochs"] = 3
-    (tmp_path / "once_more" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    assert "The paper's [claims](results/published/once_more/claims.md)" in readme.block(tmp_path)
+    ((name, compared),) = lines
+    assert name == "a_part"
+    assert compared.startswith("more has the same cells")
+    assert f"{count} reproduced" in compared
+    assert text.count("The paper's [claims]") == 2
+    for name in ("more", "two"):  # another setting: its cells are others
+        config = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        config["training"]["epochs"] = 3
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert "has the same cells" not in readme.block(tmp_path)
 
 
 def test_other_readings_have_a_column_in_the_block(made_up, tmp_path):
