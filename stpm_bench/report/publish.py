@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,7 +165,7 @@ def contents(results: Path, name: str, note: str = "", mixed: bool = False) -> d
     for suffix in ("csv", "md"):
         for path in sorted((results / "tables").glob(f"*.{suffix}")):
             files[f"tables/{path.name}"] = read_verified(path)
-    for figure in figures(results, main):
+    for figure in figures(results, main, studies["study"].unique()):
         files[f"figures/{figure}.png"] = read_verified(results / "figures" / f"{figure}.png")
     record = record_of(name, files, studies, status, found, note)
     files["record.json"] = (json.dumps(record, indent=2) + "\n").encode()
@@ -190,18 +190,21 @@ def refuse_other_machine(results: Path, known: Collection[str]) -> None:
             )
 
 
-def figures(results: Path, main: str) -> list[str]:
-    """Return the figures to publish: the main study's, the differences to the paper, and the first
-    of `methods` and `few_shot` (studies of the configs that come with the package) that exists."""
-    there = [main, f"training/{main}", "difference_to_paper"]
-    there += [next((n for n in ("methods", "few_shot") if figure_of(results, n).exists()), "")]
-    found = [figure for figure in there if figure and figure_of(results, figure).exists()]
+def figures(results: Path, main: str, studies: Iterable[str]) -> list[str]:
+    """Return the figures to publish, of those that exist: the main study's, its training's, the
+    differences to the paper, and one for each of the other studies.
+
+    Raises:
+        InputError: the main study has no figure.
+    """
+    wanted = dict.fromkeys([main, f"training/{main}", "difference_to_paper", *studies])
+    found = [figure for figure in wanted if figure_of(results, figure).exists()]
     if main not in found:
         raise InputError(
             f"{figure_of(results, main)}: no such file; expected the figures of these results: "
             f"{how_to_update(results, main)}"
         )
-    return list(dict.fromkeys(found))
+    return found
 
 
 def figure_of(results: Path, name: str) -> Path:
