@@ -420,7 +420,8 @@ def test_a_study_is_an_entry_and_a_data_set_a_path(finished, tmp_path):
     (tmp_path / "results" / "studies.csv").unlink()
     write_category(tmp_path / "data", "gamma", train=4, test=2)
     config = small_config(tmp_path)
-    assert list(yaml.safe_load(block(*OWN, "data:"))["data"]) == list(config["data"])
+    named = re.search(r"`(data: {.*?})`", (REPOSITORY / "README.md").read_text())[1]
+    assert list(yaml.safe_load(named)["data"]) == list(config["data"])
     added = yaml.safe_load(block(*OWN, "studies:"))["studies"]
     assert complete(config | {"studies": added | config["studies"]} | {"teachers": TEACHER})
     # The study of the page, made small: one category, the existing teacher and seed.
