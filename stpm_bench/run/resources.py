@@ -10,8 +10,8 @@ from stpm_bench.grid import Cell
 from stpm_bench.run import rates
 from stpm_bench.run.suite import Suite
 
-# Fits that share a GPU: two train 1.8 times as many images a second as one, four 2.5 times (H100;
-# docs: 'Cost'). A student takes 1.8 GB of it at 256 x 256 with 320 images, so two fit on any.
+# Fits that share a GPU: two at a time finish 1.8 times as many students as one at a time, four 2.5
+# times (H100; docs: 'Cost'). A student takes 1.8 GB of it at 256 x 256 with 320 images.
 FITS_PER_GPU = 2
 
 
