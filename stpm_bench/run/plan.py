@@ -79,7 +79,7 @@ def remaining_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -
     finished = {cell: fit for cell, fit in fits.items() if cell in done}
     known_rates, cores = rates.rates(config, fits), rates.available_cores()
     seconds = evaluation_seconds(cost.collect(results, finished, {}))
-    at_once, gpus = max(1, cores // config["threads"]), rates.gpus(config)
+    at_once = max(1, cores // config["threads"])
     each = seconds / at_once if seconds else rates.EVALUATION_SECONDS * (size / 256) ** 2 / cores
     fitting, evaluation = rates.fit_hours(config, todo, cores, known_rates), test * each / 3600
     known = configs.methods(config)
@@ -105,7 +105,8 @@ def remaining_section(config: dict, fits: Mapping[Cell, str], done: set[Cell]) -
         ["total", f"{len(left):,} cells", f"{hours:,.1f}", f"{stored / 1e9:,.1f}"],
     ]
     caption = (
-        f"Hours: {gpus or at_once} fits at a time on {rates.place(config, cores)}; "
+        f"Hours: {rates.fits_at_once(config, cores)} fits at a time on "
+        f"{rates.place(config, cores)}; "
         f"{known_rates.source_text(left)}. "
         f"Gigabytes (10^9 bytes): models, level maps and prepared images in {results}, without "
         "downloads."

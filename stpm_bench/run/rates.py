@@ -20,11 +20,11 @@ from stpm_bench.provenance import processor
 from stpm_bench.results import STAGES, fit_folder
 
 # Class of processors -> precision -> images per second in training a student of ResNet-18 at
-# 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost'). A
-# GPU's are of one student alone, on an H100.
+# 256 x 256 with levels 1+2+3, on one core, as `benchmark training` measured it (docs: 'Cost'). On a
+# GPU of a student that shares an H100 with another: 0.9 of its rate alone (`tests/gpu.py`).
 GPU = "a GPU"
 STUDENT = {
-    GPU: {"bfloat16": 2600.0, "float32": 1250.0},
+    GPU: {"bfloat16": 2300.0, "float32": 1100.0},
     "AVX-512 BF16": {"bfloat16": 27.0, "float32": 13.0},
     "AVX-512": {"float32": 13.0},
     "AVX2": {"float32": 4.1},
@@ -34,6 +34,9 @@ FLAGS = {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AVX-512 BF16", "avx512f": "
 PRETRAINING = 670.0  # images of 32 x 32 per second, ResNet-18, a core of AVX-512 BF16
 # Seconds for maps and metrics of a test image at 256 x 256 on one core, process start included.
 EVALUATION_SECONDS = 0.2
+# Fits that share a GPU: two at a time finish 1.8 times as many students as one at a time, four 2.5
+# times (H100; docs: 'Cost'). A student takes 1.8 GB of it at 256 x 256 with 320 images.
+FITS_PER_GPU = 2
 MAX_RECORDS = 30  # records per teacher's backbone and method: enough for a median
 
 
@@ -72,10 +75,20 @@ def processor_class() -> str:
 
 
 def gpus(config: Mapping) -> int:
-    """Return how many NVIDIA GPUs fits use: those of the system, none if the config says cpu."""
+    """Return how many NVIDIA GPUs fits use: none if the config says cpu, else those of the system
+    of which CUDA_VISIBLE_DEVICES, as Slurm sets it, leaves PyTorch any."""
     if config["device"] == "cpu":
         return 0
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return there
+    return min(there, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+
+
+def fits_at_once(config: Mapping, cores: int) -> int:
+    """Return how many fits run at once on this many cores, or on the GPUs."""
+    return FITS_PER_GPU * gpus(config) or max(1, cores // config["threads"])
 
 
 def precision_of(config: Mapping, kind: str) -> str:
@@ -103,7 +116,7 @@ def rates(config: dict, fits: Mapping[Cell, str]) -> Rates:
         for name, teacher in config["teachers"].items()
         for method, settings in known.items()
     }
-    whose, per = ("", "of one fit on an H100") if on_gpu else ("processors with ", "per core")
+    whose, per = ("", "per fit, of two on an H100") if on_gpu else ("processors with ", "per core")
     source = f"an estimate for {whose}{kind} ({rate:g} images/s {per} in {precision})"
     return Rates(recorded(config, fits), assumed, source)
 
@@ -140,14 +153,15 @@ def is_of_this_machine(record: Mapping, config: Mapping) -> bool:
 
 
 def fit_hours(config: Mapping, images: Mapping[Cell, int], cores: int, known: Rates) -> float:
-    """Return the hours that fits take on this many cores, or on the GPUs, one at a time on each.
+    """Return the hours that fits take on this many cores, or on the GPUs.
 
     Args:
         images: how many images each processes, counting every epoch.
     """
-    at_once = gpus(config) or max(1, cores // config["threads"])
-    # An estimate is of one core, or of one GPU; a recorded rate is of a fit with all its threads.
-    together = {key: rate * (gpus(config) or cores) for key, rate in known.assumed.items()}
+    at_once = fits_at_once(config, cores)
+    # A recorded rate is of a fit with all its threads; an estimate is of a core, or of such a fit.
+    estimated = at_once if gpus(config) else cores
+    together = {key: rate * estimated for key, rate in known.assumed.items()}
     together |= {key: rate * at_once for key, rate in known.recorded.items()}
     return sum(n / together[cell.teacher, cell.method] for cell, n in images.items()) / 3600
 

@@ -10,17 +10,13 @@ from stpm_bench.grid import Cell
 from stpm_bench.run import rates
 from stpm_bench.run.suite import Suite
 
-# Fits that share a GPU: two at a time finish 1.8 times as many students as one at a time, four 2.5
-# times (H100; docs: 'Cost'). A student takes 1.8 GB of it at 256 x 256 with 320 images.
-FITS_PER_GPU = 2
-
 
 def gpu_jobs(config: Mapping) -> dict[str, int]:
     """Return how many jobs may use a GPU at once, as a resource of a run; {} without a GPU.
 
     Without this limit Snakemake starts a job on every core.
     """
-    count = FITS_PER_GPU * rates.gpus(config)
+    count = rates.FITS_PER_GPU * rates.gpus(config)
     return {"gpu": count} if count else {}
 
 

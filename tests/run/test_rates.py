@@ -133,15 +133,16 @@ def test_hours_are_those_of_all_cores_or_of_the_processes_that_fit(config, threa
     assert hours == pytest.approx(2 * 13 * 8 / 50 / at_once)
 
 
-@pytest.mark.parametrize(("precision", "rate"), [("auto", 2600), ("float32", 1250)])
-def test_on_gpus_the_estimate_is_of_one_fit_at_a_time_on_each(monkeypatch, config, precision, rate):
+@pytest.mark.parametrize(("precision", "rate"), [("auto", 2300), ("float32", 1100)])
+def test_on_gpus_the_estimate_is_of_two_fits_that_share_each(monkeypatch, config, precision, rate):
     use_gpus(monkeypatch, 2)
     config = config | {"device": "auto", "precision": precision, "image_size": 256}
     cell, *_ = fits = fits_of(config)
     found = rates.rates(config, fits)
     assert found.assumed["resnet18", "stpm"] == pytest.approx(rate)
     assert f"a GPU ({rate} images/s" in found.source
-    images = {cell: 2 * rate * 3600}
+    images = {cell: 4 * rate * 3600}
+    assert rates.fits_at_once(config, 16) == 4
     assert rates.fit_hours(config, images, 16, found) == pytest.approx(1)
     known = found._replace(recorded={(cell.teacher, cell.method): rate / 2})
     assert rates.fit_hours(config, images, 16, known) == pytest.approx(2)
@@ -155,7 +156,11 @@ def test_the_systems_gpus_count_unless_the_config_says_cpu(monkeypatch, tmp_path
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(rates, "Path", lambda path: tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [rates.gpus({"device": name}) for name in ("auto", "cuda", "cpu")] == [2, 2, 0]
+    for visible, count in (("", 0), ("-1", 0), ("1", 1), ("MIG-0a1b", 1), ("0,1", 2), ("0,1,2", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert rates.gpus({"device": "auto"}) == count
 
 
 def test_as_many_jobs_use_a_gpu_at_once_as_share_it_well(monkeypatch):
