@@ -88,7 +88,8 @@ def gpus(config: Mapping) -> int:
 
 def fits_at_once(config: Mapping, cores: int) -> int:
     """Return how many fits run at once on this many cores, or on the GPUs."""
-    return FITS_PER_GPU * gpus(config) or max(1, cores // config["threads"])
+    by_cores = max(1, cores // config["threads"])
+    return min(by_cores, FITS_PER_GPU * gpus(config) or by_cores)
 
 
 def precision_of(config: Mapping, kind: str) -> str:

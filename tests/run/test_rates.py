@@ -142,7 +142,7 @@ def test_on_gpus_the_estimate_is_of_two_fits_that_share_each(monkeypatch, config
     assert found.assumed["resnet18", "stpm"] == pytest.approx(rate)
     assert f"a GPU ({rate} images/s" in found.source
     images = {cell: 4 * rate * 3600}
-    assert rates.fits_at_once(config, 16) == 4
+    assert [rates.fits_at_once(config, cores) for cores in (1, 16)] == [1, 4]
     assert rates.fit_hours(config, images, 16, found) == pytest.approx(1)
     known = found._replace(recorded={(cell.teacher, cell.method): rate / 2})
     assert rates.fit_hours(config, images, 16, known) == pytest.approx(2)
