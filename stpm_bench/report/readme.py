@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from stpm_bench import grid
+from stpm_bench.datasets import mvtec
 from stpm_bench.errors import InputError
 from stpm_bench.files import read_json
 from stpm_bench.report import compare
@@ -30,7 +31,7 @@ END = "<!-- end of published results -->"
 
 def block(published: Path) -> str:
     """Return the README.md block on the published folders, made from their files alone: an entry
-    for each of the `ENTRIES` with the most cells, a line for each of the others.
+    for each of the first `ENTRIES` by `coverage`, a line for each of the others.
 
     Args:
         published: the folder that holds them; links point to `FOLDER`.
@@ -39,8 +40,7 @@ def block(published: Path) -> str:
     if not folders:
         none = "No results are published yet. [docs/publish.md](docs/publish.md) says how they are."
         return "\n\n".join([BEGIN, none, END])
-    by_cells = sorted(folders, key=lambda folder: -len(cells_of(folder)))
-    shown = [folder.path for folder in by_cells[:ENTRIES]]
+    shown = [folder.path for folder in sorted(folders, key=coverage, reverse=True)[:ENTRIES]]
     parts = [entry(folder.path) for folder in folders if folder.path in shown]
     others = [folder for folder in folders if folder.path not in shown]
     covering = [next((f for f in folders if covers(f, other)), None) for other in others]
@@ -52,6 +52,11 @@ def block(published: Path) -> str:
 def cells_of(folder: compare.Folder) -> set[grid.Cell]:
     """Return the cells that have values."""
     return set(grid.cells(folder.metrics))
+
+
+def coverage(folder: compare.Folder) -> tuple[int, int]:
+    """Return how many categories of MVTec AD, the paper's data, have values, and how many cells."""
+    return len({*mvtec.CATEGORIES} & {*folder.metrics["category"]}), len(cells_of(folder))
 
 
 def covers(larger: compare.Folder, smaller: compare.Folder) -> bool:

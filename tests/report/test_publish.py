@@ -386,6 +386,11 @@ def test_beyond_the_largest_folders_the_block_has_a_line_each(made_up, tmp_path)
     entries = re.findall(r"^\*\*\[(\w+)\]", text, re.M)
     lines = re.findall(r"^- \*\*\[(\w+)\].*on NVIDIA H100\. (.*)$", text, re.M)
     assert entries == ["more", "two"]
+    wide = own[own["seed"] < 1].assign(category=own["category"].replace("screw", "cable"))
+    wide = pd.concat([own[own["seed"] < 1], wide])  # fewer cells, more of the paper's categories
+    wide.to_csv(tmp_path / "a_part" / "metrics.csv", index=False)
+    assert re.findall(r"^\*\*\[(\w+)\]", readme.block(tmp_path), re.M)[0] == "a_part"
+    own[own["seed"] < 1].to_csv(tmp_path / "a_part" / "metrics.csv", index=False)
     folders = [compare.read(tmp_path / name) for name in ("a_part", "more")]
     count = sum(len(study.comparisons) for study in compare.studies_of(*folders))
     assert count >= 3  # of the same cells
